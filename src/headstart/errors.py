@@ -1,0 +1,53 @@
+"""Errors a user can act on: what went wrong, where, and what would work."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+from collections.abc import Iterable
+
+
+class HeadstartError(Exception):
+    """A problem the user can fix. Its text is one line; the command line exits with 2."""
+
+
+class RecipeError(HeadstartError):
+    """A recipe or study that cannot be read, or says something that does not hold."""
+
+
+class DataError(HeadstartError):
+    """Images or labels that are missing, damaged or not what the recipe asks for."""
+
+
+class WeightsError(HeadstartError):
+    """Pretrained weights that cannot be found, fetched or trusted."""
+
+
+class RunError(HeadstartError):
+    """A run directory that cannot be used for what was asked."""
+
+
+_DISK_ERRORS = {
+    errno.ENOSPC: "no space is left on the device: free some, or move it",
+    errno.EDQUOT: "the disk quota is used up: free some space, or move it",
+    errno.EFBIG: "the file would pass the size limit: raise it (ulimit -f), or free some space",
+    errno.EROFS: "the file system is read-only: choose a place that can be written",
+    errno.EACCES: "permission denied: choose a place that can be written",
+    errno.EPERM: "not permitted: choose a place that can be written",
+    errno.ENOTDIR: "a part of the path is a file: choose another place",
+}
+
+
+def explain_os_error(error: OSError) -> str | None:
+    """One line for an operating-system error that the user can fix, or None for any other."""
+    advice = _DISK_ERRORS.get(error.errno or 0)
+    if advice is None:
+        return None
+    return f"{error.filename or 'while writing'}: {advice}"
+
+
+def did_you_mean(name: str, known: Iterable[str], *, most: int = 3) -> str:
+    """'; did you mean a, b?' for the known names nearest to `name`, or an empty string."""
+    by_fold = {candidate.casefold(): candidate for candidate in known}
+    near = difflib.get_close_matches(name.casefold(), by_fold, n=most, cutoff=0.6)
+    return f"; did you mean {', '.join(by_fold[n] for n in near)}?" if near else ""

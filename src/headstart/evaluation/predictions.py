@@ -1,0 +1,45 @@
+"""Predictions are the result: ids, labels and logits, from which every number is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model said of one split, a row an image.
+
+    ids: str (n,); labels: int64 (n,), the true class; logits: float32 (n, classes).
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
+    logits: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def log_probabilities(self) -> np.ndarray:
+        """float64 (n, classes), by a shifted log-sum-exp."""
+        z = self.logits.astype(np.float64)
+        z = z - z.max(axis=1, keepdims=True)
+        return np.asarray(z - np.log(np.exp(z).sum(axis=1, keepdims=True)))
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """float64 (n, classes); rows sum to one."""
+        return np.exp(self.log_probabilities)
+
+    @cached_property
+    def predicted(self) -> np.ndarray:
+        """int64 (n,), the most probable class; the lower index on a tie."""
+        return np.asarray(self.logits.argmax(axis=1))
+
+    @cached_property
+    def correct(self) -> np.ndarray:
+        """bool (n,)."""
+        return np.asarray(self.predicted == self.labels)

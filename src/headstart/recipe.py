@@ -1,0 +1,378 @@
+"""Recipes and studies: load, override, validate, dump, fingerprint.
+
+A recipe says what science is done and nothing about the machine that does it. Every field is
+declared once, below: its name, type, default and help serve the TOML, `--set`, the docs and the
+error messages alike. An unknown key or a wrong type fails with the line it stands on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator
+
+from headstart.errors import RecipeError, did_you_mean
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Amount = Annotated[float, Field(ge=0)]
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Spec(BaseModel):
+    """Base of every part of a recipe: immutable, equal by value, closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class AugmentSpec(Spec):
+    """Random changes of a training image; all zero means none. Geometry is one warp."""
+
+    flip: bool = Field(False, description="mirror left to right, half of the time")
+    rotate: Amount = Field(0.0, description="largest rotation either way, degrees")
+    zoom: Fraction = Field(0.0, description="largest change of scale either way, fraction")
+    shift: Fraction = Field(0.0, description="largest shift along each axis, fraction of the side")
+    brightness: Fraction = Field(0.0, description="largest change of brightness, fraction")
+    contrast: Fraction = Field(0.0, description="largest change of contrast, fraction")
+
+    @property
+    def active(self) -> bool:
+        return self != AugmentSpec()
+
+
+class DataSpec(Spec):
+    """Which images, split how, at what size."""
+
+    source: str = Field(description="cifar10, cifar100, cifar10-mini or folder:PATH")
+    train_limit: Positive | None = Field(
+        None, description="labelled images to use in all (validation included), class-balanced"
+    )
+    test_limit: Positive | None = Field(None, description="test images to use, class-balanced")
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1, description="share of train held out for every choice, stratified"
+    )
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.2, description="share set aside as test where a folder brings no test split"
+    )
+    split_seed: int = Field(0, description="seed of the splits; apart from the run's own seed")
+    size: Annotated[int, Field(ge=8, le=1024)] | None = Field(
+        None, description="pixels a side into the backbone; default: what the weights want"
+    )
+    normalize: Literal["weights", "unit"] = Field(
+        "weights", description="pixel scaling: what the weights were trained with, or plain 0..1"
+    )
+    augment: AugmentSpec = Field(AugmentSpec(), description="random changes of training images")
+
+
+class BackboneSpec(Spec):
+    """Which pretrained network, with which weights."""
+
+    name: str = Field(description='any timm name, a well-known alias, or "small_cnn"')
+    weights: str = Field("auto", description="auto, hub, registry, file:PATH or random")
+
+    @field_validator("weights")
+    @classmethod
+    def _known_provider(cls, value: str) -> str:
+        if value in ("auto", "hub", "registry", "random") or value.startswith("file:"):
+            return value
+        raise ValueError("weights must be auto, hub, registry, random or file:PATH")
+
+
+class HeadSpec(Spec):
+    """What is added on top of the backbone's pooled features."""
+
+    hidden: Annotated[tuple[Positive, ...], Strict(False)] = Field(
+        (), description="sizes of the hidden layers; [] is a linear head"
+    )
+    batch_norm: bool = Field(False, description="batch norm after each hidden layer")
+    dropout: Fraction = Field(0.0, description="dropout before each linear layer")
+    l2: Amount | None = Field(
+        None,
+        description="L2 penalty on the head's weights; default: chosen on validation where the "
+        "head is solved, 0 where it is trained",
+    )
+
+
+class PhaseSpec(Spec):
+    """One stretch of training with one answer to "what may change"."""
+
+    train: Literal["head", "last_stage", "all"] = Field(description="what may change")
+    optimizer: Literal["auto", "lbfgs", "adamw"] = Field(
+        "auto",
+        description="lbfgs solves a linear head exactly; auto picks it for a head phase on a "
+        "linear head that names no epochs and no lr, and adamw otherwise",
+    )
+    epochs: Positive | None = Field(None, description="passes over the training images")
+    lr: Annotated[float, Field(gt=0)] | None = Field(None, description="peak learning rate")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="of the learning rate")
+    warmup: Fraction = Field(0.0, description="share of the phase spent warming up")
+    weight_decay: Amount = Field(0.01, description="decoupled, on matrices and kernels only")
+    norm: Literal["frozen", "train"] | None = Field(
+        None,
+        description="batch norm inside the trained part; default: frozen for pretrained weights",
+    )
+    views: Count | None = Field(
+        None,
+        description="augmented views cached per image; 0 draws a fresh one each epoch, which "
+        "recomputes the frozen part; default: 4 below a boundary, 0 where there is none",
+    )
+    patience: Positive | None = Field(
+        None, description="epochs without a better validation loss before the phase stops"
+    )
+
+
+class Recipe(Spec):
+    """One run, stated completely. Equal recipes give equal runs."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
+        description="letters, digits, '.', '_' and '-'"
+    )
+    seed: int = Field(0, description="of initialisation, order and augmentation")
+    batch_size: Positive = Field(128, description="global: over all devices")
+    data: DataSpec
+    backbone: BackboneSpec
+    head: HeadSpec = HeadSpec()
+    phases: Annotated[tuple[PhaseSpec, ...], Strict(False), Field(min_length=1)]
+
+    @property
+    def fingerprint(self) -> str:
+        """Eight hex digits of everything but the name: the identity of the run's result."""
+        return _fingerprint(self.model_dump(mode="json", exclude={"name"}))
+
+    def to_toml(self) -> str:
+        """The recipe as TOML that loads back to an equal recipe (None is left out)."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+class Study(Spec):
+    """A grid of runs compared under one protocol.
+
+    `recipe` is shared. `grid` maps dotted keys to the values to cross. Each of `variants` is a
+    further run that replaces the grid axes it sets and is crossed with the others (a from-scratch
+    network beside frozen ones, over the same seeds).
+    """
+
+    name: str
+    recipe: dict[str, Any]
+    grid: dict[str, list[Any]] = {}
+    variants: tuple[dict[str, Any], ...] = ()
+
+    def recipes(self) -> list[Recipe]:
+        """Every run of the study as a validated recipe, in grid order, each with its own name."""
+        points = _cross(self.grid)
+        for variant in self.variants:
+            own = {key: value for key, value in variant.items() if key != "name"}
+            free = {key: values for key, values in self.grid.items() if key not in own}
+            label = {"name": variant["name"]} if "name" in variant else {}
+            points += [{**point, **own, **label} for point in _cross(free)]
+        recipes = [self._recipe(point) for point in points]
+        names = [recipe.name for recipe in recipes]
+        for name in names:
+            if names.count(name) > 1:
+                raise RecipeError(
+                    f"study {self.name}: two runs are called {name}: "
+                    "give each variant a name of its own"
+                )
+        return recipes
+
+    def _recipe(self, point: Mapping[str, Any]) -> Recipe:
+        raw = json.loads(json.dumps(self.recipe))
+        settings = {key: value for key, value in point.items() if key != "name"}
+        for key, value in settings.items():
+            _set(raw, key, value)
+        axes = [key for key in self.grid if key in settings]
+        parts = [str(settings[key]) for key in axes]
+        if "name" in point:
+            parts = [point["name"], *(str(settings[k]) for k in axes if k == "seed")]
+        raw["name"] = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(parts)).strip("-") or self.name
+        return _validate(Recipe, raw, where=f"study {self.name}, run {raw['name']}")
+
+    @property
+    def fingerprint(self) -> str:
+        return _fingerprint([recipe.model_dump(mode="json") for recipe in self.recipes()])
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe from a file, or a shipped one by name, and apply `key=value` overrides.
+
+    Raises RecipeError with the file, the line and the nearest known key.
+    """
+    where, text, raw = _read(source)
+    if "grid" in raw or "variants" in raw:
+        raise RecipeError(f"{where}: this is a study; run it with: headstart compare {source}")
+    _apply(raw, overrides)
+    return _validate(Recipe, raw, where=where, text=text)
+
+
+def load_study(source: str | Path, overrides: Sequence[str] = ()) -> Study:
+    """Read a study (a recipe with [grid] or [[variants]]); overrides apply to its recipe."""
+    where, text, raw = _read(source)
+    _apply(raw, overrides)
+    grid = raw.pop("grid", {})
+    variants = raw.pop("variants", [])
+    if not isinstance(grid, dict) or not all(isinstance(v, list) and v for v in grid.values()):
+        raise RecipeError(f'{where}: [grid] takes lists, such as "backbone.name" = ["resnet50"]')
+    if not isinstance(variants, list) or not all(isinstance(v, dict) for v in variants):
+        raise RecipeError(f"{where}: [[variants]] takes tables of dotted keys")
+    if not grid and not variants:
+        raise RecipeError(f"{where}: a study needs a [grid] or [[variants]]; see: headstart recipes")
+    name = raw.get("name")
+    if not isinstance(name, str):
+        raise RecipeError(f"{where}: name is missing: add name = \"my-study\" at the top")
+    study = Study(name=name, recipe=raw, grid=grid, variants=tuple(variants))
+    # The shared part is checked against the text first, so that its errors carry a line.
+    first = {key: values[0] for key, values in grid.items()} or {
+        key: value for key, value in variants[0].items() if key != "name"
+    }
+    trial = json.loads(json.dumps(raw))
+    for key, value in first.items():
+        _set(trial, key, value, where=where)
+    _validate(Recipe, trial, where=where, text=text)
+    study.recipes()
+    return study
+
+
+def shipped_recipes() -> dict[str, str]:
+    """The recipes and studies that come with the package: name to TOML text."""
+    folder = resources.files("headstart") / "recipes"
+    return {
+        entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8")
+        for entry in sorted(folder.iterdir(), key=lambda e: e.name)
+        if entry.name.endswith(".toml")
+    }
+
+
+def _read(source: str | Path) -> tuple[str, str, dict[str, Any]]:
+    path = Path(source)
+    if path.is_dir():
+        path = path / "recipe.toml"
+    if path.suffix == ".toml" or path.is_file():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+            raise RecipeError(f"{path}: cannot be read: {reason}") from error
+        where = str(path)
+    else:
+        shipped = shipped_recipes()
+        if str(source) not in shipped:
+            raise RecipeError(
+                f"no recipe {str(source)!r}: not a file, and not shipped"
+                f"{did_you_mean(str(source), shipped)} (list them: headstart recipes)"
+            )
+        text, where = shipped[str(source)], f"{source}.toml"
+    try:
+        return where, text, tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{where}: not valid TOML: {error}") from error
+
+
+def _apply(raw: dict[str, Any], overrides: Sequence[str]) -> None:
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise RecipeError(f"--set {override}: write key=value, such as phases.1.lr=3e-5")
+        try:
+            parsed = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed = value  # a bare word is a string, so that --set data.source=cifar10 works
+        _set(raw, key.strip(), parsed, where=f"--set {override}")
+
+
+def _set(raw: dict[str, Any], dotted: str, value: Any, *, where: str = "") -> None:
+    """Set `a.1.b` inside nested tables and arrays, making the tables that are missing."""
+    node: Any = raw
+    *parents, last = dotted.split(".")
+    try:
+        for part in parents:
+            node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
+        if isinstance(node, list):
+            node[int(last)] = value
+        else:
+            node[last] = value
+    except (IndexError, ValueError, TypeError, AttributeError) as error:
+        raise RecipeError(f"{where or dotted}: there is no {dotted} in this recipe") from error
+
+
+def _cross(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    if not grid:
+        return [{}]
+    return [dict(zip(grid, point, strict=True)) for point in itertools.product(*grid.values())]
+
+
+def _validate(
+    kind: type[Recipe], raw: dict[str, Any], *, where: str, text: str | None = None
+) -> Recipe:
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        location = tuple(first["loc"])
+        line = _line_of(text, location) if text else None
+        place = f"{where}, line {line}" if line else where
+        raise RecipeError(f"{place}: {_describe(first, location)}") from None
+
+
+def _describe(error: Any, location: tuple[int | str, ...]) -> str:
+    dotted = ".".join(str(part) for part in location)
+    if error["type"] == "extra_forbidden":
+        known = _fields_at(location[:-1])
+        return f"unknown key {dotted}{did_you_mean(str(location[-1]), known)}" + (
+            "" if did_you_mean(str(location[-1]), known) else f"; known here: {', '.join(known)}"
+        )
+    if error["type"] == "missing":
+        return f"{dotted} is missing"
+    message = re.sub(r"^(Input|Value error,) ?", "", error["msg"]).strip()
+    given = error["input"]
+    shown = f", not {given!r}" if isinstance(given, str | int | float | bool) else ""
+    return f"{dotted}: {message}{shown}"
+
+
+def _fields_at(location: Sequence[int | str]) -> list[str]:
+    """Names of the fields that the table at `location` may hold."""
+    table: type[Spec] = Recipe
+    tables = {
+        "data": DataSpec,
+        "augment": AugmentSpec,
+        "backbone": BackboneSpec,
+        "head": HeadSpec,
+        "phases": PhaseSpec,
+    }
+    for part in location:
+        table = tables.get(str(part), table)
+    return list(table.model_fields)
+
+
+def _line_of(text: str, location: tuple[int | str, ...]) -> int | None:
+    """The line on which the key at `location` stands, or its nearest parent's."""
+    lines: dict[tuple[int | str, ...], int] = {}
+    table: tuple[int | str, ...] = ()
+    arrays: dict[tuple[int | str, ...], int] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := re.match(r"\s*(\[\[?)\s*([^\]]+?)\s*\]", line):
+            table = tuple(part.strip().strip("\"'") for part in header[2].split("."))
+            if header[1] == "[[":
+                arrays[table] = arrays.get(table, -1) + 1
+                table = (*table, arrays[table])
+            lines[table] = number
+        elif key := re.match(r"""\s*([\w.-]+|"[^"]+"|'[^']+')\s*=""", line):
+            dotted = tuple(part.strip("\"'") for part in key[1].split("."))
+            lines[(*table, *dotted)] = number
+    for depth in range(len(location), 0, -1):
+        if location[:depth] in lines:
+            return lines[location[:depth]]
+    return None
+
+
+def _fingerprint(value: Any) -> str:
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:8]

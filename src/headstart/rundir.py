@@ -1,0 +1,176 @@
+"""The run directory: everything a run leaves behind, written atomically, read without torch.
+
+    recipe.toml                 the resolved recipe, every field present; running it reproduces
+    manifest.json               status, versions, commit, data and weights identity, preprocessing
+    log.jsonl                   one line an event: phase started, epoch done, phase done
+    checkpoints/last.*          what a resumed run starts from (removed when the run finishes)
+    checkpoints/best.safetensors  the adapted model, backbone and head
+    predictions/{val,test}.npz  ids, labels, logits
+    pictures.npz                thumbnails the report shows: samples and confident mistakes
+    metrics.json  cost.json     functions of the predictions; what the run cost
+
+No pickle anywhere. FORMAT is raised when a reader of the old files would misread the new ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from headstart.errors import RunError
+from headstart.evaluation.predictions import Predictions
+from headstart.recipe import Recipe, load_recipe
+
+FORMAT = 1
+Split = Literal["val", "test"]
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that replaces it on success and is removed on failure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write a whole file or nothing."""
+    with atomic_path(path) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomically(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write named arrays as a compressed npz that loads with allow_pickle=False."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    write_atomically(path, buffer.getvalue())
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory opened for reading. Files are read when first asked for."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.recipe.name
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        return load_recipe(self.path / "recipe.toml")
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return self._json("manifest.json")
+
+    @property
+    def status(self) -> str:
+        """running, interrupted, finished or failed."""
+        return str(self.manifest["status"])
+
+    @property
+    def finished(self) -> bool:
+        return self.status == "finished"
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """Scores by split: {"val": {...}, "test": {...}}."""
+        return self._json("metrics.json")
+
+    @cached_property
+    def cost(self) -> dict[str, Any]:
+        return self._json("cost.json")
+
+    @cached_property
+    def log(self) -> list[dict[str, Any]]:
+        """The events of the run in order; a line cut short by a crash is dropped."""
+        path = self.path / "log.jsonl"
+        events = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+            with contextlib.suppress(json.JSONDecodeError):
+                events.append(json.loads(line))
+        return events
+
+    @cached_property
+    def pictures(self) -> dict[str, np.ndarray]:
+        """Thumbnails, uint8 (n, side, side, 3): `sample_images`, `sample_labels`,
+        `mistake_images`, `mistake_ids`, `mistake_labels`, `mistake_predicted`,
+        `mistake_confidence` (float32, of the wrong answer)."""
+        path = self.path / "pictures.npz"
+        return read_arrays(path) if path.exists() else {}
+
+    @property
+    def class_names(self) -> list[str]:
+        return list(self.manifest["data"]["class_names"])
+
+    def predictions(self, split: Split) -> Predictions:
+        path = self.path / "predictions" / f"{split}.npz"
+        if not path.exists():
+            raise RunError(f"{self.path}: no {split} predictions: the run is {self.status}")
+        return Predictions(**read_arrays(path))
+
+    def update_manifest(self, **changes: Any) -> None:
+        path = self.path / "manifest.json"
+        write_json(path, {**(self.manifest if path.exists() else {}), **changes})
+
+    def append_log(self, event: Mapping[str, Any]) -> None:
+        with (self.path / "log.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps(event) + "\n")
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            content: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunError(f"{self.path}: no {name} here: the run has not got that far") from None
+        except json.JSONDecodeError as error:
+            raise RunError(f"{self.path / name}: damaged: {error}") from error
+        return content
+
+
+def create_run(path: Path, recipe: Recipe) -> Run:
+    """Create the run directory for a resolved recipe. Raises RunError where `path` is taken."""
+    if (path / "manifest.json").exists():
+        raise RunError(f"{path}: holds a run already")
+    if path.is_dir() and any(path.iterdir()):
+        raise RunError(f"{path}: not empty, and not a run: choose another --out")
+    path.mkdir(parents=True, exist_ok=True)
+    write_atomically(path / "recipe.toml", recipe.to_toml())
+    run = Run(path)
+    run.update_manifest(format=FORMAT, status="running", fingerprint=recipe.fingerprint)
+    return run
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a run directory. Raises RunError where there is none, or a newer format."""
+    run = Run(Path(path))
+    if not (run.path / "manifest.json").exists():
+        raise RunError(f"{path}: not a run directory (no manifest.json in it)")
+    if run.manifest.get("format") != FORMAT:
+        raise RunError(
+            f"{path}: run format {run.manifest.get('format')}; this version reads {FORMAT}"
+        )
+    return run
