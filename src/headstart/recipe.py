@@ -224,10 +224,12 @@ def load_study(source: str | Path, overrides: Sequence[str] = ()) -> Study:
     if not isinstance(variants, list) or not all(isinstance(v, dict) for v in variants):
         raise RecipeError(f"{where}: [[variants]] takes tables of dotted keys")
     if not grid and not variants:
-        raise RecipeError(f"{where}: a study needs a [grid] or [[variants]]; see: headstart recipes")
+        raise RecipeError(
+            f"{where}: a study needs a [grid] or [[variants]]; see: headstart recipes"
+        )
     name = raw.get("name")
     if not isinstance(name, str):
-        raise RecipeError(f"{where}: name is missing: add name = \"my-study\" at the top")
+        raise RecipeError(f'{where}: name is missing: add name = "my-study" at the top')
     study = Study(name=name, recipe=raw, grid=grid, variants=tuple(variants))
     # The shared part is checked against the text first, so that its errors carry a line.
     first = {key: values[0] for key, values in grid.items()} or {
@@ -340,7 +342,7 @@ def _describe(error: Any, location: tuple[int | str, ...]) -> str:
 def _fields_at(location: Sequence[int | str]) -> list[str]:
     """Names of the fields that the table at `location` may hold."""
     table: type[Spec] = Recipe
-    tables = {
+    tables: dict[str, type[Spec]] = {
         "data": DataSpec,
         "augment": AugmentSpec,
         "backbone": BackboneSpec,

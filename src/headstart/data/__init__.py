@@ -1,0 +1,30 @@
+"""Data: sources, splits, samples and the data check. Imports no torch.
+
+`load_data` turns the [data] table of a recipe into three image sets; everything else here is a
+step of that, or shows what it found.
+"""
+
+from headstart.data.decode import UnreadableImageError, decode_image
+from headstart.data.download import Progress
+from headstart.data.folder import find_images
+from headstart.data.images import ImageSet
+from headstart.data.samples import sample_grid
+from headstart.data.sources import Description, SourceInfo, describe, fetch, load_data, sources
+from headstart.data.splits import BadImage, Splits
+
+__all__ = [
+    "BadImage",
+    "Description",
+    "ImageSet",
+    "Progress",
+    "SourceInfo",
+    "Splits",
+    "UnreadableImageError",
+    "decode_image",
+    "describe",
+    "fetch",
+    "find_images",
+    "load_data",
+    "sample_grid",
+    "sources",
+]

@@ -32,7 +32,7 @@ class Predictions:
     @cached_property
     def probabilities(self) -> np.ndarray:
         """float64 (n, classes); rows sum to one."""
-        return np.exp(self.log_probabilities)
+        return np.asarray(np.exp(self.log_probabilities))
 
     @cached_property
     def predicted(self) -> np.ndarray:

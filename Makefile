@@ -1,0 +1,35 @@
+# The whole of setting up, showing, testing and measuring Headstart. Needs python3, make and git.
+BIN := .venv/bin
+export UV_LINK_MODE ?= hardlink
+
+.PHONY: setup demo test check bench docs lock clean
+
+setup: .venv/.complete
+
+.venv/.complete: requirements.txt requirements-dev.txt pyproject.toml tools/bootstrap.py
+	python3 tools/bootstrap.py
+	touch $@
+
+demo: setup            ## compare four networks on a sample of CIFAR-10, end with a report and a model
+	$(BIN)/headstart compare demo
+
+test: setup            ## every test that this machine can run
+	$(BIN)/pytest -q
+
+check: setup           ## format, lint, types, tests
+	$(BIN)/ruff format --check src tests tools bench
+	$(BIN)/ruff check src tests tools bench
+	$(BIN)/mypy
+	$(BIN)/pytest -q
+
+bench: setup           ## the numbers that README and docs quote
+	$(BIN)/python bench/probe.py
+
+docs: setup            ## the generated pages
+	$(BIN)/python tools/build_cli_docs.py
+
+lock: setup            ## pin every dependency, with hashes and without addresses
+	$(BIN)/python tools/bootstrap.py --lock
+
+clean:
+	rm -rf .venv .tools .cache .mypy_cache .pytest_cache .ruff_cache

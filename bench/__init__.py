@@ -1,0 +1,1 @@
+"""Each number that README and docs quote, measured."""

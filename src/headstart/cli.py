@@ -1,0 +1,339 @@
+"""The command line: verbs that parse, call and print. Results on stdout, progress on stderr.
+
+Everything heavy is imported inside a verb, so that help is instant. Exit 2 means that the user
+can fix it, and says how in one line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+from headstart.errors import DataError, HeadstartError, explain_os_error
+
+if TYPE_CHECKING:
+    from headstart.progress import Reporter
+
+OutOption = Annotated[Path | None, typer.Option("--out", help="Directory of the run or study.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe field; repeatable."),
+]
+JSONOption = Annotated[bool, typer.Option("--json", help="Print one JSON object or list.")]
+
+app = typer.Typer(
+    name="headstart",
+    help="Pick, adapt and ship the best pretrained image classifier for your images.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="List, fetch, describe and draw data sets.", rich_markup_mode=None)
+recipes_app = typer.Typer(help="List, show and copy the shipped recipes.", rich_markup_mode=None)
+app.add_typer(data_app, name="data", invoke_without_command=True)
+app.add_typer(recipes_app, name="recipes", invoke_without_command=True)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line on stderr and exit 2."""
+    try:
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+    except TyperException as error:
+        _fail(error.format_message().replace("\n", " "))
+    except HeadstartError as error:
+        _fail(str(error))
+    except BrokenPipeError:
+        # The reader of our output has left (`headstart models | head`): nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        line = explain_os_error(error)
+        if line is None:
+            raise
+        _fail(line)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted: the same command goes on from here")
+    sys.exit(code or 0)
+
+
+def _fail(line: str) -> None:
+    print(f"error: {line}", file=sys.stderr)
+    sys.exit(2)
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A TOML file, or a shipped recipe's name.")],
+    overrides: SetOption = None,
+    out: OutOption = None,
+    device: DeviceOption = "auto",
+    as_json: JSONOption = False,
+) -> None:
+    """Carry out one recipe: adapt a backbone, test it once, keep the model."""
+    from headstart import tables
+    from headstart.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides or ())
+    from headstart import workbench
+
+    finished = workbench.run(loaded, out=out, device=device, reporter=_reporter())
+    print(json.dumps(tables.run_as_dict(finished), indent=2) if as_json else tables.run(finished))
+
+
+@app.command()
+def compare(
+    study: Annotated[
+        list[str], typer.Argument(help="A study (TOML file or shipped name), or run directories.")
+    ],
+    overrides: SetOption = None,
+    out: OutOption = None,
+    device: DeviceOption = "auto",
+    as_json: JSONOption = False,
+) -> None:
+    """Run a study and compare its runs, or compare runs that exist; ends in a report."""
+    from headstart import tables
+    from headstart.recipe import load_study
+    from headstart.rundir import open_run
+
+    runs_given = all((Path(path) / "manifest.json").exists() for path in study)
+    if not runs_given and len(study) > 1:
+        raise HeadstartError(f"{' '.join(study)}: give one study, or several run directories")
+    what = (
+        [open_run(path) for path in study] if runs_given else load_study(study[0], overrides or ())
+    )
+    from headstart import workbench
+
+    result = workbench.compare(what, out=out, device=device, reporter=_reporter())
+    if as_json:
+        print(json.dumps(tables.comparison_as_dict(result), indent=2))
+    else:
+        print(tables.comparison(result))
+
+
+@app.command()
+def check(
+    recipe: Annotated[str, typer.Argument(help="A TOML file, or a shipped recipe's name.")],
+    overrides: SetOption = None,
+    as_json: JSONOption = False,
+) -> None:
+    """Check a recipe and its data, and print the resolved recipe; trains nothing."""
+    from headstart import tables
+    from headstart.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides or ())
+    from headstart.data import describe
+    from headstart.workbench import resolve
+
+    resolved, _ = resolve(loaded, _reporter())
+    description = describe(resolved.data, progress=_data_progress())
+    if as_json:
+        content = {"recipe": resolved.model_dump(mode="json"), "data": description.as_dict()}
+        print(json.dumps(content, indent=2))
+    else:
+        print(f"{tables.description(description)}\n\n{resolved.to_toml().rstrip()}")
+
+
+@app.command()
+def predict(
+    run_path: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's directory.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    as_json: JSONOption = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with every class.")] = False,
+    device: DeviceOption = "auto",
+) -> None:
+    """Classify images with a run's model and its own preprocessing."""
+    from headstart import tables
+    from headstart.rundir import open_run
+
+    if as_json and as_csv:
+        raise HeadstartError("--json and --csv: choose one")
+    opened = open_run(run_path)
+    from headstart.data import find_images
+
+    paths = find_images(images)
+    from headstart.deployment.predictor import load_predictor
+
+    unreadable: list[DataError] = []
+    predictor = load_predictor(opened, device=device)
+    answers = list(predictor.predict(paths, on_unreadable=unreadable.append))
+    if as_json:
+        print(json.dumps([vars(answer) for answer in answers], indent=2))
+    elif as_csv:
+        print(tables.answers_as_csv(answers, predictor.class_names), end="")
+    else:
+        print(tables.answers(answers))
+    for error in unreadable:
+        print(f"error: {error}", file=sys.stderr)
+    if unreadable:
+        raise typer.Exit(2)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories.")],
+    out: Annotated[Path, typer.Option("--out", help="The HTML file to write.")] = Path(
+        "report.html"
+    ),
+) -> None:
+    """Write the HTML report of finished runs again, from their directories alone."""
+    from headstart.report import write_report
+    from headstart.rundir import open_run
+
+    print(write_report([open_run(path) for path in runs], out))
+
+
+@app.command()
+def models(
+    pattern: Annotated[
+        str | None, typer.Argument(help="A name with * and ?; default: a well-known selection.")
+    ] = None,
+    as_json: JSONOption = False,
+) -> None:
+    """List backbones: size, cost, ImageNet accuracy, and where weights would come from."""
+    from headstart import tables
+    from headstart.models.catalogue import list_backbones
+
+    backbones = list_backbones(pattern or "*")
+    if as_json:
+        print(json.dumps([vars(info) for info in backbones], indent=2))
+    else:
+        print(tables.backbones(backbones))
+
+
+@data_app.callback()
+def data(context: typer.Context, as_json: JSONOption = False) -> None:
+    """List the data sets that have a name, and where each was found."""
+    if context.invoked_subcommand:
+        return
+    from headstart import tables
+    from headstart.data import sources
+
+    found = sources()
+    if as_json:
+        rows = [{**vars(info), "path": str(info.path) if info.path else None} for info in found]
+        print(json.dumps(rows, indent=2))
+    else:
+        print(tables.sources(found))
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="cifar10 or cifar100.")],
+) -> None:
+    """Fetch and verify a data set; prints the folder it is in."""
+    from headstart.data import fetch
+
+    print(fetch(name, progress=_data_progress()))
+
+
+@data_app.command("describe")
+def data_describe(
+    source: Annotated[str, typer.Argument(help="A name, or folder:PATH.")],
+    as_json: JSONOption = False,
+) -> None:
+    """Count a data set's images by class and split, and list what is wrong with it."""
+    from headstart import tables
+    from headstart.data import describe
+    from headstart.recipe import DataSpec
+
+    description = describe(DataSpec(source=source), progress=_data_progress())
+    if as_json:
+        print(json.dumps(description.as_dict(), indent=2))
+    else:
+        print(tables.description(description))
+
+
+@data_app.command("samples")
+def data_samples(
+    source: Annotated[str, typer.Argument(help="A name, or folder:PATH.")],
+    out: Annotated[Path, typer.Option("--out", help="The PNG to write.")] = Path("samples.png"),
+    seed: Annotated[int, typer.Option("--seed", help="Which random samples.")] = 0,
+) -> None:
+    """Draw a labelled grid of random training images to a PNG."""
+    from headstart.data import load_data, sample_grid
+    from headstart.recipe import DataSpec
+
+    splits = load_data(DataSpec(source=source, size=128), progress=_data_progress())
+    print(sample_grid(splits.train, splits.class_names, out, seed=seed))
+
+
+@data_app.command("cache")
+def data_cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove every boundary entry.")] = False,
+    as_json: JSONOption = False,
+) -> None:
+    """List what the boundary cache holds, or clear it."""
+    from headstart import tables
+    from headstart.training import cache
+
+    if clear:
+        cache.clear()
+    entries = cache.list_entries()
+    if as_json:
+        print(json.dumps([{"path": str(path), "bytes": size} for path, size in entries], indent=2))
+    else:
+        print(tables.cache_entries(entries, cache.entries_root(), cache.limit_bytes()))
+
+
+@recipes_app.callback()
+def recipes(context: typer.Context, as_json: JSONOption = False) -> None:
+    """List the shipped recipes and studies."""
+    if context.invoked_subcommand:
+        return
+    from headstart import tables
+    from headstart.recipe import shipped_recipes
+
+    shipped = shipped_recipes()
+    print(json.dumps(list(shipped), indent=2) if as_json else tables.recipes(shipped))
+
+
+@recipes_app.command("show")
+def recipes_show(name: Annotated[str, typer.Argument(help="A shipped recipe's name.")]) -> None:
+    """Print a shipped recipe."""
+    print(_shipped(name), end="")
+
+
+@recipes_app.command("copy")
+def recipes_copy(
+    name: Annotated[str, typer.Argument(help="A shipped recipe's name.")],
+    to: Annotated[Path | None, typer.Argument(help="The file to write; default NAME.toml.")] = None,
+) -> None:
+    """Copy a shipped recipe to a file, to edit it."""
+    from headstart.rundir import write_atomically
+
+    path = to or Path(f"{name}.toml")
+    text = _shipped(name)
+    if path.exists():
+        raise HeadstartError(f"{path}: exists already: choose another name")
+    write_atomically(path, text)
+    print(path)
+
+
+def _shipped(name: str) -> str:
+    from headstart.errors import did_you_mean
+    from headstart.recipe import shipped_recipes
+
+    shipped = shipped_recipes()
+    if name not in shipped:
+        raise HeadstartError(f"no shipped recipe {name!r}{did_you_mean(name, shipped)}")
+    return shipped[name]
+
+
+def _reporter() -> Reporter:
+    from headstart.progress import TerminalReporter
+
+    return TerminalReporter()
+
+
+def _data_progress() -> Callable[[str, int, int | None], Any]:
+    from headstart.progress import TransferLine
+
+    return TransferLine()

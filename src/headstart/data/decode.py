@@ -1,0 +1,141 @@
+"""One image file, whatever it is, into a square of RGB pixels."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from headstart.errors import DataError
+
+# Named one by one: some of Pillow's other readers start programs (EPS runs Ghostscript), which
+# an image that a stranger sends to a server must not do.
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
+
+# Phones write HEIC. It is listed so that such photos are reported rather than passed over.
+_HEIC = frozenset({".heic", ".heif"})
+IMAGE_SUFFIXES = _HEIC | {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif"),
+    *(".tif", ".tiff", ".ppm", ".pgm", ".avif"),
+}
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class UnreadableImageError(DataError):
+    """A file that is no image, or a damaged one. `reason` is the part after its name."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)  # both, so that it survives a trip between processes
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}: not an image that can be read: {self.reason}"
+
+
+def decode_image(source: Path | bytes, side: int) -> np.ndarray:
+    """uint8 (side, side, 3), RGB: the centre square, resized with antialiased bicubic.
+
+    EXIF rotation is applied; transparency is laid over white; grey, palette, CMYK and 16-bit
+    images become RGB; of an animation the first frame is taken. Raises UnreadableImageError (a
+    DataError) for anything else, truncated files and decompression bombs included.
+    """
+    with _opened(source) as image:
+        return _render(image, side)
+
+
+def inspect_image(content: bytes) -> tuple[int, int]:
+    """Decode the whole of an image and return its upright (width, height).
+
+    Raises UnreadableImageError exactly where decode_image would.
+    """
+    with _opened(content) as image:
+        width, height = image.size
+        _render(image, 32)  # small: JPEGs then decode at an eighth, and still read every byte
+        turned = image.format != "TIFF" and _orientation(image) >= 5
+        return (height, width) if turned else (width, height)
+
+
+@contextlib.contextmanager
+def _opened(source: Path | bytes) -> Iterator[Image.Image]:
+    name = "the image" if isinstance(source, bytes) else str(source)
+    try:
+        stream = io.BytesIO(source) if isinstance(source, bytes) else source
+        with Image.open(stream, formats=_formats()) as image:
+            yield image
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError(name, _unidentified(source)) from error
+    except Exception as error:  # Pillow's parsers raise nearly anything on damaged bytes
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UnreadableImageError(name, " ".join(str(reason).split())) from error
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _unidentified(source: Path | bytes) -> str:
+    start = source[:12] if isinstance(source, bytes) else _first_bytes(source)
+    if not start:
+        return "the file is empty"
+    if start[4:8] == b"ftyp":
+        return "HEIC and its like are not supported: save it as JPEG or PNG"
+    return "not in an image format that is known here, or its header is damaged"
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(12)
+
+
+def _render(image: Image.Image, side: int) -> np.ndarray:
+    # A JPEG can be decoded at a half, a quarter or an eighth for far less time. Twice the side
+    # is kept, so that the bicubic filter below still decides what the pixels look like.
+    image.draft(None, (2 * side, 2 * side))
+    image.load()  # before the orientation is read: TIFFs are turned by Pillow while loading
+    turn = _TURNS.get(_orientation(image))
+    upright = image if turn is None else image.transpose(turn)
+    # Cropped first, then resized: a strip of 10000 x 1 pixels never grows to 10000 sides.
+    short = min(upright.size)
+    left, top = (upright.width - short) // 2, (upright.height - short) // 2
+    square = _rgb(upright.crop((left, top, left + short, top + short)))
+    if short != side:
+        square = square.resize((side, side), Image.Resampling.BICUBIC)
+    return np.array(square)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; a damaged EXIF block says nothing against the pixels."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        return 1
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no agreed range: save it as 8 or 16 bit")
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.int64)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ValueError("32-bit pixels have no agreed range: save it as 8 or 16 bit")
+        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")

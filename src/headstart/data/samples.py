@@ -1,0 +1,69 @@
+"""A labelled grid of sample images, to look at before training on them."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from headstart.data.images import ImageSet
+from headstart.rundir import atomic_path
+
+_CELL_INCHES = 1.15
+_TITLE_INCHES = 0.22
+
+
+def sample_grid(
+    images: ImageSet,
+    class_names: Sequence[str],
+    out: Path,
+    *,
+    rows: int = 4,
+    cols: int = 8,
+    seed: int = 0,
+) -> Path:
+    """Draw random images with their class names to a PNG at `out`, as evenly over classes as
+    the cells allow. The same arguments give the same picture."""
+    from matplotlib.figure import Figure  # half a second, which only a drawing should pay
+
+    chosen = choose_samples(images.labels, rows * cols, seed)
+    cols = min(cols, len(chosen))
+    rows = math.ceil(len(chosen) / cols)
+    figure = Figure(
+        figsize=(cols * _CELL_INCHES, rows * (_CELL_INCHES + _TITLE_INCHES)),
+        dpi=160,
+        layout="constrained",
+    )
+    axes = figure.subplots(rows, cols, squeeze=False).ravel()
+    # Small images look better smoothed than as 32 large squares; large ones are shrunk either way.
+    for axis, pixels, label in zip(axes, images.read(chosen), images.labels[chosen], strict=False):
+        axis.imshow(pixels, interpolation="bicubic" if images.side < 100 else "antialiased")
+        name = textwrap.shorten(class_names[label].replace("_", " "), 18, placeholder="…")
+        axis.set_title(name or class_names[label][:17] + "…", fontsize=8, pad=3, parse_math=False)
+    for axis in axes:
+        axis.set_axis_off()
+    with atomic_path(out) as partial, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        figure.savefig(partial, format="png", facecolor="white")
+    return out
+
+
+def choose_samples(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """int64 (min(count, n),): rows drawn at random, round after round one of each class.
+
+    Sorted by class, so that the grid reads well.
+    """
+    random = np.random.default_rng(seed)
+    shuffled = random.permutation(len(labels))
+    class_order = random.permutation(int(labels.max(initial=0)) + 1)
+    nth = np.empty(len(labels), dtype=np.int64)  # of its class, in the shuffled order
+    for label in class_order:
+        mine = shuffled[labels[shuffled] == label]
+        nth[mine] = np.arange(len(mine))
+    by_round = np.lexsort((class_order.argsort()[labels], nth))
+    chosen = by_round[:count]
+    return chosen[np.lexsort((nth[chosen], labels[chosen]))]

@@ -1,0 +1,112 @@
+"""The scan of a folder: every image read, hashed and decoded once, and remembered."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import PIL
+
+from headstart.data.decode import UnreadableImageError, inspect_image
+from headstart.data.download import Progress
+from headstart.data.images import PIXELS_VERSION, map_threads
+from headstart.paths import cache_root
+from headstart.rundir import write_json
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """What was found in one file. reason is empty where it can be read; then sizes are upright."""
+
+    bytes: int
+    mtime_ns: int
+    sha256: str = ""
+    width: int = 0
+    height: int = 0
+    reason: str = ""
+
+
+def scan(root: Path, paths: Sequence[str], progress: Progress | None = None) -> dict[str, Scanned]:
+    """What each of `paths` (below `root`) holds, in the order given.
+
+    Files whose size and time are those of the last scan are not read again. A scan that is
+    interrupted keeps what it has seen.
+    """
+    memory = _memory_path(root)
+    known = _recall(memory)
+    found: dict[str, Scanned] = {}
+    todo = []
+    for path in paths:
+        entry = known.get(path)
+        if entry is not None and _stamp(root / path) == (entry.bytes, entry.mtime_ns):
+            found[path] = entry
+        else:
+            todo.append(path)
+    fresh: dict[str, Scanned] = {}
+    try:
+        for entry in map_threads(lambda path: _scan_file(root / path), todo):
+            fresh[todo[len(fresh)]] = entry
+            if progress is not None:
+                progress("reading images", len(fresh), len(todo))
+    finally:
+        found |= fresh
+        if fresh or len(known) > len(found):
+            _remember(memory, found)
+    return {path: found[path] for path in paths}
+
+
+def _scan_file(path: Path) -> Scanned:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return Scanned(0, 0, reason="its name is not valid UTF-8")
+    try:
+        size, mtime_ns = _stamp(path) or (0, 0)
+        content = path.read_bytes()
+    except OSError as error:
+        return Scanned(0, 0, reason=str(error.strerror))
+    try:
+        width, height = inspect_image(content)
+    except UnreadableImageError as error:
+        return Scanned(size, mtime_ns, reason=error.reason)
+    return Scanned(size, mtime_ns, hashlib.sha256(content).hexdigest(), width, height)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Size and time of a file; None where there is none, which no remembered entry equals."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _memory_path(root: Path) -> Path:
+    where = str(root.resolve()).encode(errors="surrogateescape")
+    return cache_root() / "scans" / f"{hashlib.blake2b(where, digest_size=16).hexdigest()}.json"
+
+
+def _version() -> str:
+    """What a remembered verdict depends on besides the file."""
+    return f"{PIXELS_VERSION}, Pillow {PIL.__version__}"
+
+
+def _recall(memory: Path) -> dict[str, Scanned]:
+    try:
+        content = json.loads(memory.read_text(encoding="utf-8"))
+        if content["version"] != _version():
+            return {}
+        return {path: Scanned(**entry) for path, entry in content["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _remember(memory: Path, found: dict[str, Scanned]) -> None:
+    # A file that could not even be read has no time, and is looked at again.
+    files = {path: asdict(entry) for path, entry in found.items() if entry.mtime_ns}
+    with contextlib.suppress(OSError):  # remembering only saves time: a full cache is no error
+        write_json(memory, {"version": _version(), "files": files})

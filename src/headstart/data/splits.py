@@ -1,0 +1,183 @@
+"""Splits: which images train, which choose, which are opened once at the end.
+
+Everything follows from one order: within its class, each image has a rank, by a hash of
+(split_seed, image id). A limit takes the lowest ranks; held-out images are spread evenly along the
+ranks. So a smaller limit's train and validation images are subsets of a larger one's, and adding
+an image to a folder moves few others. The run's seed plays no part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from headstart.data.hashing import scramble
+from headstart.data.images import ImageSet
+from headstart.errors import DataError
+from headstart.recipe import DataSpec
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """A file left out: its path below the folder, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What a data source brings, before any split is made.
+
+    val and test are None where the source has no split of its own. sizes: int64 (k, 2), width and
+    height of the images as they are stored.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: ImageSet
+    val: ImageSet | None
+    test: ImageSet | None
+    sizes: np.ndarray
+    quarantined: tuple[BadImage, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Train, validation and test images of one recipe.
+
+    fingerprint covers pixels, ids, labels and class names of the three splits, and nothing else:
+    equal fingerprints mean that two runs learnt from, chose on and were tested on the same data.
+    """
+
+    train: ImageSet
+    val: ImageSet
+    test: ImageSet
+    class_names: tuple[str, ...]
+    source: str
+    fingerprint: str
+    quarantined: tuple[BadImage, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def make_splits(source: Source, spec: DataSpec) -> Splits:
+    """Split a source as `spec` says. Raises DataError where a class has too few images."""
+    pool, test, seed = source.train, source.test, spec.split_seed
+    names = source.class_names
+    to_split = 1 if source.val is not None else 2  # images a class needs to train and to choose
+    if test is None:
+        _require(pool, names, to_split + 1, "to train, to choose and to test on")
+        held = _held_out(_ranks(pool, seed), spec.test_fraction)
+        pool, test = pool.pick(~held), pool.pick(held)
+    if spec.test_limit is not None:
+        test = take_share(test, spec.test_limit, names, seed, "test_limit", least=1)
+    if spec.train_limit is not None:
+        pool = take_share(pool, spec.train_limit, names, seed, "train_limit", least=to_split)
+    _require(pool, names, to_split, "to train and to choose on")
+    if source.val is None:
+        held = _held_out(_ranks(pool, seed), spec.val_fraction)
+        train, val = pool.pick(~held), pool.pick(held)
+    else:
+        train, val = pool, source.val
+    identity = [names, train.fingerprint, val.fingerprint, test.fingerprint]
+    return Splits(
+        train=train,
+        val=val,
+        test=test,
+        class_names=names,
+        source=source.name,
+        fingerprint=hashlib.sha256(json.dumps(identity).encode()).hexdigest(),
+        quarantined=source.quarantined,
+        notes=source.notes,
+    )
+
+
+def repeated_images(splits: Splits) -> tuple[str, ...]:
+    """One note for each way in which byte-identical images weaken the splits."""
+    notes = []
+    seen = {
+        **dict(zip(splits.val.digests, splits.val.ids.tolist(), strict=True)),
+        **dict(zip(splits.train.digests, splits.train.ids.tolist(), strict=True)),
+    }
+    pairs = zip(splits.test.ids.tolist(), splits.test.digests, strict=True)
+    shared = [(image, seen[digest]) for image, digest in pairs if digest in seen]
+    if shared:
+        notes.append(
+            f"{len(shared)} of {len(splits.test)} test images are also in train or validation, "
+            f"byte for byte, such as {shared[0][0]} = {shared[0][1]}: "
+            "test scores will look better than they are"
+        )
+    classes: dict[bytes, set[int]] = {}
+    for images in (splits.train, splits.val, splits.test):
+        for digest, label in zip(images.digests, images.labels.tolist(), strict=True):
+            classes.setdefault(digest, set()).add(label)
+    torn = [sorted(labels) for labels in classes.values() if len(labels) > 1]
+    if torn:
+        example = " and ".join(splits.class_names[label] for label in torn[0])
+        notes.append(f"{len(torn)} images lie in more than one class, such as in {example}")
+    return tuple(notes)
+
+
+def _ranks(images: ImageSet, seed: int) -> np.ndarray:
+    """int64 (n,): each image's place, from 0, in its class's order for this seed."""
+    salt = hashlib.blake2b(f"split {seed}".encode(), digest_size=8).digest()
+    mixed = scramble(images.keys ^ np.frombuffer(salt, dtype="<u8").astype(np.uint64))
+    order = np.lexsort((mixed, images.labels))  # stable, so a tie falls to the order of the rows
+    ordered = images.labels[order]
+    ranks = np.empty(len(order), dtype=np.int64)
+    ranks[order] = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    return ranks
+
+
+def _held_out(ranks: np.ndarray, fraction: float) -> np.ndarray:
+    """bool (n,): the images to hold out, which depends on each image's rank alone.
+
+    Of the first n images of a class, q(n) = clip(round(n * fraction), 1, n - 1) are held out. q
+    grows by at most one a step, so rank r is held out where q(r + 1) > q(r).
+    """
+    share = Fraction(repr(fraction)).limit_denominator(10**6)  # 0.1 * 70 is 7, not 7.000000000001
+
+    def q(n: np.ndarray) -> np.ndarray:
+        rounded = (2 * n * share.numerator + share.denominator) // (2 * share.denominator)
+        return np.where(n <= 1, n, np.clip(rounded, 1, np.maximum(n - 1, 1)))
+
+    return np.asarray(q(ranks + 1) > q(ranks))
+
+
+def take_share(
+    images: ImageSet, limit: int, names: tuple[str, ...], seed: int, key: str, *, least: int
+) -> ImageSet:
+    """`limit` images, the same number of each class; a remainder goes to the first classes."""
+    classes = len(names)
+    share, rest = divmod(limit, classes)
+    if share < least:
+        raise DataError(
+            f"{key} = {limit} is too small for {classes} classes: each needs at least {least}, "
+            f"so {least * classes} or more"
+        )
+    wanted = share + (np.arange(classes) < rest)
+    counts = np.bincount(images.labels, minlength=classes)
+    if (short := np.flatnonzero(counts < wanted)).size:
+        worst = int(short[np.argmin(counts[short])])
+        raise DataError(
+            f"{key} = {limit} needs {wanted[worst]} images of each of {classes} classes; "
+            f"{names[worst]} has {counts[worst]}: use at most {counts.min() * classes}, "
+            "or leave it out to take all"
+        )
+    return images.pick(_ranks(images, seed) < wanted[images.labels])
+
+
+def _require(images: ImageSet, names: tuple[str, ...], least: int, purpose: str) -> None:
+    counts = Counter(images.labels.tolist())
+    for label, name in enumerate(names):
+        if counts[label] < least:
+            raise DataError(
+                f"class {name} has {counts[label]} image{'s' * (counts[label] != 1)} to split; "
+                f"each class needs at least {least}, {purpose}"
+            )

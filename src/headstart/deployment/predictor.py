@@ -1,0 +1,127 @@
+"""The predictor: a finished run answering for images, with the run's own preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from headstart.data import decode_image
+from headstart.data.transforms import Transform
+from headstart.errors import DataError, RunError
+from headstart.evaluation.predictions import Predictions
+from headstart.models.backbones import Backbone, build_architecture
+from headstart.models.heads import create_head
+from headstart.models.identity import Preprocess, WeightsIdentity
+from headstart.rundir import Run
+from headstart.runtime import Runtime, create_runtime
+from headstart.training.classifier import Classifier
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The model's answer for one image. probabilities: class name to probability, best first."""
+
+    image: str
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+class Predictor:
+    """A trained model with its preprocessing and class names."""
+
+    def __init__(
+        self,
+        model: Classifier,
+        transform: Transform,
+        side: int,
+        class_names: Sequence[str],
+        runtime: Runtime,
+    ) -> None:
+        self._model, self._transform, self._side = model, transform, side
+        self.class_names = tuple(class_names)
+        self._runtime = runtime
+
+    def logits(self, pixels: np.ndarray) -> np.ndarray:
+        """float32 (n, classes) for stored pixels, uint8 (n, side, side, 3)."""
+        parts = []
+        with torch.inference_mode(), self._runtime.autocast():
+            for first in range(0, len(pixels), BATCH):
+                chunk = pixels[first : first + BATCH]
+                x = self._transform(self._runtime.place(chunk), np.zeros(len(chunk), np.uint64))
+                parts.append(self._model(x).float().cpu().numpy())
+        return np.concatenate(parts)
+
+    def predict(
+        self,
+        images: Sequence[Path],
+        *,
+        on_unreadable: Callable[[DataError], None] | None = None,
+    ) -> Iterator[Answer]:
+        """Answers in the order of the images.
+
+        An image that cannot be read is handed to `on_unreadable` and left out; without that, its
+        DataError is raised.
+        """
+        for first in range(0, len(images), BATCH):
+            names, pixels = [], []
+            for path in images[first : first + BATCH]:
+                try:
+                    pixels.append(decode_image(path, self._side))
+                    names.append(str(path))
+                except DataError as error:
+                    if on_unreadable is None:
+                        raise
+                    on_unreadable(error)
+            if not names:
+                continue
+            logits = self.logits(np.stack(pixels))
+            unknown = np.zeros(len(names), np.int64)
+            rows = Predictions(np.array(names), unknown, logits).probabilities
+            for name, row in zip(names, rows, strict=True):
+                yield self._answer(name, row)
+
+    def _answer(self, image: str, probabilities: np.ndarray) -> Answer:
+        order = np.argsort(-probabilities, kind="stable")
+        named = {self.class_names[i]: float(probabilities[i]) for i in order}
+        best = self.class_names[order[0]]
+        return Answer(image, best, named[best], named)
+
+
+def load_predictor(run: Run, *, device: str = "auto") -> Predictor:
+    """The predictor of a finished run, from its directory alone: no hub, no cache, no data.
+
+    Raises RunError where the run is not finished or its model is damaged.
+    """
+    if not run.finished:
+        raise RunError(f"{run.path}: the run is {run.status}: finish it before predicting with it")
+    manifest, recipe = run.manifest, run.recipe
+    described: dict[str, Any] = dict(manifest["preprocess"])
+    side = described.pop("side")
+    preprocess = Preprocess(
+        **{k: tuple(v) if isinstance(v, list) else v for k, v in described.items()}
+    )
+    identity = WeightsIdentity(**manifest["weights"])
+    architecture = build_architecture(recipe.backbone.name, size=preprocess.size)
+    backbone = Backbone(architecture, identity, preprocess)
+    head = create_head(
+        recipe.head, num_features=backbone.num_features, num_classes=len(run.class_names)
+    )
+    model = Classifier(backbone, head)
+    model.enter(0, 0)
+    path = run.path / "checkpoints" / "best.safetensors"
+    try:
+        model.load_state_dict(load_file(path))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise RunError(f"{path}: the run's model cannot be loaded: {error}") from error
+    runtime = create_runtime(device)
+    model.eval().to(runtime.device, memory_format=torch.channels_last)
+    return Predictor(model, Transform(preprocess), side, run.class_names, runtime)

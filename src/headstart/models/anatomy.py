@@ -1,0 +1,78 @@
+"""Count what a network costs and how deep it is, without weights, memory or arithmetic.
+
+The network runs once on the meta device under a dispatch mode that sees every primitive operation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+_ops = torch.ops.aten
+_WEIGHTED = frozenset(
+    {_ops.convolution, _ops._convolution, _ops.linear, _ops.addmm, _ops.mm, _ops.bmm, _ops.baddbmm}
+)
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """depth: weighted layers on the longest way from the input; macs: of one image."""
+
+    depth: int
+    macs: int
+
+
+def examine(model: nn.Module, size: int) -> Anatomy:
+    """Depth and multiply-accumulates of a model on the meta device, for one image."""
+    mode = _Examination(model)
+    with torch.no_grad(), mode:
+        output = model.eval()(torch.empty(1, 3, size, size, device="meta"))
+    return Anatomy(mode.depth_of(output), mode.macs)
+
+
+class _Examination(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Carries a depth with every tensor: the deepest input's, plus one for a weighted layer.
+
+    A weighted layer multiplies by a parameter, or by what was computed from parameters alone, which
+    is how transposed and standardised kernels appear; attention's products of activations are none.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.macs = 0
+        self._depths: dict[int, int] = {}
+        own = [*model.parameters(), *model.buffers()]
+        self._from_weights = {id(tensor) for tensor in own}
+        # Tensors are known by id, so they are kept: on the meta device they hold no memory.
+        self._kept: list[Any] = [own]
+
+    def depth_of(self, value: Any) -> int:
+        return max((self._depths.get(id(tensor), 0) for tensor in _tensors(value)), default=0)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
+        operation = func.overloadpacket
+        if operation in flop_registry:
+            self.macs += flop_registry[operation](*args, **kwargs, out_val=output) // 2
+        inputs, outputs = _tensors((args, kwargs)), _tensors(output)
+        weights = [tensor for tensor in inputs if id(tensor) in self._from_weights]
+        depth = self.depth_of(inputs)
+        if operation in _WEIGHTED and weights and len(weights) < len(inputs):
+            depth += 1
+        for tensor in outputs:
+            self._depths[id(tensor)] = depth
+            if inputs and len(weights) == len(inputs):
+                self._from_weights.add(id(tensor))
+        self._kept.append(outputs)
+        return output
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]

@@ -1,0 +1,151 @@
+"""Backbones: pretrained networks without their classifier, as a sequence of stages.
+
+The only module that builds timm models. A backbone carries its weights' identity and the
+preprocessing that they were trained with, so nobody types a mean or a channel order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from headstart.errors import HeadstartError
+from headstart.models.identity import Preprocess, Weights, WeightsIdentity
+from headstart.models.names import canonical_name
+from headstart.models.small_cnn import SmallCNN
+from headstart.models.stages import Stage, split_stages
+from headstart.models.weights import check_state, locate_weights, read_state
+from headstart.recipe import BackboneSpec
+
+
+class SqueezeNetTrunk(nn.Module):
+    """torchvision's SqueezeNet 1.1 without its classifier (timm has none): (n, 512)."""
+
+    num_features = 512
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Imported here: torchvision takes seconds to load, and only this network needs it.
+        from torchvision.models import squeezenet1_1
+
+        self.features = squeezenet1_1().features
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pooled: torch.Tensor = self.pool(self.features(x))
+        return pooled
+
+
+class Backbone(nn.Module):
+    """A network from normalised pixels (n, 3, size, size) to features (n, num_features).
+
+    `stages()` composes to `features()`; parameter names are those of the wrapped `model`.
+    """
+
+    def __init__(self, model: nn.Module, identity: WeightsIdentity, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.model = model
+        self.identity = identity
+        self.preprocess = preprocess
+        self._stages = tuple(split_stages(model))
+
+    @property
+    def name(self) -> str:
+        return self.identity.name
+
+    @property
+    def pretrained(self) -> bool:
+        return self.identity.provider != "random"
+
+    @property
+    def num_features(self) -> int:
+        """Width of the pooled features."""
+        width = getattr(self.model, "head_hidden_size", None) or self.model.num_features
+        return int(width)  # type: ignore[arg-type]
+
+    def stages(self) -> Sequence[Stage]:
+        return self._stages
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        for stage in self._stages:
+            x = stage.forward(x)
+        return x
+
+    forward = features
+
+    def prefix_hash(self, boundary: int) -> str:
+        """SHA-256 of every parameter and buffer below the boundary, in order."""
+        digest = hashlib.sha256()
+        below = self._stages[:boundary]
+        for name, tensor in self.model.state_dict().items():
+            if any(stage.holds(name) for stage in below):
+                digest.update(name.encode())
+                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def create_backbone(spec: BackboneSpec, *, size: int | None = None) -> Backbone:
+    """A backbone with its weights loaded, in eval mode, for inputs of `size` pixels a side.
+
+    `size` matters to networks whose parameters depend on it (position embeddings are resampled);
+    by default it is what the weights want. Random weights are drawn from torch's generator.
+    Raises HeadstartError for an unknown name or weights that cannot be had.
+    """
+    return load_backbone(locate_weights(canonical_name(spec.name), spec.weights), size=size)
+
+
+def load_backbone(weights: Weights, *, size: int | None = None) -> Backbone:
+    """The backbone that already located weights belong to."""
+    model = build_architecture(weights.identity.name, size=size)
+    if weights.path is not None:
+        state = _fit_to_size(model, read_state(weights))
+        own = model.state_dict()
+        check_state(own, state)
+        model.load_state_dict({name: state[name] for name in own if name in state}, strict=False)
+    backbone = Backbone(model, weights.identity, weights.preprocess)
+    return backbone.eval()
+
+
+def build_architecture(name: str, *, size: int | None = None) -> nn.Module:
+    """The network that `name` stands for, without a classifier and without weights."""
+    if name == "small_cnn":
+        return SmallCNN()
+    if name == "squeezenet1_1":
+        return SqueezeNetTrunk()
+    import timm
+
+    kwargs = {}
+    fixed = timm.get_pretrained_cfg(name)
+    if size is not None and fixed is not None and fixed.fixed_input_size:
+        kwargs["img_size"] = size
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **kwargs)
+    except (AssertionError, ValueError, RuntimeError, TypeError) as error:
+        raise HeadstartError(f"{name} cannot take {size} pixels: {error}") from error
+    if type(model).__name__ == "VGG":
+        # The two 4,096-wide layers are a classifier in all but name, and tied to 224 pixels: the
+        # backbone is the convolutional trunk, pooled.
+        model.pre_logits = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        model.head = _PassThrough()
+        model.head_hidden_size = model.num_features  # type: ignore[assignment]
+    return model
+
+
+class _PassThrough(nn.Module):
+    """timm's VGG head is called with `pre_logits`; there is nothing left for it to do."""
+
+    def forward(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        return x
+
+
+def _fit_to_size(model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Resample position embeddings where the model was built for another input size."""
+    if type(model).__name__ != "VisionTransformer":
+        return state
+    from timm.models.vision_transformer import checkpoint_filter_fn
+
+    fitted: dict[str, torch.Tensor] = checkpoint_filter_fn(state, model)
+    return fitted

@@ -1,0 +1,198 @@
+"""The backbone catalogue: what each network costs, how deep it is, and where its weights are.
+
+A network is built once on the meta device and remembered under the cache folder for the installed
+versions, so a second listing needs neither timm nor torch.
+"""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+from headstart.errors import WeightsError, did_you_mean
+from headstart.models.hub import HubWeights, describe_hub_weights
+from headstart.models.identity import Preprocess
+from headstart.models.names import OUTSIDE_TIMM, canonical_name
+from headstart.models.weights import describe_providers, preprocess_of
+from headstart.paths import cache_root
+from headstart.rundir import write_json
+
+FORMAT = 1  # raise it when a number in here is computed in another way
+
+# What "*" lists: the networks people compare, small to large within a family.
+CURATED = (
+    "small_cnn",
+    "squeezenet1_1",
+    "mobilenetv2_100",
+    "mobilenetv3_small_100",
+    "mobilenetv3_large_100",
+    "tf_efficientnet_lite0",
+    "tf_efficientnet_lite1",
+    "tf_efficientnet_lite2",
+    "efficientnet_b0",
+    "efficientnet_b1",
+    "efficientnet_b2",
+    "efficientnet_b3",
+    "tf_efficientnetv2_s",
+    "resnet18",
+    "resnet50",
+    "resnet101",
+    "regnety_032",
+    "densenet121",
+    "densenet169",
+    "vgg16",
+    "vgg19",
+    "convnext_tiny",
+    "convnext_base",
+    "swin_tiny_patch4_window7_224",
+    "vit_small_patch16_224",
+    "vit_base_patch16_224",
+    "vit_small_patch14_dinov2",
+    "vit_base_patch14_dinov2",
+)
+
+
+@dataclass(frozen=True)
+class BackboneInfo:
+    """One line of the catalogue. Sizes and costs are of the backbone without its classifier."""
+
+    name: str  # as a recipe takes it
+    tag: str  # of timm's weights for that name; "" where timm has none
+    parameters: int
+    macs: int  # multiply-accumulates of one image at size_px
+    size_px: int
+    depth: int  # weighted layers on the longest way through the classifier: 50 for resnet50
+    file_mb: float  # float32 weights, in millions of bytes
+    imagenet_top1: float | None  # percent, of those weights, where timm publishes it
+    imagenet_size_px: int | None  # the size it was measured at
+    providers: str  # where weights can come from, or "random only"
+
+
+def list_backbones(pattern: str = "*") -> list[BackboneInfo]:
+    """The curated backbones, or all whose names match a pattern: "resnet*", "resnet50.*" (tags).
+
+    A VGG is listed as its convolutional trunk, which is the backbone. A name or an alias without
+    wildcards lists that one. Raises WeightsError, with the nearest names, where nothing matches.
+    """
+    names = _matching(pattern)
+    remembered = _read_catalogue()
+    missing = [name for name in names if name not in remembered]
+    if missing:
+        remembered |= {name: _measure(name) for name in missing}
+        write_json(_catalogue_path(), remembered)
+    return [_complete(remembered[name]) for name in names]
+
+
+def _matching(pattern: str) -> list[str]:
+    if pattern == "*":
+        return list(CURATED)
+    if not any(sign in pattern for sign in "*?["):
+        return [canonical_name(pattern)]
+    import timm
+
+    known = timm.list_pretrained() if "." in pattern else timm.list_models()
+    known = [*sorted(OUTSIDE_TIMM), *known]
+    names = [name for name in known if fnmatch.fnmatchcase(name, pattern.lower())]
+    if not names:
+        near = did_you_mean(pattern.strip("*?"), known)
+        raise WeightsError(f"no backbone matches {pattern!r}{near}")
+    return names
+
+
+def _measure(name: str) -> dict[str, Any]:
+    """Everything about a backbone that does not change while the versions stay."""
+    import torch
+
+    from headstart.models.anatomy import examine
+    from headstart.models.backbones import build_architecture
+
+    size_px = preprocess_of(name).size
+    with torch.device("meta"):
+        trunk = build_architecture(name)
+        classifier = _with_classifier(name)
+    hub = describe_hub_weights(name)
+    return {
+        "name": name,
+        "size_px": size_px,
+        "parameters": sum(parameter.numel() for parameter in trunk.parameters()),
+        "macs": examine(trunk, size_px).macs,
+        "depth": examine(classifier, size_px).depth,
+        "hub": asdict(hub) if hub else None,
+    }
+
+
+def _with_classifier(name: str) -> Any:
+    """The whole network as it was trained; a linear classifier where it comes without one."""
+    from torch import nn
+
+    from headstart.models.backbones import build_architecture
+
+    if name == "squeezenet1_1":
+        from torchvision.models import squeezenet1_1
+
+        return squeezenet1_1()
+    if name == "small_cnn":
+        trunk = build_architecture(name)
+        return nn.Sequential(trunk, nn.Linear(int(trunk.num_features), 10))  # type: ignore[arg-type]
+    import timm
+
+    return timm.create_model(name, num_classes=1000)
+
+
+def _complete(measured: dict[str, Any]) -> BackboneInfo:
+    """Add what may change between two listings: published scores, and what is stored here."""
+    name, hub = measured["name"], _read_hub(measured["hub"])
+    tag = hub.tag if hub else ""
+    base = name.partition(".")[0]
+    top1, imagenet_size = _imagenet_top1().get(f"{base}.{tag}", (None, None))
+    return BackboneInfo(
+        name=name,
+        tag=tag,
+        parameters=measured["parameters"],
+        macs=measured["macs"],
+        size_px=measured["size_px"],
+        depth=measured["depth"],
+        file_mb=round(4 * measured["parameters"] / 1e6, 1),
+        imagenet_top1=top1,
+        imagenet_size_px=imagenet_size,
+        providers=describe_providers(name, hub),
+    )
+
+
+def _read_hub(said: dict[str, Any] | None) -> HubWeights | None:
+    if said is None:
+        return None
+    wants = said["preprocess"]
+    preprocess = Preprocess(
+        wants["size"], tuple(wants["mean"]), tuple(wants["std"]), wants["interpolation"]
+    )
+    return HubWeights(**{**said, "preprocess": preprocess})
+
+
+@cache
+def _imagenet_top1() -> dict[str, tuple[float, int]]:
+    """NAME.TAG to (top-1 in percent, image size), from the table we ship."""
+    table = resources.files("headstart") / "assets" / "imagenet_top1.csv"
+    lines: Iterable[str] = table.read_text(encoding="utf-8").splitlines()
+    rows = csv.DictReader(line for line in lines if not line.startswith("#"))
+    return {row["model"]: (float(row["top1"]), int(row["img_size"])) for row in rows}
+
+
+def _catalogue_path() -> Path:
+    versions = "-".join(metadata.version(package) for package in ("headstart", "timm"))
+    return cache_root() / "catalogue" / f"backbones-{FORMAT}-{versions}.json"
+
+
+def _read_catalogue() -> dict[str, dict[str, Any]]:
+    try:
+        remembered: dict[str, dict[str, Any]] = json.loads(_catalogue_path().read_text("utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return {}  # absent or damaged: it is measured again
+    return remembered

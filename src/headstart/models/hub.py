@@ -1,0 +1,160 @@
+"""timm's own pretrained weights: from the local hub cache, else over the network, failing fast."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headstart.errors import WeightsError
+from headstart.models.identity import Preprocess, WeightsIdentity
+from headstart.models.names import OUTSIDE_TIMM
+from headstart.models.store import disk_errors, find_stored, load_torch_state, store_state
+
+REACH_TIMEOUT_S = 4.0
+_FILE = "model.safetensors"
+
+_unreachable: set[str] = set()  # addresses that did not answer, remembered for this process
+
+
+class HubUnreachableError(WeightsError):
+    """No answer from the hub. Its text is the reason alone; the caller says what would work."""
+
+
+@dataclass(frozen=True)
+class HubWeights:
+    """What timm's configuration says of one set of weights."""
+
+    name: str  # without the tag
+    tag: str
+    hub_id: str | None
+    url: str | None
+    licence: str
+    preprocess: Preprocess
+
+    @property
+    def identity(self) -> WeightsIdentity:
+        source = self.hub_id or self.url or ""
+        return WeightsIdentity("hub", self.name, self.tag, None, self.licence, source)
+
+
+def describe_hub_weights(name: str) -> HubWeights | None:
+    """timm's weights for NAME or NAME.TAG, or None where timm has none. Fetches nothing."""
+    if name in OUTSIDE_TIMM:
+        return None
+    config = pretrained_config(name)
+    if config is None or not (config.hf_hub_id or config.url):
+        return None
+    return HubWeights(
+        name=name.partition(".")[0],
+        tag=str(config.tag or ""),
+        hub_id=config.hf_hub_id,
+        url=config.url,
+        licence=str(config.license or "unknown"),
+        preprocess=_preprocess(config),
+    )
+
+
+def default_preprocess(name: str) -> Preprocess | None:
+    """What timm's configuration of a network wants, with or without weights; None: no such."""
+    config = pretrained_config(name)
+    return None if config is None else _preprocess(config)
+
+
+def pretrained_config(name: str) -> Any:
+    """timm's PretrainedCfg of NAME or NAME.TAG, or None where it has none."""
+    import timm
+
+    try:
+        return timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        raise WeightsError(f"{name}: {error}") from error
+
+
+def _preprocess(config: Any) -> Preprocess:
+    size = int(config.input_size[-1])
+    return Preprocess(size, tuple(config.mean), tuple(config.std), str(config.interpolation))
+
+
+def find_cached(weights: HubWeights) -> Path | None:
+    """The file where it is on this machine already: the hub cache, or our store for a URL."""
+    if weights.hub_id is None:
+        return find_stored(weights.identity, weights.preprocess)
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(weights.hub_id, _FILE)
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def fetch(weights: HubWeights) -> Path:
+    """The weights file, fetched if it is not here. Raises HubUnreachableError within seconds."""
+    if (cached := find_cached(weights)) is not None:
+        return cached
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        raise HubUnreachableError("HF_HUB_OFFLINE is set")
+    if weights.hub_id is None:
+        return _fetch_url(weights)
+    _reach(constants.ENDPOINT)
+    return _fetch_hub(weights.hub_id)
+
+
+def _reach(endpoint: str) -> None:
+    """Ask the hub for anything, once. Its own client retries for minutes."""
+    if endpoint in _unreachable:
+        raise HubUnreachableError("no hub can be reached")
+    from huggingface_hub import get_session
+
+    answered: list[bool] = []
+
+    def ask() -> None:
+        try:
+            get_session().head(endpoint, timeout=REACH_TIMEOUT_S)  # any status is an answer
+        except Exception:  # the client may be requests or httpx, each with errors of its own
+            return
+        answered.append(True)
+
+    # In a thread, because looking up a host name has no time-out of its own.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(REACH_TIMEOUT_S)
+    if not answered:
+        _unreachable.add(endpoint)
+        raise HubUnreachableError("no hub can be reached")
+
+
+def _fetch_hub(hub_id: str) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        with disk_errors():
+            return Path(hf_hub_download(hub_id, _FILE, etag_timeout=REACH_TIMEOUT_S))
+    except LocalEntryNotFoundError as error:  # what the client says when the network goes away
+        raise HubUnreachableError("the hub stopped answering") from error
+    except (EntryNotFoundError, HfHubHTTPError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise WeightsError(f"the hub does not give {hub_id}/{_FILE}: {first}") from error
+
+
+def _fetch_url(weights: HubWeights) -> Path:
+    """A torch file that timm names by address alone, kept in our store as safetensors."""
+    url = weights.url or ""
+    if not url.endswith((".pth", ".pt")):
+        raise WeightsError(f"{weights.name}.{weights.tag}: cannot read the format of {url}")
+    try:
+        with urllib.request.urlopen(url, timeout=REACH_TIMEOUT_S) as answer:
+            content = answer.read()
+    except (urllib.error.URLError, TimeoutError) as error:
+        raise HubUnreachableError(f"{url} cannot be reached") from error
+    # torch's convention: the file's name ends in the first digits of its SHA-256.
+    stated = re.search(r"-([0-9a-f]{8,})\.pth?$", url)
+    if stated and not hashlib.sha256(content).hexdigest().startswith(stated[1]):
+        raise WeightsError(f"{url}: its SHA-256 does not begin with {stated[1]}: not opened")
+    return store_state(weights.identity, weights.preprocess, load_torch_state(content, url))

@@ -1,0 +1,147 @@
+"""The weights store: safetensors files under the cache folder, each saying what it is.
+
+A file appears under its name whole or not at all, and its header names its identity and its
+preprocessing, so that finding it needs nothing else. Raise FORMAT when the header's meaning or the
+mapping of parameters changes: files of another format are fetched again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import pickle
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headstart.errors import WeightsError, explain_os_error
+from headstart.models.identity import Preprocess, WeightsIdentity
+from headstart.paths import cache_root
+from headstart.rundir import atomic_path
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1
+_HEADER = "headstart"
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """One file of the store, for listings."""
+
+    path: Path
+    size_bytes: int
+    identity: WeightsIdentity
+
+
+def store_folder() -> Path:
+    return cache_root() / "weights"
+
+
+def store_state(
+    identity: WeightsIdentity, preprocess: Preprocess, state: dict[str, Tensor]
+) -> Path:
+    """Write parameters with their header, atomically. Raises WeightsError for disk trouble."""
+    from safetensors.torch import save_file
+
+    path = _path(identity)
+    with disk_errors(), atomic_path(path) as partial:
+        contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
+        save_file(contiguous, partial, metadata={_HEADER: _header(identity, preprocess)})
+    return path
+
+
+def find_stored(identity: WeightsIdentity, preprocess: Preprocess) -> Path | None:
+    """The stored file that says exactly this of itself, or None."""
+    path = _path(identity)
+    header = read_header(path)
+    return path if header == json.loads(_header(identity, preprocess)) else None
+
+
+def list_stored() -> list[StoredWeights]:
+    """Every readable file of the store, by name. Does not hash them: sha256 is None."""
+    listed = []
+    for path in sorted(store_folder().glob("*.safetensors")):
+        if (header := read_header(path)) is not None:
+            identity = WeightsIdentity(**header["identity"])
+            listed.append(StoredWeights(path, path.stat().st_size, identity))
+    return listed
+
+
+def read_header(path: Path) -> dict[str, Any] | None:
+    """What a file of ours says of itself; None for a file that is not ours, damaged or absent."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            header = json.loads((file.metadata() or {}).get(_HEADER, "{}"))
+    except (OSError, SafetensorError, json.JSONDecodeError):
+        return None
+    return header if header.get("format") == FORMAT else None
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, remembered within the process while the file stays as it is."""
+    with disk_errors():
+        status = path.stat()
+        return _sha256(path, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_torch_state(content: bytes, where: str) -> dict[str, Tensor]:
+    """A state dict out of a .pth file, read without running anything it names."""
+    import torch
+
+    try:
+        loaded: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise WeightsError(f"{where}: not a torch file of plain tensors: {reason}") from error
+    for wrapper in ("state_dict", "model"):  # how training scripts wrap the parameters
+        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, dict) or not loaded:
+        raise WeightsError(f"{where}: holds no state dict")
+    tensors = {
+        name.removeprefix("module."): value
+        for name, value in loaded.items()
+        if isinstance(name, str) and isinstance(value, torch.Tensor)
+    }
+    if len(tensors) != len(loaded):
+        raise WeightsError(f"{where}: holds more than named tensors")
+    return tensors
+
+
+@contextlib.contextmanager
+def disk_errors() -> Iterator[None]:
+    """Turn an operating-system error about a file into one line for the user."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except OSError as error:
+        line = explain_os_error(error) or f"{error.filename or 'a weights file'}: {error.strerror}"
+        raise WeightsError(f"weights: {line}") from error
+    except SafetensorError as error:  # safetensors reports a full disk as its own error
+        raise WeightsError(f"weights: {str(error).splitlines()[0]}") from error
+
+
+def _path(identity: WeightsIdentity) -> Path:
+    stem = f"{identity.provider}-{identity.name}-{identity.tag}"
+    return store_folder() / f"{stem}.safetensors"
+
+
+def _header(identity: WeightsIdentity, preprocess: Preprocess) -> str:
+    """One metadata value, so that equal content gives equal bytes. A file cannot hold its hash."""
+    said = {"identity": {**asdict(identity), "sha256": None}, "preprocess": asdict(preprocess)}
+    return json.dumps({"format": FORMAT, **said}, sort_keys=True)

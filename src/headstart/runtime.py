@@ -1,0 +1,128 @@
+"""The machine: device, precision, threads, memory, named seeds. Nothing else knows about it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import resource
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from headstart.errors import HeadstartError
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where tensors live and in which precision a forward pass runs there."""
+
+    device: torch.device
+
+    @contextlib.contextmanager
+    def autocast(self) -> Iterator[None]:
+        """bfloat16 on CUDA, float32 on CPU (where bfloat16 is emulated on most machines)."""
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
+            yield
+
+    def place(self, array: Any) -> torch.Tensor:
+        """An array or tensor on the device; the copy overlaps with compute on CUDA."""
+        tensor = torch.as_tensor(array)
+        if self.device.type == "cuda":
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor
+
+
+def create_runtime(device: str = "auto") -> Runtime:
+    """A runtime for "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
+
+    Raises HeadstartError for a device that this machine does not have.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise HeadstartError(f"--device {device}: use auto, cpu, cuda or cuda:N") from None
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise HeadstartError(f"--device {device}: this machine has no such CUDA device; use cpu")
+    if chosen.type not in ("cpu", "cuda"):
+        raise HeadstartError(f"--device {device}: use auto, cpu, cuda or cuda:N")
+    return Runtime(chosen)
+
+
+def named_seed(seed: int, *names: object) -> int:
+    """A 63-bit seed for one purpose: equal names give equal streams, others are unrelated."""
+    text = "/".join(str(part) for part in (seed, *names))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+@contextlib.contextmanager
+def seeded(seed: int, *names: object) -> Iterator[None]:
+    """Torch's generators seeded for one purpose, and put back afterwards."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(named_seed(seed, *names))
+        yield
+
+
+def reset_peak_memory() -> None:
+    """Start a new peak of the resident set, where the kernel allows it (Linux)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_mb() -> float:
+    """Largest resident set since the last reset (or since the start, where there is none), MB."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    scale = 2**20 if platform.system() == "Darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
+
+
+@lru_cache(maxsize=1)
+def machine() -> dict[str, Any]:
+    """What the machine is: CPU model, usable cores, GPU if any."""
+    cpu = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                cpu = line.partition(":")[2].strip()
+                break
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"cpu": cpu, "cores": cores, "gpu": gpu, "system": platform.system()}
+
+
+@lru_cache(maxsize=1)
+def versions() -> dict[str, str]:
+    """Versions of everything whose change can change a result."""
+    packages = ("headstart", "torch", "timm", "openvino", "numpy", "pillow", "scikit-learn")
+    return {"python": platform.python_version()} | {p: metadata.version(p) for p in packages}
+
+
+@lru_cache(maxsize=1)
+def source_commit() -> str | None:
+    """The commit of the source tree that the package runs from, '+' for local changes."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        git = ["git", "-C", str(root)]
+        commit = subprocess.run(
+            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changes = subprocess.run(
+            [*git, "status", "--porcelain", "--", "src"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+" if changes else "")

@@ -1,0 +1,225 @@
+"""What the command line prints: tables as text, and the shapes that --json promises."""
+
+from __future__ import annotations
+
+import csv
+import io
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headstart.comparison.leaderboard import Comparison, Row
+    from headstart.data import Description, SourceInfo
+    from headstart.deployment.predictor import Answer
+    from headstart.models.catalogue import BackboneInfo
+    from headstart.rundir import Run
+
+NONE = "-"
+
+
+def grid(header: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> str:
+    """Columns of text two spaces apart; `right` has an 'r' for each column set to the right."""
+    lines = [header, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    aligned = right.ljust(len(header), "l")
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if side == "r" else cell.ljust(width)
+            for cell, width, side in zip(line, widths, aligned, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def run_as_dict(run: Run) -> dict[str, Any]:
+    """The shape of `headstart run --json`."""
+    kept = ("accuracy", "interval", "n", "loss", "top5")
+    weights = run.manifest["weights"]
+    return {
+        "run": str(run.path),
+        "name": run.name,
+        **{split: {key: run.metrics[split][key] for key in kept} for split in ("test", "val")},
+        "cost": run.cost,
+        "backbone": {
+            "name": run.recipe.backbone.name,
+            "weights": {key: weights[key] for key in ("provider", "name", "sha256")},
+        },
+    }
+
+
+def run(run: Run) -> str:
+    """A finished run in a few lines."""
+    test, val, cost = run.metrics["test"], run.metrics["val"], run.cost
+    weights = run.manifest["weights"]
+    lines = [
+        f"{run.name}: {run.recipe.backbone.name}, {weights['provider']} weights "
+        f"({weights['source']})",
+        f"test accuracy  {_percent(test['accuracy'])} {_interval(test['interval'])}  "
+        f"n = {test['n']:,}, log loss {test['loss']:.3f}, top-5 {_percent(test['top5'])}",
+        f"val accuracy   {_percent(val['accuracy'])} {_interval(val['interval'])}  "
+        f"n = {val['n']:,}",
+        f"time           {cost['wall_s']:.1f} s: frozen passes {cost['extract_s']:.1f} s, "
+        f"training {cost['train_s']:.1f} s; {cost['latency_ms']['median']:.1f} ms an image",
+        f"report         {run.path / 'report' / 'report.html'}",
+        f"predict with   headstart predict {run.path} IMAGE...",
+    ]
+    return "\n".join(lines)
+
+
+def comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
+    """The shape of `headstart compare --json`."""
+    from headstart.rundir import open_run
+
+    runs, failed = [], []
+    for row in comparison.rows:
+        if row.path is None:
+            failed.append({"name": row.run, "error": row.error})
+            continue
+        opened = open_run(_path(comparison, row))
+        runs.append(
+            {**run_as_dict(opened), "within_noise": row.within_noise, "p_value": row.p_value}
+        )
+    return {
+        "runs": runs,
+        "best": comparison.best,
+        "best_run": str(_path(comparison, comparison.best_row)),
+        "failed": failed,
+        "report": str(comparison.report),
+    }
+
+
+def comparison(comparison: Comparison) -> str:
+    """The leaderboard, and where report and best model are."""
+    header = ["", "run", "test accuracy", "95 % interval", "val", "wall s", "ms/image", "M params"]
+    rows = []
+    for row in comparison.rows:
+        if row.accuracy is None or row.interval is None:
+            rows.append(["x", row.run, NONE, NONE, NONE, NONE, NONE, NONE])
+            continue
+        sign = "*" if row.run == comparison.best else "=" if row.within_noise else ""
+        rows.append(
+            [
+                sign,
+                row.run + "".join(f" [{mark}]" for mark in row.marks),
+                _percent(row.accuracy),
+                _interval(row.interval),
+                _percent(row.val_accuracy or 0),
+                f"{row.cost['wall_s']:.1f}",
+                f"{row.cost['latency_ms']['median']:.1f}",
+                f"{row.cost['parameters'] / 1e6:.2f}",
+            ]
+        )
+    best = comparison.best_row
+    path = _path(comparison, best)
+    lines = [
+        grid(header, rows, "llrrrrrr"),
+        "",
+        "* best by validation   = within noise of it (exact McNemar, p >= 0.05)   x failed",
+        *(f"failed: {row.run}: {row.error}" for row in comparison.rows if row.error),
+        comparison.protocol["data"],
+        "",
+        f"report      {comparison.report}",
+        f"best model  {path}",
+        f"use it      headstart predict {path} IMAGE...",
+    ]
+    return "\n".join(lines)
+
+
+def answers(answers: Sequence[Answer]) -> str:
+    rows = []
+    for answer in answers:
+        (_, first), *rest = list(answer.probabilities.items())
+        second = f"{rest[0][0]} {_percent(rest[0][1])}" if rest else ""
+        rows.append([answer.image, answer.label, _percent(first), second])
+    return grid(["image", "class", "sure", "next"], rows, "llrl")
+
+
+def answers_as_csv(answers: Sequence[Answer], class_names: Sequence[str]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", "label", "probability", *class_names])
+    for answer in answers:
+        own = [f"{answer.probabilities[name]:.6f}" for name in class_names]
+        writer.writerow([answer.image, answer.label, f"{answer.probability:.6f}", *own])
+    return text.getvalue()
+
+
+def sources(sources: Sequence[SourceInfo]) -> str:
+    rows = [
+        [s.name, f"{s.images:,}", str(s.classes), f"{s.side}", str(s.path or "not here yet")]
+        for s in sources
+    ]
+    table = grid(["name", "images", "classes", "pixels", "found"], rows, "lrrrl")
+    hints = [
+        "folder:PATH is a folder of class folders, or of train/, val/ and test/ with classes.",
+        "Fetch one: headstart data fetch cifar10. Look at one: headstart data samples cifar10-mini",
+    ]
+    return "\n".join([table, "", *hints])
+
+
+def description(description: Description) -> str:
+    d = description
+    rows = [
+        [name, *(f"{d.counts[split][i]:,}" for split in ("train", "val", "test"))]
+        for i, name in enumerate(d.class_names)
+    ]
+    rows.append(["total", *(f"{sum(d.counts[s]):,}" for s in ("train", "val", "test"))])
+    w, h = d.median
+    lines = [
+        f"{d.source}: {len(d.class_names)} classes, balance {d.balance:.2f} (1 is balanced), "
+        f"median image {w} x {h}",
+        grid(["class", "train", "val", "test"], rows, "lrrr"),
+        f"fingerprint {d.fingerprint}",
+        *(f"left out: {bad.path}: {bad.reason}" for bad in d.quarantined),
+        *d.notes,
+    ]
+    return "\n".join(lines)
+
+
+def backbones(backbones: Sequence[BackboneInfo]) -> str:
+    header = ["backbone", "M params", "G MACs", "at px", "depth", "MB", "ImageNet top-1", "weights"]
+    rows = [
+        [
+            b.name,
+            f"{b.parameters / 1e6:.2f}",
+            f"{b.macs / 1e9:.2f}",
+            str(b.size_px),
+            str(b.depth),
+            f"{b.file_mb:.0f}",
+            NONE if b.imagenet_top1 is None else f"{b.imagenet_top1:.1f} %",
+            b.providers,
+        ]
+        for b in backbones
+    ]
+    return grid(header, rows, "lrrrrrrl")
+
+
+def recipes(shipped: Mapping[str, str]) -> str:
+    rows = []
+    for name, text in shipped.items():
+        raw = tomllib.loads(text)
+        kind = "study" if "grid" in raw or "variants" in raw else "recipe"
+        first = text.partition("\n")[0]
+        rows.append([name, kind, first.removeprefix("#").strip() if first[:1] == "#" else ""])
+    return grid(["name", "kind", "what it does"], rows)
+
+
+def cache_entries(entries: Sequence[tuple[Path, int]], root: Path, limit: int) -> str:
+    rows = [[path.name, f"{size / 1e6:,.1f}"] for path, size in entries]
+    total = sum(size for _, size in entries)
+    summary = f"{root}: {total / 1e9:.2f} of {limit / 1e9:.0f} GB in {len(entries)} entries"
+    return "\n".join([grid(["entry", "MB"], rows, "lr"), "", summary]) if rows else summary
+
+
+def _path(comparison: Comparison, row: Row) -> Path:
+    return (comparison.path or Path()) / (row.path or "")
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _interval(interval: Sequence[float]) -> str:
+    return f"[{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"

@@ -1,0 +1,239 @@
+"""The boundary cache: what lies below a boundary is a pure function of the image, computed once.
+
+An entry is the output of the stages below a boundary for every image (and view) of one split,
+as a raw memory-mapped array. Its key covers everything that changes its bytes: the images, the
+prefix's own parameters, preprocessing, augmentation, precision and engine. The index file is
+written last, so its presence means that the entry is whole; an interrupted entry keeps the rows
+it has and goes on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from headstart.data import ImageSet
+from headstart.data.transforms import Transform
+from headstart.errors import HeadstartError, explain_os_error
+from headstart.models.backbones import Backbone
+from headstart.paths import cache_root
+from headstart.progress import Reporter
+from headstart.rundir import write_json
+from headstart.runtime import Runtime
+from headstart.training.prefix import (
+    BATCH,
+    OpenVINOPrefix,
+    TorchPrefix,
+    compile_prefix,
+    engine_name,
+)
+
+FORMAT = 1
+DEFAULT_LIMIT_GB = 20.0
+
+
+@dataclass(frozen=True)
+class CachedRows:
+    """array: (n, views, *shape), float32 or float16, memory-mapped; hit: it was there already."""
+
+    array: np.ndarray
+    hit: bool
+
+
+class BoundaryCache:
+    """Entries for one backbone, boundary and transform; compiles the prefix once, when needed."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        boundary: int,
+        transform: Transform,
+        runtime: Runtime,
+        reporter: Reporter,
+    ) -> None:
+        self._backbone, self._boundary = backbone, boundary
+        self._transform, self._runtime, self._reporter = transform, runtime, reporter
+        self._prefix: OpenVINOPrefix | TorchPrefix | None = None
+        # Pooled features are small and a solver is sensitive to them: full precision. Activations
+        # below are a hundred times larger, and batch norm behind them forgives a rounding.
+        pooled = boundary == len(backbone.stages())
+        self._dtype = np.dtype(np.float32 if pooled else np.float16)
+        self._key = {
+            "format": FORMAT,
+            "architecture": backbone.name,
+            "boundary": boundary,
+            "prefix": backbone.prefix_hash(boundary),
+            "dtype": self._dtype.name,
+            "engine": engine_name(runtime),
+        }
+
+    def rows(self, images: ImageSet, *, views: int | None = None, label: str) -> CachedRows:
+        """The entry for these images, computed now if it is not there.
+
+        views: augmented views per image; None is the plain image, once. Raises HeadstartError
+        where the disk or the cache's limit does not hold the entry.
+        """
+        transform = self._transform if views else self._transform.plain
+        key = {**self._key, **transform.describe(), "images": images.fingerprint, "views": views}
+        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+        folder = entries_root() / name
+        with _locked(folder):
+            hit = (folder / "index.json").exists()
+            if not hit:
+                try:
+                    self._write(folder, key, images, transform, views or 1, label)
+                except OSError as error:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    reason = explain_os_error(error)
+                    if reason is None:
+                        raise
+                    raise HeadstartError(
+                        f"cache {reason} (HEADSTART_CACHE moves the cache)"
+                    ) from error
+            os.utime(folder / "index.json")  # least recently used is evicted first
+            index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        array = np.memmap(folder / "rows.bin", index["dtype"], "r", shape=tuple(index["shape"]))
+        return CachedRows(array, hit)
+
+    def _write(
+        self,
+        folder: Path,
+        key: dict[str, Any],
+        images: ImageSet,
+        transform: Transform,
+        views: int,
+        label: str,
+    ) -> None:
+        partial = folder / "rows.partial"
+        total = len(images) * views
+        if self._prefix is None:
+            size = transform.preprocess.size
+            self._prefix = compile_prefix(self._backbone, self._boundary, size, self._runtime)
+        shape: list[int] | None = None
+        row_bytes, start = 0, 0
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+            shape = json.loads((folder / "partial.json").read_text(encoding="utf-8"))["shape"]
+            row_bytes = int(np.prod(shape)) * self._dtype.itemsize
+            start = partial.stat().st_size // row_bytes // BATCH * BATCH
+        with (
+            partial.open("ab") as file,
+            self._reporter.track(label, total, "images") as advance,
+        ):
+            file.truncate(start * row_bytes)
+            advance(start)
+            for outputs in self._prefix.run(self._batches(images, transform, views, start)):
+                if shape is None:
+                    shape = list(outputs.shape[1:])
+                    make_room(total * outputs[0].size * self._dtype.itemsize)
+                    write_json(folder / "partial.json", {"shape": shape})
+                file.write(self._pack(outputs))
+                advance(len(outputs))
+        partial.rename(folder / "rows.bin")
+        (folder / "partial.json").unlink()
+        described = {
+            "shape": [len(images), views, *(shape or [])],
+            "dtype": self._dtype.name,
+            "key": key,
+        }
+        write_json(folder / "index.json", described)
+
+    def _pack(self, outputs: np.ndarray) -> bytes:
+        packed = outputs.astype(self._dtype, copy=False)
+        if not np.isfinite(packed).all():
+            raise HeadstartError(
+                f"{self._backbone.name}: activations at the boundary do not fit {self._dtype.name}"
+            )
+        return packed.tobytes()
+
+    def _batches(
+        self, images: ImageSet, transform: Transform, views: int, start: int
+    ) -> Iterator[torch.Tensor]:
+        """Inputs of the prefix from flat row `start` on; rows run image by image, view by view."""
+        flat = np.arange(start, len(images) * views)
+        for first in range(0, len(flat), BATCH):
+            rows, view = np.divmod(flat[first : first + BATCH], views)
+            unique, back = np.unique(rows, return_inverse=True)
+            pixels = self._runtime.place(images.read(unique)[back])
+            yield transform(pixels, images.keys[rows], view)
+
+
+def entries_root() -> Path:
+    return cache_root() / "boundary"
+
+
+def list_entries() -> list[tuple[Path, int]]:
+    """Finished and unfinished entries with their size in bytes, least recently used first."""
+    root = entries_root()
+    folders = [folder for folder in root.iterdir() if folder.is_dir()] if root.is_dir() else []
+    aged = sorted(folders, key=_last_used)
+    return [(f, sum(p.stat().st_size for p in f.iterdir() if p.is_file())) for f in aged]
+
+
+def limit_bytes() -> int:
+    """What the boundary cache may hold: $HEADSTART_CACHE_LIMIT_GB, 20 by default."""
+    text = os.environ.get("HEADSTART_CACHE_LIMIT_GB", str(DEFAULT_LIMIT_GB))
+    try:
+        return int(float(text) * 1e9)
+    except ValueError:
+        raise HeadstartError(f"HEADSTART_CACHE_LIMIT_GB={text}: not a number of GB") from None
+
+
+def make_room(needed: int) -> None:
+    """Evict least recently used entries until `needed` more bytes fit the limit and the disk.
+
+    Raises HeadstartError where they cannot.
+    """
+    limit = limit_bytes()
+    if needed > limit:
+        raise HeadstartError(
+            f"this boundary needs {needed / 1e9:.1f} GB of cache and the limit is "
+            f"{limit / 1e9:.1f} GB: raise HEADSTART_CACHE_LIMIT_GB, or lower views or train_limit"
+        )
+    entries = [entry for entry in list_entries() if (entry[0] / "index.json").exists()]
+    held = sum(size for _, size in entries)
+    for folder, size in entries:
+        if held + needed <= limit and shutil.disk_usage(entries_root()).free > needed:
+            break
+        shutil.rmtree(folder, ignore_errors=True)
+        held -= size
+    free = shutil.disk_usage(entries_root()).free
+    if free < needed:
+        raise HeadstartError(
+            f"{entries_root()}: this boundary needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB "
+            "are free: free some, or move the cache with HEADSTART_CACHE"
+        )
+
+
+def _last_used(folder: Path) -> float:
+    index = folder / "index.json"
+    return index.stat().st_mtime if index.exists() else folder.stat().st_mtime
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One writer an entry: a second process waits, and then finds the entry whole."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: two runs at once may compute the same entry twice
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def clear() -> None:
+    """Remove every entry."""
+    shutil.rmtree(entries_root(), ignore_errors=True)

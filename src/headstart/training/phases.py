@@ -1,0 +1,276 @@
+"""Phases: the recipe's list of what may change, carried out one after the other.
+
+Each phase is planned (what trains, where the boundary lies), fed (from the boundary cache, or
+from pixels where every epoch draws its own views), and either solved or fitted. A freeze audit
+closes it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from headstart.data import ImageSet, Splits
+from headstart.data.transforms import Transform
+from headstart.evaluation.predictions import Predictions
+from headstart.models.freezing import FreezeAudit, FreezePlan, plan_phase, set_training
+from headstart.progress import Reporter
+from headstart.recipe import PhaseSpec, Recipe
+from headstart.rundir import Run, Split
+from headstart.runtime import Runtime, named_seed
+from headstart.training.cache import BoundaryCache
+from headstart.training.checkpoints import load_checkpoint, read_phase, save_checkpoint
+from headstart.training.classifier import Classifier
+from headstart.training.feeds import CachedFeed, Feed, PixelFeed
+from headstart.training.loop import FitState, Job, create_optimizer, fit, predict
+from headstart.training.solver import L2_PATH, Solution, solve_path
+
+
+@dataclass
+class Training:
+    """One run's training: what is trained, on what, where its records go."""
+
+    run: Run
+    recipe: Recipe
+    splits: Splits
+    model: Classifier
+    transform: Transform
+    runtime: Runtime
+    reporter: Reporter
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.run.path / "checkpoints" / "last.safetensors"
+
+    def train(self) -> None:
+        """Carry out every phase that is not done yet, from the last checkpoint if there is one."""
+        first, state = 0, None
+        if self.checkpoint.exists():
+            first = read_phase(self.checkpoint)
+            for phase in self.recipe.phases[: first + 1]:
+                plan = plan_phase(self.model.backbone, phase)
+                self.model.lowest = min(self.model.lowest, plan.boundary)
+            self.reporter.say(f"resuming in phase {first + 1} of {len(self.recipe.phases)}")
+        for number in range(first, len(self.recipe.phases)):
+            if number == first and self.checkpoint.exists():
+                # Without the optimizer: what a phase starts from decides how it is cached.
+                state = load_checkpoint(self.checkpoint, self.model)
+            self._phase(number, state or FitState())
+            state = None
+            save_checkpoint(self.checkpoint, self.model, number + 1, FitState())
+
+    def predict(self, split: Split) -> Predictions:
+        """Predictions on a whole split by the model as it stands, through the last boundary."""
+        images: ImageSet = getattr(self.splits, split)
+        phase = self.recipe.phases[-1]
+        plan = plan_phase(self.model.backbone, phase)
+        feeds = _Feeds(self, len(self.recipe.phases) - 1, phase, plan)
+        self.model.enter(feeds.start, plan.boundary)
+        return predict(self.model, feeds.plain(split, images), images.ids, self.runtime)
+
+    def _phase(self, number: int, state: FitState) -> None:
+        phase = self.recipe.phases[number]
+        plan = plan_phase(self.model.backbone, phase)
+        feeds = _Feeds(self, number, phase, plan)
+        started = time.perf_counter()
+        self.model.enter(feeds.start, plan.boundary)
+        trainable = sum(
+            p.numel()
+            for n, p in self.model.backbone.model.named_parameters()
+            if n in plan.trainable
+        ) + sum(p.numel() for p in self.model.head.parameters())
+        if not state.epoch:
+            self.run.append_log(
+                {
+                    "event": "phase",
+                    "phase": number,
+                    "train": phase.train,
+                    "optimizer": phase.optimizer,
+                    "boundary": plan.boundary_name,
+                    "cached": feeds.start > 0,
+                    "epochs": phase.epochs,
+                    "trainable_parameters": trainable,
+                }
+            )
+        audit = FreezeAudit(self.model.backbone, plan)
+        train, val = feeds.train(), feeds.plain("val", self.splits.val)
+        extracted = time.perf_counter() - started
+        if phase.optimizer == "lbfgs":
+            done = self._solve(number, train, val)
+        else:
+            done = self._fit(number, phase, plan, train, val, state)
+        audit.verify()
+        seconds = time.perf_counter() - started - extracted
+        self.run.append_log({"event": "phase_done", "phase": number, "seconds": seconds, **done})
+        self.reporter.say(
+            f"phase {number + 1} ({phase.train}, {phase.optimizer}): validation accuracy "
+            f"{done['val_accuracy']:.1%} in {seconds:.1f} s"
+        )
+
+    def _fit(
+        self,
+        number: int,
+        phase: PhaseSpec,
+        plan: FreezePlan,
+        train: Feed,
+        val: Feed,
+        state: FitState,
+    ) -> dict[str, Any]:
+        self.model.to(self.runtime.device, memory_format=torch.channels_last)
+        set_training(self.model.backbone, plan)
+        optimizer = create_optimizer(self.model, phase)
+        if state.epoch:
+            state = load_checkpoint(self.checkpoint, self.model, optimizer)
+        job = Job(
+            phase=phase,
+            number=number,
+            plan=plan,
+            train=train,
+            val=val,
+            batch_size=self.recipe.batch_size,
+            seed=named_seed(self.recipe.seed, "phase", number),
+            l2=self.recipe.head.l2 or 0.0,
+            runtime=self.runtime,
+        )
+        total = (phase.epochs or 1) * len(train.keys)
+        label = f"phase {number + 1}: {phase.train}"
+
+        def on_epoch(record: dict[str, Any]) -> None:
+            save_checkpoint(self.checkpoint, self.model, number, state, optimizer)
+            self.run.append_log({"event": "epoch", **record})
+            self.reporter.say(
+                f"  epoch {record['epoch'] + 1:>3}/{phase.epochs}  "
+                f"train loss {record['train_loss']:.4f} acc {record['train_accuracy']:.1%}  "
+                f"val loss {record['val_loss']:.4f} acc {record['val_accuracy']:.1%}  "
+                f"{len(train.keys) / record['seconds']:,.0f} images/s"
+            )
+
+        with self.reporter.track(label, total, "images") as advance:
+            advance(state.epoch * len(train.keys))
+            state = fit(self.model, job, state, optimizer, on_step=advance, on_epoch=on_epoch)
+        return {
+            "best_epoch": state.best_epoch,
+            "val_loss": state.best_val_loss,
+            "val_accuracy": state.best_val_accuracy,
+            "l2": None,
+        }
+
+    def _solve(self, number: int, train: Feed, val: Feed) -> dict[str, Any]:
+        x, y = _table(train, self.runtime)
+        x_val, y_val = _table(val, self.runtime)
+        l2 = self.recipe.head.l2
+
+        def record(solution: Solution) -> None:
+            fields = (
+                "l2",
+                "iterations",
+                "train_loss",
+                "train_accuracy",
+                "val_loss",
+                "val_accuracy",
+            )
+            values = {name: getattr(solution, name) for name in fields}
+            self.run.append_log({"event": "solve", "phase": number, **values})
+
+        label = f"phase {number + 1}: solving the head"
+        path = L2_PATH if l2 is None else (l2,)
+        with self.reporter.track(label, len(path), "penalties") as advance:
+
+            def on_solution(solution: Solution) -> None:
+                record(solution)
+                advance(1)
+
+            solutions = solve_path(
+                x,
+                y,
+                x_val,
+                y_val,
+                len(self.splits.class_names),
+                l2_path=path,
+                on_solution=on_solution,
+            )
+        best = min(solutions, key=lambda solution: solution.val_loss)
+        linear = self.model.head[-1]  # type: ignore[index]
+        assert isinstance(linear, nn.Linear)
+        with torch.no_grad():
+            linear.weight.copy_(best.weight)
+            linear.bias.copy_(best.bias)
+        return {
+            "best_epoch": None,
+            "val_loss": best.val_loss,
+            "val_accuracy": best.val_accuracy,
+            "l2": best.l2,
+        }
+
+
+class _Feeds:
+    """Feeds for one phase: from the boundary cache, or from pixels."""
+
+    def __init__(self, training: Training, number: int, phase: PhaseSpec, plan: FreezePlan) -> None:
+        self._training, self._number, self._views = training, number, phase.views
+        cached = plan.boundary > 0 and phase.views != 0
+        self.start = plan.boundary if cached else 0
+        self._cache = (
+            BoundaryCache(
+                training.model.backbone,
+                plan.boundary,
+                training.transform,
+                training.runtime,
+                training.reporter,
+            )
+            if cached
+            else None
+        )
+
+    def train(self) -> Feed:
+        augmented = self._training.transform.augment.active
+        return self._feed("train", self._training.splits.train, self._views if augmented else None)
+
+    def plain(self, split: str, images: ImageSet) -> Feed:
+        if self._cache is None:
+            transform = self._training.transform.plain
+            return PixelFeed(images, transform, self._training.runtime)
+        return self._feed(split, images, None)
+
+    def _feed(self, split: str, images: ImageSet, views: int | None) -> Feed:
+        t = self._training
+        if self._cache is None:
+            return PixelFeed(images, t.transform, t.runtime)
+        started = time.perf_counter()
+        rows = self._cache.rows(images, views=views, label=f"frozen pass over {split}")
+        seconds = time.perf_counter() - started
+        count = len(images) * (views or 1)
+        t.run.append_log(
+            {
+                "event": "extract",
+                "phase": self._number,
+                "split": split,
+                "images": count,
+                "seconds": seconds,
+                "cached": rows.hit,
+            }
+        )
+        if rows.hit:
+            t.reporter.say(f"frozen pass over {split}: {count:,} rows from the cache")
+        else:
+            t.reporter.say(
+                f"frozen pass over {split}: {count:,} images in {seconds:.1f} s "
+                f"({count / seconds:,.0f} images/s)"
+            )
+        return CachedFeed(rows.array, images.labels, images.keys, t.recipe.seed, t.runtime)
+
+
+def _table(feed: Feed, runtime: Runtime) -> tuple[torch.Tensor, torch.Tensor]:
+    """Every row of a pooled feed, every view of it, as float32 (n * views, d) and its labels."""
+    assert isinstance(feed, CachedFeed)
+    n, views = feed.array.shape[:2]
+    x = torch.from_numpy(np.array(feed.array).reshape(n * views, math.prod(feed.array.shape[2:])))
+    y = torch.from_numpy(np.repeat(feed.labels, views))
+    return x.float().to(runtime.device), y.to(runtime.device)

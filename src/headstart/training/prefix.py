@@ -1,0 +1,130 @@
+"""Prefixes: the frozen stages below a boundary, run once per image at the machine's speed.
+
+On CPU through OpenVINO (float32; it fuses batch norm and activations into the convolutions), on
+CUDA through torch in channels-last and bfloat16. Both take batches in order and give rows in
+order, so the caller need not know which it drives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from headstart.models.backbones import Backbone
+from headstart.models.stages import Stage
+from headstart.runtime import Runtime
+
+BATCH = 32
+
+
+class StageChain(nn.Module):
+    """Some stages of a model as a module of their own, for tracing and for training."""
+
+    def __init__(self, model: nn.Module, stages: Sequence[Stage]) -> None:
+        super().__init__()
+        self.model = model
+        self.stages = tuple(stages)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for stage in self.stages:
+            x = stage.forward(x)
+        return x
+
+
+class TorchPrefix:
+    """The stages as torch runs them, in inference mode."""
+
+    def __init__(self, chain: StageChain, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._chain = chain.to(runtime.device, memory_format=torch.channels_last)
+        precision = "bfloat16" if runtime.device.type == "cuda" else "float32"
+        self.name = f"torch {torch.__version__} {runtime.device.type} {precision}"
+
+    def run(self, batches: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
+        for batch in batches:
+            with torch.inference_mode(), self._runtime.autocast():
+                yield self._chain(batch).float().cpu().numpy()
+
+
+class OpenVINOPrefix:
+    """The stages compiled by OpenVINO, fed asynchronously while torch prepares the next batch."""
+
+    def __init__(self, chain: StageChain, example: torch.Tensor) -> None:
+        import openvino
+
+        self.name = openvino_engine()
+        self._batch = len(example)
+        with _quiet():
+            converted = openvino.convert_model(
+                chain.eval(), example_input=example, input=[tuple(example.shape)]
+            )
+        settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
+        self._compiled = openvino.Core().compile_model(converted, "CPU", settings)
+
+    def run(self, batches: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
+        """Rows of each batch in turn. A short last batch is padded, and its padding cut off."""
+        import openvino
+
+        queue = openvino.AsyncInferQueue(self._compiled)
+        done: dict[int, np.ndarray] = {}
+
+        def keep(request: object, job: tuple[int, int]) -> None:
+            index, rows = job
+            output = request.get_output_tensor(0).data  # type: ignore[attr-defined]
+            done[index] = output[:rows].copy()
+
+        queue.set_callback(keep)
+        next_out = 0
+        for index, batch in enumerate(batches):
+            rows = len(batch)
+            if rows < self._batch:
+                batch = torch.cat([batch, batch[-1:].expand(self._batch - rows, -1, -1, -1)])
+            queue.start_async([batch.contiguous().numpy()], (index, rows))
+            while next_out in done:
+                yield done.pop(next_out)
+                next_out += 1
+        queue.wait_all()
+        while next_out in done:
+            yield done.pop(next_out)
+            next_out += 1
+
+
+def openvino_engine() -> str:
+    from importlib import metadata
+
+    return f"openvino {metadata.version('openvino')} cpu float32"
+
+
+def engine_name(runtime: Runtime) -> str:
+    """The engine that `compile_prefix` will use: part of every cache key."""
+    if runtime.device.type == "cpu":
+        return openvino_engine()
+    return f"torch {torch.__version__} {runtime.device.type} bfloat16"
+
+
+def compile_prefix(
+    backbone: Backbone, boundary: int, size: int, runtime: Runtime
+) -> OpenVINOPrefix | TorchPrefix:
+    """The stages below `boundary`, ready to run on batches of at most BATCH images."""
+    chain = StageChain(backbone.model, backbone.stages()[:boundary])
+    if runtime.device.type == "cpu":
+        return OpenVINOPrefix(chain, torch.zeros(BATCH, 3, size, size))
+    return TorchPrefix(chain, runtime)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """OpenVINO traces through torch.jit, whose deprecation is theirs to deal with."""
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        torch.inference_mode(),
+    ):
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,292 @@
+"""The workbench: one recipe to a finished run, a study to a comparison. The only orchestration."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from headstart.comparison.leaderboard import Comparison, Failure, build_comparison
+from headstart.data import Splits, load_data
+from headstart.data.transforms import Transform
+from headstart.errors import HeadstartError, RecipeError, RunError, explain_os_error
+from headstart.models.backbones import load_backbone
+from headstart.models.heads import create_head
+from headstart.models.identity import Weights
+from headstart.models.names import canonical_name
+from headstart.models.weights import locate_weights
+from headstart.progress import Reporter
+from headstart.recipe import PhaseSpec, Recipe, Study
+from headstart.report import write_report
+from headstart.results import finish_run
+from headstart.rundir import (
+    Run,
+    create_run,
+    open_run,
+    write_atomically,
+    write_json,
+)
+from headstart.runtime import (
+    Runtime,
+    create_runtime,
+    machine,
+    reset_peak_memory,
+    seeded,
+    source_commit,
+    versions,
+)
+from headstart.training.classifier import Classifier
+from headstart.training.phases import Training
+
+DEFAULT_EPOCHS = 10
+
+
+def run(
+    recipe: Recipe,
+    *,
+    out: Path | None = None,
+    device: str = "auto",
+    reporter: Reporter | None = None,
+) -> Run:
+    """Carry out a recipe and return its finished run.
+
+    A finished run of the same recipe in the same place is returned as it is; an unfinished one is
+    resumed. `out` defaults to runs/NAME-FINGERPRINT. Raises HeadstartError for whatever the user
+    can fix; a run that fails after it began says so in its manifest and can be resumed.
+    """
+    reporter = reporter or Reporter()
+    runtime = create_runtime(device)
+    resolved, weights = resolve(recipe, reporter)
+    path = out or Path("runs") / f"{resolved.name}-{resolved.fingerprint}"
+    existing = _existing(path, resolved)
+    if existing and existing.finished:
+        reporter.say(f"{path}: this recipe's run is finished: nothing to repeat")
+        return existing
+    started = time.perf_counter()
+    reset_peak_memory()
+    splits = load_data(resolved.data)
+    _warn_about(splits, resolved, reporter)
+    transform = _transform(resolved, weights)
+    with seeded(resolved.seed, "backbone"):
+        backbone = load_backbone(weights, size=transform.preprocess.size)
+    current = existing or create_run(path, resolved)
+    current.update_manifest(**_identity(resolved, weights, transform, splits, runtime))
+    with _recorded(current, started):
+        with seeded(resolved.seed, "head"):
+            head = create_head(
+                resolved.head,
+                num_features=backbone.num_features,
+                num_classes=len(splits.class_names),
+            )
+        model = Classifier(backbone, head)
+        training = Training(current, resolved, splits, model, transform, runtime, reporter)
+        training.train()
+        finish_run(training, started)
+    return current
+
+
+def compare(
+    study: Study | Sequence[Run],
+    *,
+    out: Path | None = None,
+    device: str = "auto",
+    reporter: Reporter | None = None,
+) -> Comparison:
+    """Run a study (or take finished runs) and return its comparison, with a report beside it.
+
+    Runs go to OUT/RUN-NAME, `out` defaulting to runs/NAME-FINGERPRINT; finished ones are kept,
+    failed ones are tried again, and a run that fails does not stop the others. Raises
+    HeadstartError where no run finishes.
+    """
+    reporter = reporter or Reporter()
+    if isinstance(study, Study):
+        recipes = study.recipes()
+        root = out or Path("runs") / f"{study.name}-{study.fingerprint}"
+        name = study.name
+        runs, failures = _run_all(recipes, root, device, reporter)
+    else:
+        root = out or Path("runs") / "comparison"
+        name = root.name
+        runs = [r for r in study if r.finished]
+        failures = [
+            Failure(r.name, r.recipe.backbone.name, r.manifest.get("error") or r.status)
+            for r in study
+            if not r.finished
+        ]
+    if not runs:
+        reasons = "; ".join(f"{failure.run}: {failure.reason}" for failure in failures)
+        raise RunError(f"no run of {name} finished: {reasons}")
+    comparison = build_comparison(name, runs, failures, root)
+    write_json(root / "comparison.json", comparison.to_dict())
+    report = write_report(runs, root / "report.html", comparison.to_dict(), title=name)
+    return replace(comparison, path=root, report=report)
+
+
+def resolve(recipe: Recipe, reporter: Reporter | None = None) -> tuple[Recipe, Weights]:
+    """The recipe with every default decided, and the weights it will use.
+
+    Running the resolved recipe is the reproduction: the backbone has timm's name, the weights
+    name their provider, sizes, epochs and rates are written out. Raises HeadstartError where the
+    recipe contradicts itself.
+    """
+    say = (reporter or Reporter()).say
+    name = canonical_name(recipe.backbone.name)
+    weights = locate_weights(name, recipe.backbone.weights, notice=say)
+    provider = weights.identity.provider
+    pretrained = provider != "random"
+    for number, phase in enumerate(recipe.phases):
+        if phase.train == "all":
+            break
+        if not pretrained:
+            raise RecipeError(
+                f'phases.{number}: train = "{phase.train}" on random weights would freeze noise: '
+                f'use train = "all", or pretrained weights for {name}'
+            )
+    data = recipe.data.model_copy(update={"size": recipe.data.size or weights.preprocess.size})
+    chosen = recipe.backbone.weights if provider == "file" else provider
+    if provider == "hub":  # the tag says which of timm's several weights these are
+        name = f"{weights.identity.name}.{weights.identity.tag}"
+    backbone = recipe.backbone.model_copy(update={"name": name, "weights": chosen})
+    phases = tuple(_resolve_phase(n, p, recipe, pretrained) for n, p in enumerate(recipe.phases))
+    changes = {"data": data, "backbone": backbone, "phases": phases}
+    return recipe.model_copy(update=changes), weights
+
+
+def _resolve_phase(number: int, phase: PhaseSpec, recipe: Recipe, pretrained: bool) -> PhaseSpec:
+    linear = not recipe.head.hidden and not recipe.head.dropout
+    optimizer = phase.optimizer
+    if optimizer == "auto":
+        solvable = phase.train == "head" and linear and phase.views != 0
+        named = phase.epochs is not None or phase.lr is not None
+        optimizer = "lbfgs" if solvable and not named else "adamw"
+    augmented = recipe.data.augment.active
+    views = phase.views
+    if views is None:
+        views = (4 if augmented else 1) if phase.train != "all" else 0
+    if optimizer == "lbfgs":
+        wrong = (
+            (phase.train != "head" and 'it needs train = "head"')
+            or (not linear and "it needs a linear head: hidden = [] and dropout = 0")
+            or ((phase.epochs or phase.lr) and "it takes no epochs and no lr")
+            or (views == 0 and "it needs cached views: views = 1 or more")
+        )
+        if wrong:
+            raise RecipeError(f'phases.{number}: optimizer = "lbfgs" solves the head: {wrong}')
+        return phase.model_copy(update={"optimizer": optimizer, "views": views})
+    rate = 1e-3 if phase.train == "head" or not pretrained else 1e-4
+    return phase.model_copy(
+        update={
+            "optimizer": optimizer,
+            "views": views,
+            "epochs": phase.epochs or DEFAULT_EPOCHS,
+            "lr": phase.lr or rate,
+            "norm": phase.norm or ("frozen" if pretrained else "train"),
+        }
+    )
+
+
+def _transform(recipe: Recipe, weights: Weights) -> Transform:
+    preprocess = replace(weights.preprocess, size=recipe.data.size or weights.preprocess.size)
+    if recipe.data.normalize == "unit":
+        preprocess = replace(preprocess, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    return Transform(preprocess, recipe.data.augment, recipe.seed)
+
+
+def _existing(path: Path, recipe: Recipe) -> Run | None:
+    if not (path / "manifest.json").exists():
+        return None
+    found = open_run(path)
+    if found.manifest["fingerprint"] != recipe.fingerprint:
+        raise RunError(
+            f"{path}: holds the run of another recipe ({found.recipe.name}, "
+            f"{found.manifest['fingerprint']}; this one is {recipe.fingerprint}): "
+            "choose another --out"
+        )
+    return found
+
+
+def _warn_about(splits: Splits, recipe: Recipe, reporter: Reporter) -> None:
+    for bad in splits.quarantined[:5]:
+        reporter.warn(f"left out {bad.path}: {bad.reason}")
+    if len(splits.quarantined) > 5:
+        reporter.warn(f"left out {len(splits.quarantined)} images in all; the manifest lists them")
+    for note in splits.notes:
+        reporter.warn(note)
+    if recipe.data.normalize == "unit":
+        reporter.warn(
+            f'normalize = "unit" feeds {recipe.backbone.name} pixels scaled in another way than '
+            "its weights were trained with"
+        )
+
+
+def _identity(
+    recipe: Recipe, weights: Weights, transform: Transform, splits: Splits, runtime: Runtime
+) -> dict[str, Any]:
+    """The manifest's account of what the run is made of."""
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "commit": source_commit(),
+        "machine": {"device": runtime.device.type, **machine()},
+        "data": {
+            "source": splits.source,
+            "fingerprint": splits.fingerprint,
+            "test_fingerprint": splits.test.fingerprint,
+            "class_names": list(splits.class_names),
+            "counts": {s: len(getattr(splits, s)) for s in ("train", "val", "test")},
+            "quarantined": [asdict(bad) for bad in splits.quarantined],
+        },
+        "weights": asdict(weights.identity),
+        "preprocess": {**asdict(transform.preprocess), "side": splits.train.side},
+        "marks": ["unit scaling"] if recipe.data.normalize == "unit" else [],
+        "notes": list(splits.notes),
+    }
+
+
+@contextlib.contextmanager
+def _recorded(current: Run, started: float) -> Iterator[None]:
+    """Keep the manifest's status true however the block ends."""
+    spent = float(current.manifest.get("spent_s", 0.0))
+    current.update_manifest(status="running", error=None)
+    try:
+        yield
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        with contextlib.suppress(OSError):  # the disk may be what failed
+            current.update_manifest(
+                status="interrupted" if interrupted else "failed",
+                error=None if interrupted else _reason(error),
+                spent_s=spent + time.perf_counter() - started,
+            )
+            if not isinstance(error, HeadstartError | OSError | KeyboardInterrupt):
+                write_atomically(current.path / "error.txt", traceback.format_exc())
+        raise
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, HeadstartError):
+        return str(error)
+    if isinstance(error, OSError) and (reason := explain_os_error(error)):
+        return reason
+    return f"{type(error).__name__}: {error}"
+
+
+def _run_all(
+    recipes: list[Recipe], root: Path, device: str, reporter: Reporter
+) -> tuple[list[Run], list[Failure]]:
+    """Every recipe's run; a study goes on past those that fail, and says why."""
+    runs, failures = [], []
+    for number, recipe in enumerate(recipes, start=1):
+        reporter.say(f"\n[{number}/{len(recipes)}] {recipe.name}")
+        try:
+            runs.append(run(recipe, out=root / recipe.name, device=device, reporter=reporter))
+        except Exception as error:
+            reason = _reason(error)
+            reporter.warn(f"{recipe.name} failed, going on without it: {reason}")
+            failures.append(Failure(recipe.name, recipe.backbone.name, reason))
+    return runs, failures

@@ -1,0 +1,273 @@
+"""Folders of photos: layouts, errors, quarantine, the remembered scan."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from headstart.data import Splits, describe, load_data
+from headstart.data import scan as scanning
+from headstart.errors import DataError
+from headstart.recipe import DataSpec
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    """64 real images of airplanes and cats, 32 of each: uint8 (64, 32, 32, 3)."""
+    train = load_data(DataSpec(source="cifar10-mini")).train
+    return train.read(np.concatenate([np.flatnonzero(train.labels == c)[:32] for c in (0, 3)]))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "photos"
+
+
+def fill(folder: Path, pixels: np.ndarray, form: str = "png") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, image in enumerate(pixels):
+        Image.fromarray(image).save(folder / f"{i:03}.{form}")
+
+
+def load(root: Path, size: int = 32, **settings: object) -> Splits:
+    return load_data(DataSpec(source=f"folder:{root}", size=size, **settings))  # type: ignore[arg-type]
+
+
+def test_class_per_folder(root: Path, pixels: np.ndarray) -> None:
+    fill(root / "cat", pixels[32:52])
+    fill(root / "airplane" / "deep" / "er", pixels[:20])
+    splits = load(root)
+    assert splits.class_names == ("airplane", "cat") and splits.source == f"folder:{root}"
+    sizes = {
+        name: len(s) for name, s in (("tr", splits.train), ("v", splits.val), ("te", splits.test))
+    }
+    assert sizes == {"tr": 28, "v": 4, "te": 8}
+    assert splits.train.ids[0].startswith("airplane/deep/er/0")
+    row = splits.train.ids.tolist().index(next(i for i in splits.train.ids if i.startswith("cat/")))
+    number = int(splits.train.ids[row][4:7])
+    np.testing.assert_array_equal(splits.train.read(np.array([row]))[0], pixels[32 + number])
+    assert splits.train.labels[row] == 1
+    assert splits.quarantined == () and splits.notes == ()
+
+
+def test_own_splits_are_used(root: Path, pixels: np.ndarray) -> None:
+    for split, rows in (
+        ("train", slice(0, 10)),
+        ("Validation", slice(10, 14)),
+        ("test", slice(14, 20)),
+    ):
+        fill(root / split / "airplane", pixels[rows])
+        fill(root / split / "cat", pixels[32:][rows], "jpg")
+    splits = load(root, size=16)
+    assert [len(s) for s in (splits.train, splits.val, splits.test)] == [20, 8, 12]
+    assert splits.val.ids[0] == "Validation/airplane/000.png"
+    assert splits.train.read(np.arange(20)).shape == (20, 16, 16, 3)
+    assert splits.train.side == 16
+
+
+def test_train_and_test_without_validation(root: Path, pixels: np.ndarray) -> None:
+    for split in ("train", "test"):
+        offset = 0 if split == "train" else 10
+        fill(root / split / "a", pixels[offset : offset + 10])
+        fill(root / split / "b", pixels[32 + offset : 42 + offset])
+    fill(root / "unlabelled", pixels[50:52])
+    splits = load(root)
+    assert [len(s) for s in (splits.train, splits.val, splits.test)] == [18, 2, 20]
+    assert splits.notes == ("unlabelled: neither train, val nor test: ignored",)
+
+
+def test_a_class_may_be_called_train(root: Path, pixels: np.ndarray) -> None:
+    fill(root / "train", pixels[:5])
+    fill(root / "bus", pixels[32:37])
+    assert load(root).class_names == ("bus", "train")
+
+
+def test_pixels_follow_the_size_and_so_does_the_fingerprint(root: Path, pixels: np.ndarray) -> None:
+    fill(root / "a", pixels[:5])
+    fill(root / "b", pixels[32:37])
+    assert load(root).fingerprint == load(root).fingerprint
+    assert load(root, size=24).fingerprint != load(root).fingerprint
+
+
+def test_bad_images_are_left_out_and_listed(root: Path, pixels: np.ndarray) -> None:
+    fill(root / "a", pixels[:6], "jpg")
+    fill(root / "b", pixels[32:38])
+    whole = (root / "a" / "000.jpg").read_bytes()
+    (root / "a" / "000.jpg").write_bytes(whole[: len(whole) - 100])
+    (root / "b" / "note.jpg").write_text("a text, not an image")
+    (root / "b" / "empty.png").touch()
+    (root / "b" / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 64)
+    (root / "b" / ".hidden.jpg").write_text("not looked at")
+    (root / "b" / "readme.txt").write_text("not looked at")
+    (root / "b" / "odd-\udcff.png").write_bytes((root / "b" / "000.png").read_bytes())
+    (root / ".git").mkdir()
+    (root / "__MACOSX").mkdir()
+    splits = load(root)
+    reasons = {bad.path: bad.reason for bad in splits.quarantined}
+    assert sorted(reasons) == [
+        "a/000.jpg",
+        "b/empty.png",
+        "b/note.jpg",
+        "b/odd-?.png",
+        "b/phone.heic",
+    ]
+    assert "truncated" in reasons["a/000.jpg"] and reasons["b/empty.png"] == "the file is empty"
+    assert "HEIC" in reasons["b/phone.heic"] and "UTF-8" in reasons["b/odd-?.png"]
+    kept = {*splits.train.ids, *splits.val.ids, *splits.test.ids}
+    assert len(kept) == 11 and not kept & set(reasons)
+
+
+def test_a_class_with_only_bad_images(root: Path, pixels: np.ndarray) -> None:
+    fill(root / "a", pixels[:3])
+    (root / "b").mkdir()
+    (root / "b" / "x.jpg").write_text("nothing")
+    (root / "b" / "y.jpg").write_text("nothing")
+    with pytest.raises(
+        DataError, match=r"class b: none of its 2 images .* b/x.jpg: not in an image"
+    ):
+        load(root)
+
+
+def test_a_file_damaged_after_loading_is_named(root: Path, pixels: np.ndarray) -> None:
+    fill(root / "a", pixels[:5])
+    fill(root / "b", pixels[32:37])
+    train = load(root).train
+    (root / train.ids[0]).write_text("gone")
+    with pytest.raises(DataError, match=str(train.ids[0])):
+        train.read(np.arange(len(train)))
+
+
+def build_bad_layout(case: str, root: Path, pixels: np.ndarray) -> None:
+    if case == "file":
+        root.parent.mkdir(parents=True, exist_ok=True)
+        root.write_text("x")
+    elif case == "flat":
+        fill(root, pixels[:3])
+    elif case == "single":
+        fill(root / "only", pixels[:3])
+    elif case == "nested":
+        fill(root / "zip" / "a", pixels[:3])
+        fill(root / "zip" / "b", pixels[:3])
+    elif case == "empty class":
+        fill(root / "a", pixels[:3])
+        (root / "rose").mkdir()
+    elif case == "classes differ":
+        for name in ("train/a", "train/b", "train/c", "test/a", "test/b", "test/d"):
+            fill(root / name, pixels[:3])
+    elif case == "flat test":
+        fill(root / "train" / "a", pixels[:3])
+        fill(root / "train" / "b", pixels[:3])
+        fill(root / "test", pixels[:3])
+    elif case == "two names":
+        for name in ("train/a", "train/b", "val/a", "val/b", "valid/a", "valid/b"):
+            fill(root / name, pixels[:3])
+    elif case == "no train":
+        for name in ("val/a", "val/b", "test/a", "test/b"):
+            fill(root / name, pixels[:3])
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("missing", "photos: no such folder"),
+        ("file", "photos: not a folder"),
+        ("flat", "no class folders: put the images of each class"),
+        ("single", "a single class, only: at least two are needed$"),
+        ("nested", "a single class, zip: .*did you mean folder:.*zip"),
+        ("empty class", "rose: an empty class folder"),
+        ("classes differ", "train and test differ in classes: test lacks c; train lacks d"),
+        ("flat test", "test: no class folders"),
+        ("two names", "val and valid both mean val"),
+        ("no train", "but no train folder"),
+    ],
+)
+def test_layout_errors(case: str, message: str, root: Path, pixels: np.ndarray) -> None:
+    build_bad_layout(case, root, pixels)
+    with pytest.raises(DataError, match=message) as caught:
+        load(root)
+    assert "\n" not in str(caught.value)
+
+
+def test_loose_images_are_noted(root: Path, pixels: np.ndarray) -> None:
+    fill(root / "a", pixels[:5])
+    fill(root / "b", pixels[32:37])
+    fill(root, pixels[:2])
+    assert load(root).notes == ("2 images lie in no class folder: ignored",)
+
+
+def test_duplicates_across_train_and_test_are_noted(root: Path, pixels: np.ndarray) -> None:
+    for split in ("train", "test"):
+        fill(root / split / "a", pixels[:4] if split == "train" else pixels[3:7])
+        fill(root / split / "b", pixels[32:36] if split == "train" else pixels[40:44])
+    (note,) = load(root).notes
+    assert "1 of 8 test images" in note and "test/a/000.png = train/a/003.png" in note
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(root: Path, pixels: np.ndarray) -> None:
+    fill(root.parent / "elsewhere", pixels[:5])
+    fill(root / "b", pixels[32:37])
+    (root / "a").symlink_to(root.parent / "elsewhere", target_is_directory=True)
+    (root / "b" / "circle").symlink_to(root / "b", target_is_directory=True)
+    splits = load(root)
+    assert len(splits.train) + len(splits.val) + len(splits.test) == 10
+
+
+def test_the_scan_is_remembered_until_a_file_changes(
+    root: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(root / "a", pixels[:5])
+    fill(root / "b", pixels[32:37])
+    (root / "b" / "bad.jpg").write_text("no image")
+    first = load(root)
+    looked_at: list[str] = []
+    honest = scanning._scan_file
+    monkeypatch.setattr(
+        scanning, "_scan_file", lambda path: looked_at.append(path.name) or honest(path)
+    )
+    again = load(root)
+    assert looked_at == [] and again.fingerprint == first.fingerprint
+    assert again.quarantined == first.quarantined
+    changed = root / "a" / "002.png"
+    Image.fromarray(pixels[20]).save(changed)
+    os.utime(changed, ns=(1, 1))
+    assert load(root).fingerprint != first.fingerprint and looked_at == ["002.png"]
+    changed.unlink()
+    assert "a/002.png" not in {*load(root).train.ids, *load(root).val.ids, *load(root).test.ids}
+
+
+def test_an_unusable_cache_only_costs_time(
+    root: Path, pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "blocked").write_text("a file where the cache should be")
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "blocked"))
+    fill(root / "a", pixels[:5])
+    fill(root / "b", pixels[32:37])
+    assert len(load(root).train) == 6
+
+
+def test_describe(root: Path, pixels: np.ndarray) -> None:
+    fill(root / "a", pixels[:20])
+    fill(root / "b", pixels[32:42])
+    Image.fromarray(pixels[63]).resize((60, 40)).save(root / "b" / "big.png")
+    (root / "b" / "bad.jpg").write_text("no image")
+    found = describe(DataSpec(source=f"folder:{root}"))
+    assert found.counts == {"train": [14, 8], "val": [2, 1], "test": [4, 2]}
+    assert found.smallest == (32, 32) and found.largest == (60, 40)
+    assert found.balance == pytest.approx(14 / 8)
+    assert found.as_dict()["quarantined"][0]["path"] == "b/bad.jpg"
+
+
+def test_a_folder_needs_a_size(root: Path, pixels: np.ndarray) -> None:
+    with pytest.raises(DataError, match=r"data\.size"):
+        load_data(DataSpec(source=f"folder:{root}"))
+    with pytest.raises(DataError, match="write folder:PATH"):
+        load_data(DataSpec(source="folder:", size=32))
