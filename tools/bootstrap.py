@@ -79,9 +79,8 @@ def call(uv: list[str], *arguments: str) -> None:
 
 
 def succeeds(command: list[str]) -> bool:
-    shown = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     try:
-        return subprocess.run(command, cwd=ROOT, check=False, **shown).returncode == 0
+        return subprocess.run(command, cwd=ROOT, check=False, capture_output=True).returncode == 0
     except OSError:
         return False
 

@@ -28,14 +28,14 @@ def finish_run(training: Training, started: float) -> None:
     current, recipe, model = training.run, training.recipe, training.model
     metrics = {}
     for split in ("val", "test"):
-        predictions = training.predict(split)  # type: ignore[arg-type]
+        predictions = training.predict(split)
         arrays = {f.name: getattr(predictions, f.name) for f in fields(predictions)}
         write_arrays(current.path / "predictions" / f"{split}.npz", arrays)
         metrics[split] = score(predictions).to_dict()
     write_json(current.path / "metrics.json", metrics)
     write_arrays(current.path / "pictures.npz", _pictures(training.splits, predictions))
     model.enter(0, 0)
-    model.to(training.runtime.device)
+    training.runtime.adopt(model)
     with atomic_path(current.path / "checkpoints" / "best.safetensors") as partial:
         state = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
         save_file(state, partial)

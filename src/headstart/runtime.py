@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from headstart.errors import HeadstartError
 
@@ -31,6 +32,11 @@ class Runtime:
         """bfloat16 on CUDA, float32 on CPU (where bfloat16 is emulated on most machines)."""
         with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
             yield
+
+    def adopt(self, module: nn.Module) -> None:
+        """Move a module to the device; convolution kernels go channels-last."""
+        module.to(self.device)
+        module.to(memory_format=torch.channels_last)
 
     def place(self, array: Any) -> torch.Tensor:
         """An array or tensor on the device; the copy overlaps with compute on CUDA."""

@@ -140,8 +140,10 @@ def _log(run: Run, rng: np.random.Generator, skill: float, *, solved: bool, tune
          "val_accuracy": 0.8, "best_epoch": None if solved else 9, "l2": 1e-2 if solved else None}
     )  # fmt: skip
     if tuned:
-        run.append_log({**start, "phase": 1, "train": "last_stage", "optimizer": "adamw",
-                        "boundary": "blocks.5", "epochs": 8, "trainable_parameters": 730000})  # fmt: skip
+        run.append_log(
+            {**start, "phase": 1, "train": "last_stage", "optimizer": "adamw",
+             "boundary": "blocks.5", "epochs": 8, "trainable_parameters": 730000}
+        )  # fmt: skip
         _epochs(run, rng, 1, 8, best)
         run.append_log(
             {"event": "phase_done", "phase": 1, "seconds": 61.0, "val_loss": best - 0.1,
@@ -260,6 +262,19 @@ def test_files_may_be_missing(runs: list[Run], tmp_path: Path) -> None:
         (run.path / name).unlink()
         path = write_report([Run(run.path), runs[0]], tmp_path)
         assert "torn" in read(path).text
+
+
+def test_a_run_that_diverged_still_has_a_page(tmp_path: Path) -> None:
+    run = fabricate(tmp_path / "diverged", name="diverged")
+    lost = {"event": "epoch", "phase": 1, "epoch": 8, "lr": 1.0, "seconds": 1.0,
+            "train_loss": float("nan"), "train_accuracy": None, "val_loss": float("inf"),
+            "val_accuracy": 0.1}  # fmt: skip
+    run.append_log(lost)
+    write_json(run.path / "metrics.json", {"test": {**run.metrics["test"], "loss": float("nan")}})
+    text = write_report([Run(run.path)], tmp_path).read_text(encoding="utf-8")
+    assert "by epoch" in text
+    assert '="nan' not in text
+    assert "inf," not in text
 
 
 def test_a_comparison_brings_its_p_values_and_protocol(runs: list[Run], tmp_path: Path) -> None:

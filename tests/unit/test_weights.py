@@ -187,7 +187,8 @@ _IMAGENET_OF_CIFAR10 = {
 def test_registry_weights_know_what_they_look_at(lite0: weights.Weights) -> None:
     """Zero-shot on real images, so a wrong mapping, scale or channel order cannot pass.
 
-    Measured on 300 images: 54.7 % with the stated preprocessing, 39.7 % with red and blue swapped.
+    Measured on these 100: 62 % as stated, 49 % with red and blue swapped, 52 % with pixels in
+    0..1, 48 % with ImageNet's mean and deviation.
     """
     import timm
     from torch.nn import functional as F
@@ -215,5 +216,5 @@ def test_registry_weights_know_what_they_look_at(lite0: weights.Weights) -> None
         return float((torch.tensor([*grouped])[best] == labels).float().mean())
 
     right, swapped = zero_shot(pixels), zero_shot(pixels.flip(1))
-    assert right > 0.35, right  # chance is 0.11
-    assert right > swapped
+    assert right > 0.55, right  # chance is 0.11
+    assert right > swapped + 0.05, (right, swapped)

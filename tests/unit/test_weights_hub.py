@@ -141,10 +141,10 @@ def _serve(files: dict[str, bytes]) -> Iterator[str]:
     """A loopback server of files by path, with the headers that a hub gives."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:  # noqa: N802
+        def do_HEAD(self) -> None:
             self._answer(lambda body: None)
 
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             self._answer(lambda body: self.wfile.write(body))
 
         def _answer(self, send: Callable[[bytes], object]) -> None:

@@ -38,5 +38,5 @@ def hash_keys(keys: np.ndarray, *numbers: int) -> np.ndarray:
 def uniforms(keys: np.ndarray, count: int, *numbers: int) -> np.ndarray:
     """float64 (n, count) in [0, 1): a function of each key and the numbers alone."""
     base = hash_keys(keys, *numbers)
-    columns = [scramble(base + np.uint64(column) * _GOLDEN) for column in range(1, count + 1)]
-    return np.stack(columns, axis=1).astype(np.float64) / 2.0**64
+    steps = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN  # wraps, as SplitMix64 does
+    return scramble(base[:, None] + steps).astype(np.float64) / 2.0**64

@@ -106,9 +106,8 @@ def load_predictor(run: Run, *, device: str = "auto") -> Predictor:
     manifest, recipe = run.manifest, run.recipe
     described: dict[str, Any] = dict(manifest["preprocess"])
     side = described.pop("side")
-    preprocess = Preprocess(
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in described.items()}
-    )
+    triples = {name: tuple(described[name]) for name in ("mean", "std")}
+    preprocess = Preprocess(**{**described, **triples})
     identity = WeightsIdentity(**manifest["weights"])
     architecture = build_architecture(recipe.backbone.name, size=preprocess.size)
     backbone = Backbone(architecture, identity, preprocess)
@@ -123,5 +122,5 @@ def load_predictor(run: Run, *, device: str = "auto") -> Predictor:
     except (OSError, RuntimeError, ValueError) as error:
         raise RunError(f"{path}: the run's model cannot be loaded: {error}") from error
     runtime = create_runtime(device)
-    model.eval().to(runtime.device, memory_format=torch.channels_last)
+    runtime.adopt(model.eval())
     return Predictor(model, Transform(preprocess), side, run.class_names, runtime)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -117,7 +118,7 @@ def build_architecture(name: str, *, size: int | None = None) -> nn.Module:
         return SqueezeNetTrunk()
     import timm
 
-    kwargs = {}
+    kwargs: dict[str, Any] = {}
     fixed = timm.get_pretrained_cfg(name)
     if size is not None and fixed is not None and fixed.fixed_input_size:
         kwargs["img_size"] = size
@@ -130,7 +131,7 @@ def build_architecture(name: str, *, size: int | None = None) -> nn.Module:
         # backbone is the convolutional trunk, pooled.
         model.pre_logits = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         model.head = _PassThrough()
-        model.head_hidden_size = model.num_features  # type: ignore[assignment]
+        model.head_hidden_size = model.num_features
     return model
 
 
@@ -141,7 +142,7 @@ class _PassThrough(nn.Module):
         return x
 
 
-def _fit_to_size(model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _fit_to_size(model: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Resample position embeddings where the model was built for another input size."""
     if type(model).__name__ != "VisionTransformer":
         return state

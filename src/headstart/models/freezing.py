@@ -114,5 +114,5 @@ class FreezeAudit:
 
 
 def _digest(tensor: torch.Tensor) -> str:
-    content = tensor.detach().cpu().contiguous().view(torch.uint8) if tensor.dim() else tensor.cpu()
-    return hashlib.blake2b(content.numpy().tobytes(), digest_size=16).hexdigest()
+    content = tensor.detach().cpu().contiguous().numpy().tobytes()
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headstart.errors import WeightsError
+from headstart.errors import WeightsError, explain_os_error
 from headstart.models.identity import Preprocess, WeightsIdentity
 from headstart.models.names import OUTSIDE_TIMM
-from headstart.models.store import disk_errors, find_stored, load_torch_state, store_state
+from headstart.models.store import find_stored, load_torch_state, store_state
 
 REACH_TIMEOUT_S = 4.0
 _FILE = "model.safetensors"
@@ -134,13 +134,17 @@ def _fetch_hub(hub_id: str) -> Path:
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        with disk_errors():
-            return Path(hf_hub_download(hub_id, _FILE, etag_timeout=REACH_TIMEOUT_S))
+        return Path(hf_hub_download(hub_id, _FILE, etag_timeout=REACH_TIMEOUT_S))
     except LocalEntryNotFoundError as error:  # what the client says when the network goes away
         raise HubUnreachableError("the hub stopped answering") from error
     except (EntryNotFoundError, HfHubHTTPError) as error:
         first = str(error).strip().splitlines()[0]
         raise WeightsError(f"the hub does not give {hub_id}/{_FILE}: {first}") from error
+    except Exception as error:
+        if isinstance(error, OSError) and (line := explain_os_error(error)):
+            raise WeightsError(f"weights: {line}") from error
+        # In the middle of the file: the client's errors are again those of requests or httpx.
+        raise HubUnreachableError(f"the hub stopped answering ({type(error).__name__})") from error
 
 
 def _fetch_url(weights: HubWeights) -> Path:

@@ -10,13 +10,13 @@ from collections import OrderedDict
 
 from torch import nn
 
-WIDTHS = (64, 128, 256)
+WIDTHS = (32, 64, 128)
 
 
 class SmallCNN(nn.Module):
     """Three blocks of two 3x3 convolutions and a 2x2 max-pool, then global average pooling.
 
-    Input (n, 3, side, side), side at least 8; output (n, 256).
+    Input (n, 3, side, side), side at least 8; output (n, 128).
     """
 
     num_features = WIDTHS[-1]

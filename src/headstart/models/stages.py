@@ -101,7 +101,8 @@ def _split_efficientnet(model: nn.Module) -> Iterator[Stage]:
 def _split_vgg(model: nn.Module) -> Iterator[Stage]:
     # A step is a convolution with what follows it; a group ends with its max-pool.
     steps: list[Stage] = []
-    block, names = 1, []
+    block = 1
+    names: list[str] = []
     for name, module in model.get_submodule("features").named_children():
         if isinstance(module, nn.Conv2d) and names:
             steps.append(_step(model, f"block{block}", *names))

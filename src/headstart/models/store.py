@@ -130,7 +130,8 @@ def disk_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        line = explain_os_error(error) or f"{error.filename or 'a weights file'}: {error.strerror}"
+        said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        line = explain_os_error(error) or said.splitlines()[0]
         raise WeightsError(f"weights: {line}") from error
     except SafetensorError as error:  # safetensors reports a full disk as its own error
         raise WeightsError(f"weights: {str(error).splitlines()[0]}") from error

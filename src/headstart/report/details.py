@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -37,9 +38,13 @@ def optional(read: Callable[[], Any], default: Any) -> Any:
         return default
 
 
+def manifest_of(run: Run) -> dict[str, Any]:
+    return dict(optional(lambda: run.manifest, {}))
+
+
 def describe_run(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
     """Everything the template needs to draw one run's section."""
-    manifest = optional(lambda: run.manifest, {})
+    manifest = manifest_of(run)
     scores = optional(lambda: run.metrics, {}).get("test") or {}
     confusion = np.asarray(scores.get("confusion", []), dtype=np.int64)
     names = class_names(run, classes=len(confusion))
@@ -74,9 +79,10 @@ def samples(run: Run) -> list[dict[str, str]]:
     turn = np.array([np.sum(labels[:k] == label) for k, label in enumerate(labels)])
     chosen = np.lexsort((labels, turn))[:SAMPLES]
     chosen = chosen[np.argsort(labels[chosen], kind="stable")]
-    names = class_names(run, classes=int(labels.max(initial=-1)) + 1)
+    names = class_names(run)
     return [
-        {"name": names[labels[k]], "uri": data_uri(pictures["sample_images"][k])} for k in chosen
+        {"name": _name(names, labels[k]), "uri": data_uri(pictures["sample_images"][k])}
+        for k in chosen
     ]
 
 
@@ -102,33 +108,40 @@ def figures(log: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for phase in sorted(starts):
         solves = _latest(log, "solve", "l2", phase)
         if len(solves) > 1:
-            chosen = _done(log, phase).get("l2")
+            chosen, where = (
+                _done(log, phase).get("l2"),
+                f"phase {phase + 1}: {_title(starts[phase])}",
+            )
             drawn += [
-                {
-                    "title": f"{_NAMES[measure]} by penalty, phase {phase + 1}: {_title(starts[phase])}",
-                    "svg": _path(solves, chosen, measure),
-                }
-                for measure in measures
+                {"title": f"{_NAMES[m]} by penalty, {where}", "svg": _path(solves, chosen, m)}
+                for m in measures
             ]
     if any(event["event"] == "epoch" for event in log):
         drawn += [
             {"title": f"{_NAMES[m]} by epoch", "svg": _curves(log, starts, m)} for m in measures
         ]
-    return drawn
+    return [figure for figure in drawn if figure["svg"]]
 
 
-def _path(solves: Sequence[Mapping[str, Any]], chosen: float | None, measure: Measure) -> Markup:
+def _path(
+    solves: Sequence[Mapping[str, Any]], chosen: float | None, measure: Measure
+) -> Markup | None:
     lines: list[plots.Series] = []
     for kind in ("train", "val"):
-        points = [(float(s["l2"]), _value(s, kind, measure)) for s in solves]
+        given = [(float(s["l2"]), _value(s, kind, measure)) for s in solves]
+        points = [point for point in given if math.isfinite(point[1])]
         tips = [_tip(kind, f"L2 {formats.general(px)}", py, measure) for px, py in points]
         lines.append(plots.Series(kind, points, tips))
-    return plots.path_panel(lines, chosen=chosen, name=_NAMES[measure])
+    if not any(line.points for line in lines):
+        return None
+    return plots.path_panel(
+        lines, chosen=chosen, name=_NAMES[measure], percent=measure == "accuracy"
+    )
 
 
 def _curves(
     log: Sequence[Mapping[str, Any]], starts: Mapping[int, Mapping[str, Any]], measure: Measure
-) -> Markup:
+) -> Markup | None:
     """Epochs of all phases in a row; a solved phase is one dot: the answer it chose."""
     spans: list[plots.Span] = []
     series: list[plots.Series] = []
@@ -145,15 +158,17 @@ def _curves(
         spans.append(plots.Span(at, at + width, number, title))
         placed = [(at + k, e, f", epoch {k}") for k, e in enumerate(epochs, start=1)]
         for kind in ("train", "val"):
-            shown = placed or [(at + width / 2, solved[0], ", solved")]
-            points = [(px, _value(event, kind, measure)) for px, event, _ in shown]
-            tips = [
-                _tip(kind, title + where, py, measure)
-                for (_, _, where), (_, py) in zip(shown, points, strict=True)
+            shown = [
+                (px, py, _tip(kind, title + where, py, measure))
+                for px, event, where in placed or [(at + width / 2, solved[0], ", solved")]
+                if math.isfinite(py := _value(event, kind, measure))
             ]
+            points, tips = [(px, py) for px, py, _ in shown], [tip for _, _, tip in shown]
             series.append(plots.Series(kind, points, tips))
         at += width
-    return plots.curve_panel(series, spans, name=_NAMES[measure])
+    if not any(line.points for line in series):
+        return None
+    return plots.curve_panel(series, spans, name=_NAMES[measure], percent=measure == "accuracy")
 
 
 def _chosen(log: Sequence[Mapping[str, Any]], phase: int) -> list[Mapping[str, Any]]:
@@ -176,7 +191,9 @@ def _done(log: Sequence[Mapping[str, Any]], phase: int) -> Mapping[str, Any]:
 
 
 def _value(event: Mapping[str, Any], kind: str, measure: Measure) -> float:
-    return float(event[f"{kind}_{measure}"]) * (100 if measure == "accuracy" else 1)
+    """The measured value, NaN where there is none: a run that diverged must still have a page."""
+    value = event.get(f"{kind}_{measure}")
+    return math.nan if value is None else float(value) * (100 if measure == "accuracy" else 1)
 
 
 def _tip(kind: str, where: str, value: float, measure: Measure) -> str:
@@ -199,12 +216,13 @@ def _phases(run: Run) -> list[dict[str, Any]]:
         chosen = f"epoch {best + 1}" if best is not None else ""
         if done.get("l2") is not None:
             chosen = f"L2 {formats.general(done['l2'])}"
+        where = str(start.get("boundary", "")) + (", cached" if start.get("cached") else "")
         rows.append(
             {
                 "number": phase + 1,
                 "train": _title(start),
                 "optimizer": start.get("optimizer", ""),
-                "boundary": f"{start.get('boundary', '')}{', cached' if start.get('cached') else ''}",
+                "boundary": where,
                 "trainable": start.get("trainable_parameters"),
                 "length": f"{epochs} epochs" if epochs else f"{solved} solutions" if solved else "",
                 "chosen": chosen,
@@ -225,17 +243,22 @@ def _matrix(confusion: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     off = shares[~np.eye(len(shares), dtype=bool)]
     largest = max(float(off.max(initial=0.0)), 0.05)
-    rows = []
-    for true, row in enumerate(confusion):
-        cells = [
-            {
-                "count": int(n),
-                "right": true == predicted,
-                "shade": round(float(shares[true, predicted]) / (1 if true == predicted else largest), 2),
-            }
-            for predicted, n in enumerate(row)
-        ]  # fmt: skip
-        rows.append({"name": names[true], "cells": cells})
+    scale = np.where(np.eye(len(shares), dtype=bool), 1.0, largest)
+    shades = np.round(shares / scale, 2)
+    rows = [
+        {
+            "name": names[true],
+            "cells": [
+                {
+                    "count": int(n),
+                    "right": true == predicted,
+                    "shade": float(shades[true, predicted]),
+                }
+                for predicted, n in enumerate(row)
+            ],
+        }
+        for true, row in enumerate(confusion)
+    ]
     return {"names": list(names), "rows": rows}
 
 
@@ -265,13 +288,17 @@ def _mistakes(run: Run, names: Sequence[str]) -> list[dict[str, Any]]:
     return [
         {
             "uri": data_uri(pictures["mistake_images"][k]),
-            "true": names[pictures["mistake_labels"][k]],
-            "predicted": names[pictures["mistake_predicted"][k]],
+            "true": _name(names, pictures["mistake_labels"][k]),
+            "predicted": _name(names, pictures["mistake_predicted"][k]),
             "confidence": float(confidence[k]),
             "id": str(pictures["mistake_ids"][k]),
         }
         for k in surest
     ]
+
+
+def _name(names: Sequence[str], label: int) -> str:
+    return names[label] if label < len(names) else str(label)
 
 
 def _recipe_text(run: Run) -> str:

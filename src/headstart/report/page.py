@@ -14,8 +14,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from headstart.recipe import Recipe
 from headstart.report import formats, plots
-from headstart.report.details import class_names, describe_run, optional, samples
+from headstart.report.details import class_names, describe_run, manifest_of, optional, samples
 from headstart.rundir import Run, write_atomically
 
 Row = Mapping[str, Any]
@@ -30,6 +31,21 @@ class Column:
     value: Callable[[Row], float | None]
     text: Callable[[float | None], str]
     rising: bool = False  # whether less is better, so that the first click sorts upwards
+
+
+_NO_RESULT: Row = dict.fromkeys(
+    (
+        "status",
+        "error",
+        "backbone",
+        "weights",
+        "accuracy",
+        "interval",
+        "n",
+        "p_value",
+        "within_noise",
+    )
+)
 
 
 def _cost(key: str) -> Callable[[Row], float | None]:
@@ -83,9 +99,10 @@ def render(
 ) -> str:
     """The page as text."""
     compared = comparison if comparison is not None else compare_rows(runs)
-    rows = list(compared["rows"])
+    rows = [{**_NO_RESULT, **row} for row in compared["rows"]]
     finished = [row for row in rows if row.get("accuracy") is not None]
-    best = next((row for row in finished if row["run"] == compared.get("best")), None)
+    named = [row for row in finished if row["run"] == compared.get("best")]
+    best = next(iter(named or finished), None)
     sections = _match(rows, runs)
     style, script = _asset("style.css"), _asset("script.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -134,10 +151,10 @@ def compare_rows(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _row(run: Run) -> dict[str, Any]:
-    manifest = optional(lambda: run.manifest, {})
+    manifest = manifest_of(run)
     metrics = optional(lambda: run.metrics, {})
     test = metrics.get("test") or {}
-    recipe = optional(lambda: run.recipe, None)
+    recipe = _recipe(run)
     return {
         "run": recipe.name if recipe else run.path.name,
         "path": run.path.name,
@@ -152,6 +169,11 @@ def _row(run: Run) -> dict[str, Any]:
         "marks": list(manifest.get("marks", [])),
         "cost": optional(lambda: run.cost, {}),
     }
+
+
+def _recipe(run: Run) -> Recipe | None:
+    recipe: Recipe | None = optional(lambda: run.recipe, None)
+    return recipe
 
 
 def _match(rows: Sequence[Row], runs: Sequence[Run]) -> list[tuple[int, Row, Run]]:
@@ -257,14 +279,15 @@ def _cell(column: Column, row: Row) -> dict[str, Any]:
     if column.term == "latency" and value is not None:
         p95 = row["cost"]["latency_ms"].get("p95")
         text = f"{value:.1f} / {p95:.1f}" if p95 is not None else f"{value:.1f}"
-    return {"sort": "" if value is None else value, "text": text}
+    known = value is not None and math.isfinite(value)
+    return {"sort": value if known else "", "text": text}
 
 
 def _facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     """The header's facts; where runs differ, every value they have."""
     images, machines = [], []
     for run in runs:
-        manifest = optional(lambda run=run: run.manifest, {})
+        manifest = manifest_of(run)
         counts = (manifest.get("data") or {}).get("counts") or {}
         images.append(" / ".join(f"{n:,} {split}" for split, n in counts.items()))
         machine = manifest.get("machine") or {}
@@ -272,18 +295,16 @@ def _facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
         parts = (machine.get("cpu"), cores, machine.get("device"))
         machines.append(", ".join(str(part) for part in parts if part))
     classes = sorted({len(names) for run in runs if (names := class_names(run))})
-    seeds = sorted(
-        {recipe.seed for run in runs if (recipe := optional(lambda r=run: r.recipe, None))}
-    )
-    dates = sorted(str(date)[:10] for date in _distinct(runs, "created"))
+    seeds = sorted({recipe.seed for recipe in map(_recipe, runs) if recipe})
+    dates = sorted({str(date)[:10] for date in _distinct(runs, "created")})
     facts = [
         ("Data", sorted(_distinct(runs, "data", "source"))),
         ("Classes", [f"{n:,}" for n in classes]),
         ("Images", _unique(images)),
         ("Seeds", [", ".join(str(seed) for seed in seeds)] if seeds else []),
         ("Machine", _unique(machines)),
-        ("Date", [dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"] if dates else []),
-    ]  # fmt: skip
+        ("Date", [" to ".join(dict.fromkeys((dates[0], dates[-1])))] if dates else []),
+    ]
     return [(label, values) for label, values in facts if values]
 
 
@@ -291,7 +312,7 @@ def _quarantined(runs: Sequence[Run]) -> list[dict[str, str]]:
     """Images that were left out, each once."""
     found: dict[str, dict[str, str]] = {}
     for run in runs:
-        data = optional(lambda run=run: run.manifest, {}).get("data") or {}
+        data = manifest_of(run).get("data") or {}
         found.update({str(bad["path"]): bad for bad in data.get("quarantined") or []})
     return [found[path] for path in sorted(found)]
 
@@ -300,7 +321,7 @@ def _distinct(runs: Sequence[Run], *keys: str) -> set[Any]:
     """The values that the manifests hold under a path of keys."""
     values = set()
     for run in runs:
-        node: Any = optional(lambda run=run: run.manifest, {})
+        node: Any = manifest_of(run)
         for key in keys:
             node = (node or {}).get(key)
         if node is not None:

@@ -120,11 +120,13 @@ def cost_panel(points: Sequence[Point], *, x_label: str) -> Markup:
             )
         )
     marks += _labels(points, x, y)
-    frame = _frame(x, y, x_label=x_label, y_format=lambda v: f"{v:g}")
+    frame = _frame(x, y, x_label=x_label, y_format=_in_percent)
     return _panel([*frame, *marks], f"Test accuracy in percent against {x_label}")
 
 
-def curve_panel(series: Sequence[Series], spans: Sequence[Span], *, name: str) -> Markup:
+def curve_panel(
+    series: Sequence[Series], spans: Sequence[Span], *, name: str, percent: bool
+) -> Markup:
     """A measure over epochs, train and validation, with the phases as named stretches."""
     ends = [edge for span in spans for edge in (span.start, span.end)]
     x = Scale(min(ends), max(ends), _LEFT, _RIGHT)
@@ -144,11 +146,14 @@ def curve_panel(series: Sequence[Series], spans: Sequence[Span], *, name: str) -
             element("text", tip, text, class_="phase", x=left + 4, y=_TOP - 6, text_anchor="start")
         )
     marks += [mark for line in series for mark in _line(line, x, y)]
-    frame = _frame(x, y, x_label="epoch, all phases", y_format=general, whole=True)
+    shown = _in_percent if percent else general
+    frame = _frame(x, y, x_label="epoch, all phases", y_format=shown, whole=True)
     return _panel([*frame, *marks], f"{name} by epoch, train and validation")
 
 
-def path_panel(series: Sequence[Series], *, chosen: float | None, name: str) -> Markup:
+def path_panel(
+    series: Sequence[Series], *, chosen: float | None, name: str, percent: bool
+) -> Markup:
     """A measure against the L2 penalty of a solved head, with the value validation chose.
 
     A penalty of zero has no place on a log axis: it stands one decade below the smallest other.
@@ -177,7 +182,8 @@ def path_panel(series: Sequence[Series], *, chosen: float | None, name: str) -> 
     for line in series:
         placed = [(place(px), py) for px, py in line.points]
         marks += _line(Series(line.kind, placed, line.tips), x, y)
-    frame = _frame(x, y, x_label="L2 penalty", y_format=general)
+    shown = _in_percent if percent else general
+    frame = _frame(x, y, x_label="L2 penalty", y_format=shown)
     return _panel([*frame, *marks], f"{name} against the L2 penalty, train and validation")
 
 
@@ -205,6 +211,10 @@ def log_ticks(low: float, high: float) -> list[float]:
         if len(inside) >= 3:
             return inside if len(inside) <= 8 else inside[::2]
     return inside
+
+
+def _in_percent(value: float) -> str:
+    return f"{value:g}\u202f%"
 
 
 def _panel(children: Sequence[Markup], label: str) -> Markup:

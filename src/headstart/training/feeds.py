@@ -23,12 +23,16 @@ from headstart.runtime import Runtime, named_seed
 class Feed(Protocol):
     """Rows of one split on their way into a model."""
 
-    labels: np.ndarray  # int64 (n,)
-    keys: np.ndarray  # uint64 (n,)
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 (n,)."""
+
+    @property
+    def keys(self) -> np.ndarray:
+        """uint64 (n,)."""
 
     def inputs(self, rows: np.ndarray, epoch: int | None) -> torch.Tensor:
         """What the model takes for these rows; `epoch` None is evaluation, never augmented."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ def fit(
                 loss = F.cross_entropy(logits, y)
                 penalised = loss + job.l2 * l2_penalty(model.head) if job.l2 else loss
                 optimizer.zero_grad(set_to_none=True)
-                penalised.backward()
+                penalised.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 loss_sum += loss.detach() * len(y)
                 hits += (logits.argmax(dim=1) == y).sum()
@@ -152,7 +152,7 @@ def predict_logits(model: nn.Module, feed: Feed, runtime: Runtime) -> np.ndarray
 def evaluate(model: nn.Module, feed: Feed, runtime: Runtime) -> tuple[float, float]:
     """Mean cross-entropy and accuracy on a split."""
     logits = torch.from_numpy(predict_logits(model, feed, runtime))
-    labels = torch.from_numpy(feed.labels)
+    labels = torch.tensor(feed.labels)
     accuracy = (logits.argmax(dim=1) == labels).float().mean()
     return float(F.cross_entropy(logits, labels)), float(accuracy)
 

@@ -44,6 +44,7 @@ class Training:
     transform: Transform
     runtime: Runtime
     reporter: Reporter
+    _feeds: _Feeds | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -69,18 +70,22 @@ class Training:
     def predict(self, split: Split) -> Predictions:
         """Predictions on a whole split by the model as it stands, through the last boundary."""
         images: ImageSet = getattr(self.splits, split)
-        phase = self.recipe.phases[-1]
-        plan = plan_phase(self.model.backbone, phase)
-        feeds = _Feeds(self, len(self.recipe.phases) - 1, phase, plan)
-        self.model.enter(feeds.start, plan.boundary)
+        plan, feeds = self._enter(len(self.recipe.phases) - 1)
         return predict(self.model, feeds.plain(split, images), images.ids, self.runtime)
+
+    def _enter(self, number: int) -> tuple[FreezePlan, _Feeds]:
+        """Set the model up for a phase. Its feeds are kept: a compiled prefix costs seconds."""
+        phase = self.recipe.phases[number]
+        plan = plan_phase(self.model.backbone, phase)
+        if self._feeds is None or self._feeds.number != number:
+            self._feeds = _Feeds(self, number, phase, plan)
+        self.model.enter(self._feeds.start, plan.boundary)
+        return plan, self._feeds
 
     def _phase(self, number: int, state: FitState) -> None:
         phase = self.recipe.phases[number]
-        plan = plan_phase(self.model.backbone, phase)
-        feeds = _Feeds(self, number, phase, plan)
         started = time.perf_counter()
-        self.model.enter(feeds.start, plan.boundary)
+        plan, feeds = self._enter(number)
         trainable = sum(
             p.numel()
             for n, p in self.model.backbone.model.named_parameters()
@@ -123,7 +128,7 @@ class Training:
         val: Feed,
         state: FitState,
     ) -> dict[str, Any]:
-        self.model.to(self.runtime.device, memory_format=torch.channels_last)
+        self.runtime.adopt(self.model)
         set_training(self.model.backbone, plan)
         optimizer = create_optimizer(self.model, phase)
         if state.epoch:
@@ -214,7 +219,8 @@ class _Feeds:
     """Feeds for one phase: from the boundary cache, or from pixels."""
 
     def __init__(self, training: Training, number: int, phase: PhaseSpec, plan: FreezePlan) -> None:
-        self._training, self._number, self._views = training, number, phase.views
+        self._training, self.number, self._views = training, number, phase.views
+        self._plain: dict[str, Feed] = {}
         cached = plan.boundary > 0 and phase.views != 0
         self.start = plan.boundary if cached else 0
         self._cache = (
@@ -234,10 +240,10 @@ class _Feeds:
         return self._feed("train", self._training.splits.train, self._views if augmented else None)
 
     def plain(self, split: str, images: ImageSet) -> Feed:
-        if self._cache is None:
-            transform = self._training.transform.plain
-            return PixelFeed(images, transform, self._training.runtime)
-        return self._feed(split, images, None)
+        """The feed of validation or test, not augmented; made once."""
+        if split not in self._plain:
+            self._plain[split] = self._feed(split, images, None)
+        return self._plain[split]
 
     def _feed(self, split: str, images: ImageSet, views: int | None) -> Feed:
         t = self._training
@@ -250,7 +256,7 @@ class _Feeds:
         t.run.append_log(
             {
                 "event": "extract",
-                "phase": self._number,
+                "phase": self.number,
                 "split": split,
                 "images": count,
                 "seconds": seconds,

@@ -42,7 +42,8 @@ class TorchPrefix:
 
     def __init__(self, chain: StageChain, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._chain = chain.to(runtime.device, memory_format=torch.channels_last)
+        self._chain = chain
+        runtime.adopt(chain)
         precision = "bfloat16" if runtime.device.type == "cuda" else "float32"
         self.name = f"torch {torch.__version__} {runtime.device.type} {precision}"
 

@@ -1,8 +1,8 @@
 """Linear heads, solved: multinomial logistic regression to convergence, for a path of penalties.
 
-For features standardised to Z (n, d), weights W (d, k) and bias b, each penalty l2 minimises
+For features standardised to Z (n, d), weights W (k, d) and bias b (k), each penalty l2 minimises
 
-    mean cross-entropy(Z W + b)  +  l2 / 2 * |W|^2
+    mean cross-entropy(Z W' + b)  +  l2 / 2 * |W|^2
 
 The Hessian is bounded by (Z'Z / n) / 2 + l2 in every class (Boehning 1992, "Multinomial logistic
 regression algorithm"), so in the eigenbasis of Z'Z / n, scaled by the root of that bound, the
@@ -20,11 +20,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import optimize
 
 L2_PATH = tuple(float(10.0**exponent) for exponent in np.arange(1.0, -5.25, -0.5))
 # Validation loss is nearly convex along the path; three worse values in a row are its far side.
 PATIENCE = 3
+# Largest entry of the gradient in preconditioned coordinates, where curvature is at most one.
+TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def solve_path(
     Z = (features - mean) / scale
     Z_val = (val_features - mean) / scale
     problem = _Problem(Z, labels, num_classes)
-    W, b = Z.new_zeros(Z.shape[1], num_classes), Z.new_zeros(num_classes)
+    W, b = Z.new_zeros(num_classes, Z.shape[1]), Z.new_zeros(num_classes)
     solutions: list[Solution] = []
     worse = 0
     for l2 in sorted(l2_path, reverse=True):
@@ -77,8 +78,8 @@ def solve_path(
             train_accuracy,
             val_loss,
             val_accuracy,
-            weight=(W / scale[:, None]).T.contiguous(),
-            bias=b - (mean / scale) @ W,
+            weight=W / scale,
+            bias=b - W @ (mean / scale),
         )
         on_solution(solution)
         best = min((s.val_loss for s in solutions), default=np.inf)
@@ -90,63 +91,63 @@ def solve_path(
 
 
 class _Problem:
-    """The objective for one set of standardised features, in preconditioned coordinates."""
+    """The objective for one set of standardised features, in their eigenbasis.
+
+    Weights are kept as (k, d): the two products of a pass, Z V' and R' Z, then read Z row by row,
+    which is three to eight times as fast on CPU as the transposed layout.
+    """
 
     def __init__(self, Z: torch.Tensor, labels: torch.Tensor, num_classes: int) -> None:
-        self._Z, self._labels, self._k = Z, labels, num_classes
-        gram = (Z.T @ Z).double() / len(Z)
-        values, vectors = torch.linalg.eigh(gram)
-        self._values = values.clamp_min(0).float()
-        self._basis = vectors.float()
+        self._labels, self._k = labels, num_classes
+        values, vectors = torch.linalg.eigh((Z.T @ Z).double() / len(Z))
+        self._values = values.clamp_min(0).to(Z.dtype)
+        self._basis = vectors.to(Z.dtype)
+        self._Z = Z @ self._basis
 
     def solve(
         self, l2: float, W: torch.Tensor, b: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, int]:
-        root = (self._values / 2 + l2).sqrt()[:, None]
-        shape = W.shape
-        split = W.numel()
+        """The optimum (k, d), (k,) for one penalty from a start, and the passes that it took."""
         # The bias meets a column of ones: its eigenvalue is one and it has no penalty.
-        bias_root = 0.5**0.5
+        root = torch.cat([(self._values / 2 + l2).sqrt(), self._values.new_tensor([0.5**0.5])])
+        v = (torch.cat([W @ self._basis, b[:, None]], dim=1) * root).requires_grad_()
 
-        def unpack(v: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-            t = torch.from_numpy(v).float().to(self._Z.device)
-            return self._basis @ (t[:split].view(shape) / root), t[split:] / bias_root
+        def closure() -> torch.Tensor:
+            with torch.no_grad():
+                loss, gradient = self._loss(v / root, l2)
+                v.grad = gradient / root
+            return loss
 
-        def objective(v: np.ndarray) -> tuple[float, np.ndarray]:
-            W, b = unpack(v)
-            loss, gradient_W, gradient_b = self._loss(W, b, l2)
-            gradient = torch.cat(
-                [((self._basis.T @ gradient_W) / root).flatten(), gradient_b / bias_root]
-            )
-            return loss, gradient.cpu().double().numpy()
-
-        start = torch.cat([((self._basis.T @ W) * root).flatten(), b * bias_root])
-        result = optimize.minimize(
-            objective,
-            start.cpu().double().numpy(),
-            jac=True,
-            method="L-BFGS-B",
-            options={"maxiter": 300, "gtol": 1e-5, "ftol": 1e-8, "maxcor": 20},
+        optimizer = torch.optim.LBFGS(
+            [v],
+            max_iter=200,
+            history_size=20,
+            tolerance_grad=TOLERANCE,
+            tolerance_change=1e-9,
+            line_search_fn="strong_wolfe",
         )
-        W, b = unpack(result.x)
-        return W, b, int(result.nit)
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
+        solved = v.detach() / root
+        passes = int(optimizer.state[v]["func_evals"])
+        return solved[:, :-1] @ self._basis.T, solved[:, -1], passes
 
-    def _loss(
-        self, W: torch.Tensor, b: torch.Tensor, l2: float
-    ) -> tuple[float, torch.Tensor, torch.Tensor]:
-        """Objective and its gradients; the residual (n, k) is made in place of the logits."""
+    def _loss(self, V: torch.Tensor, l2: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Objective and gradient (k, d + 1) in the eigenbasis; the last column is the bias."""
         n = len(self._Z)
-        log_p = F.log_softmax(torch.addmm(b, self._Z, W), dim=1)
-        loss = F.nll_loss(log_p, self._labels) + l2 / 2 * W.square().sum()
-        residual = log_p.exp_()
-        residual[torch.arange(n, device=W.device), self._labels] -= 1
+        log_p = F.log_softmax(torch.addmm(V[:, -1], self._Z, V[:, :-1].T), dim=1)
+        loss = F.nll_loss(log_p, self._labels) + l2 / 2 * V[:, :-1].square().sum()
+        residual = log_p.exp_()  # in place: the logits of 50,000 images are not small
+        residual[torch.arange(n, device=V.device), self._labels] -= 1
         residual /= n
-        return float(loss), self._Z.T @ residual + l2 * W, residual.sum(dim=0)
+        gradient = torch.cat(
+            [residual.T @ self._Z + l2 * V[:, :-1], residual.sum(dim=0)[:, None]], dim=1
+        )
+        return loss, gradient
 
 
 def _evaluate(
     Z: torch.Tensor, labels: torch.Tensor, W: torch.Tensor, b: torch.Tensor
 ) -> tuple[float, float]:
-    logits = torch.addmm(b, Z, W)
+    logits = torch.addmm(b, Z, W.T)
     accuracy = (logits.argmax(dim=1) == labels).float().mean()
     return float(F.cross_entropy(logits, labels)), float(accuracy)

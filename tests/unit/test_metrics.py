@@ -1,0 +1,77 @@
+"""Metrics agree with the libraries that define the same thing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as reference
+
+from headstart.evaluation.metrics import confident_mistakes, mcnemar, score, wilson_interval
+from headstart.evaluation.predictions import Predictions
+
+
+def random_predictions(seed: int, n: int = 400, classes: int = 7) -> Predictions:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, n)
+    logits = rng.normal(size=(n, classes)).astype(np.float32)
+    logits[np.arange(n), labels] += 1.5
+    return Predictions(np.array([f"test/{i}" for i in range(n)]), labels, logits)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_scores_agree_with_scikit_learn(seed: int) -> None:
+    p = random_predictions(seed)
+    scores = score(p)
+    close = {"rel": 0, "abs": 1e-9}
+    assert scores.accuracy == pytest.approx(
+        reference.accuracy_score(p.labels, p.predicted), **close
+    )
+    assert scores.loss == pytest.approx(reference.log_loss(p.labels, p.probabilities), **close)
+    top5 = reference.top_k_accuracy_score(p.labels, p.logits, k=5, labels=range(7))
+    assert scores.top5 == pytest.approx(top5, **close)
+    assert scores.confusion == reference.confusion_matrix(p.labels, p.predicted).tolist()
+    expected = reference.precision_recall_fscore_support(p.labels, p.predicted)
+    for name, column in zip(("precision", "recall", "f1", "n"), expected, strict=True):
+        assert [row[name] for row in scores.per_class] == pytest.approx(list(column), **close)
+    macro = reference.f1_score(p.labels, p.predicted, average="macro")
+    assert scores.macro_f1 == pytest.approx(macro, **close)
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 10), (10, 10), (412, 500), (1, 3)])
+def test_interval_is_wilsons(hits: int, n: int) -> None:
+    expected = stats.binomtest(hits, n).proportion_ci(method="wilson")
+    assert wilson_interval(hits, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_mcnemar_counts_only_disagreements() -> None:
+    labels = np.zeros(20, np.int64)
+    ids = np.arange(20).astype(str)
+    first = Predictions(ids, labels, np.tile([1.0, 0.0], (20, 1)).astype(np.float32))
+    wrong = first.logits.copy()
+    wrong[:6] = [0.0, 1.0]
+    second = Predictions(ids, labels, wrong)
+    assert mcnemar(first, second) == pytest.approx(2 * 0.5**6)
+    assert mcnemar(first, first) == 1.0
+    with pytest.raises(ValueError, match="different images"):
+        mcnemar(first, Predictions(ids[::-1], labels, wrong))
+
+
+def test_mistakes_come_surest_first() -> None:
+    p = random_predictions(5)
+    rows = confident_mistakes(p, 10)
+    sure = p.probabilities[rows, p.predicted[rows]]
+    assert len(rows) == 10
+    assert not p.correct[rows].any()
+    assert (np.diff(sure) <= 0).all()
+    assert sure[0] == p.probabilities.max(axis=1)[~p.correct].max()
+
+
+def test_a_class_nobody_predicts_and_an_empty_split() -> None:
+    labels = np.array([0, 1, 2])
+    logits = np.tile(np.float32([3, 1, 0]), (3, 1))
+    rows = score(Predictions(labels.astype(str), labels, logits)).per_class
+    assert rows[2] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "n": 1}
+    empty = Predictions(np.array([], str), np.array([], np.int64), np.zeros((0, 3), np.float32))
+    with pytest.raises(ValueError, match="no predictions"):
+        score(empty)

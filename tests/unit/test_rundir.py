@@ -1,0 +1,71 @@
+"""The run directory: atomic, versioned, readable after a crash."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headstart.errors import RunError
+from headstart.recipe import load_recipe
+from headstart.rundir import atomic_path, create_run, open_run, read_arrays, write_arrays
+
+
+@pytest.fixture
+def run_path(tmp_path: Path) -> Path:
+    return create_run(tmp_path / "run", load_recipe("cifar10-probe")).path
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(path) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_create_open_and_refuse(run_path: Path, tmp_path: Path) -> None:
+    recipe = load_recipe("cifar10-probe")
+    assert open_run(run_path).recipe == recipe
+    with pytest.raises(RunError, match="holds a run already"):
+        create_run(run_path, recipe)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    with pytest.raises(RunError, match="not empty, and not a run"):
+        create_run(tmp_path / "photos", recipe)
+    with pytest.raises(RunError, match="not a run directory"):
+        open_run(tmp_path / "photos")
+
+
+def test_other_formats_and_damage_are_told(run_path: Path) -> None:
+    run = open_run(run_path)
+    with pytest.raises(RunError, match=r"no metrics\.json here"):
+        _ = run.metrics
+    with pytest.raises(RunError, match="no test predictions: the run is running"):
+        run.predictions("test")
+    run.update_manifest(format=99)
+    with pytest.raises(RunError, match="run format 99; this version reads 1"):
+        open_run(run_path)
+    (run_path / "manifest.json").write_text("{")
+    with pytest.raises(RunError, match="damaged"):
+        open_run(run_path)
+
+
+def test_the_log_survives_a_line_cut_short(run_path: Path) -> None:
+    run = open_run(run_path)
+    run.append_log({"event": "epoch", "epoch": 0})
+    with (run_path / "log.jsonl").open("a") as log:
+        log.write(json.dumps({"event": "epoch", "epoch": 1})[:9])
+    assert open_run(run_path).log == [{"event": "epoch", "epoch": 0}]
+
+
+def test_arrays_hold_no_pickle(tmp_path: Path) -> None:
+    write_arrays(tmp_path / "a.npz", {"ids": np.array(["a", "bc"]), "x": np.eye(2)})
+    assert read_arrays(tmp_path / "a.npz")["ids"].tolist() == ["a", "bc"]
+    write_arrays(tmp_path / "b.npz", {"ids": np.array([{}], dtype=object)})
+    with pytest.raises(ValueError, match="allow_pickle"):
+        read_arrays(tmp_path / "b.npz")
