@@ -103,7 +103,7 @@ def test_overrides(recipe_file: Path) -> None:
         load_recipe(recipe_file, ["seed"])
     with pytest.raises(RecipeError, match=r"there is no phases\.5\.lr"):
         load_recipe(recipe_file, ["phases.5.lr=1"])
-    with pytest.raises(RecipeError, match="unknown key data.sise; did you mean size"):
+    with pytest.raises(RecipeError, match=r"unknown key data\.sise; did you mean size"):
         load_recipe(recipe_file, ["data.sise=64"])
 
 

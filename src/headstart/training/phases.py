@@ -70,7 +70,7 @@ class Training:
     def predict(self, split: Split) -> Predictions:
         """Predictions on a whole split by the model as it stands, through the last boundary."""
         images: ImageSet = getattr(self.splits, split)
-        plan, feeds = self._enter(len(self.recipe.phases) - 1)
+        _, feeds = self._enter(len(self.recipe.phases) - 1)
         return predict(self.model, feeds.plain(split, images), images.ids, self.runtime)
 
     def _enter(self, number: int) -> tuple[FreezePlan, _Feeds]:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,33 +69,36 @@ class OpenVINOPrefix:
             )
         settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
         self._compiled = openvino.Core().compile_model(converted, "CPU", settings)
+        self._requests = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
 
     def run(self, batches: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
-        """Rows of each batch in turn. A short last batch is padded, and its padding cut off."""
-        import openvino
+        """Rows of each batch in turn. A short last batch is padded, and its padding cut off.
 
-        queue = openvino.AsyncInferQueue(self._compiled)
-        done: dict[int, np.ndarray] = {}
-
-        def keep(request: object, job: tuple[int, int]) -> None:
-            index, rows = job
-            output = request.get_output_tensor(0).data  # type: ignore[attr-defined]
-            done[index] = output[:rows].copy()
-
-        queue.set_callback(keep)
-        next_out = 0
-        for index, batch in enumerate(batches):
+        A ring of requests, each waited for before it is used again. OpenVINO's own AsyncInferQueue
+        calls back into Python from its threads, and its destructor can wait for such a call while
+        it holds the interpreter's lock: a deadlock that was met here.
+        """
+        free = [self._compiled.create_infer_request() for _ in range(self._requests)]
+        running: deque[tuple[Any, np.ndarray, int]] = deque()
+        for batch in batches:
             rows = len(batch)
             if rows < self._batch:
                 batch = torch.cat([batch, batch[-1:].expand(self._batch - rows, -1, -1, -1)])
-            queue.start_async([batch.contiguous().numpy()], (index, rows))
-            while next_out in done:
-                yield done.pop(next_out)
-                next_out += 1
-        queue.wait_all()
-        while next_out in done:
-            yield done.pop(next_out)
-            next_out += 1
+            if not free:
+                request, outputs = _finish(*running.popleft())
+                free.append(request)
+                yield outputs
+            request, pixels = free.pop(), batch.contiguous().numpy()
+            request.start_async({0: pixels})
+            running.append((request, pixels, rows))
+        while running:
+            yield _finish(*running.popleft())[1]
+
+
+def _finish(request: Any, pixels: np.ndarray, rows: int) -> tuple[Any, np.ndarray]:
+    """Wait for a request; `pixels` had to stay alive until now."""
+    request.wait()
+    return request, request.get_output_tensor(0).data[:rows].copy()
 
 
 def openvino_engine() -> str:

@@ -1,0 +1,167 @@
+"""Contract: a run on the cache equals the run without it, and an entry is whole or resumable."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from headstart.data import ImageSet, load_data
+from headstart.data.transforms import Transform
+from headstart.errors import HeadstartError
+from headstart.models.backbones import Backbone, create_backbone
+from headstart.progress import Reporter
+from headstart.recipe import AugmentSpec, BackboneSpec, DataSpec
+from headstart.runtime import create_runtime
+from headstart.training import cache as cache_module
+from headstart.training.cache import BoundaryCache, list_entries
+from headstart.training.prefix import StageChain, TorchPrefix
+
+RUNTIME = create_runtime("cpu")
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def backbone(real_weights: str, shared_cache: Path) -> Backbone:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADSTART_CACHE", str(shared_cache))
+        return create_backbone(BackboneSpec(name=real_weights, weights="registry"))
+
+
+@pytest.fixture(scope="module")
+def images() -> ImageSet:
+    return load_data(DataSpec(source="cifar10-mini", size=32)).test.pick(np.arange(140))
+
+
+def make_cache(
+    backbone: Backbone, boundary: int, augment: AugmentSpec | None = None
+) -> BoundaryCache:
+    preprocess = replace(backbone.preprocess, size=SIZE)
+    transform = Transform(preprocess, augment or AugmentSpec(), seed=1)
+    return BoundaryCache(backbone, boundary, transform, RUNTIME, Reporter())
+
+
+def stage_index(backbone: Backbone, name: str) -> int:
+    return [stage.name for stage in backbone.stages()].index(name)
+
+
+@pytest.mark.parametrize("name", ["blocks.4.1", "blocks.6.0", "pool"])
+@pytest.mark.usefixtures("cache")
+def test_cached_rows_are_what_torch_computes(
+    backbone: Backbone, images: ImageSet, name: str
+) -> None:
+    boundary = stage_index(backbone, name) + (name == "pool")
+    rows = make_cache(backbone, boundary).rows(images, label="test")
+    assert (len(rows.array), rows.array.shape[1], rows.hit) == (140, 1, False)
+    transform = Transform(replace(backbone.preprocess, size=SIZE))
+    x = transform(torch.from_numpy(images.read(np.arange(140))), images.keys)
+    chain = StageChain(backbone.model, backbone.stages()[:boundary])
+    expected = np.concatenate(list(TorchPrefix(chain, RUNTIME).run([x])))
+    tolerance = 1e-4 if rows.array.dtype == np.float32 else 4e-3
+    scale = np.abs(expected).max()
+    assert np.abs(rows.array[:, 0] - expected).max() / scale < tolerance
+    again = make_cache(backbone, boundary).rows(images, label="test")
+    assert again.hit
+    assert np.array_equal(again.array, rows.array)
+
+
+@pytest.mark.usefixtures("cache")
+def test_the_key_covers_what_changes_the_bytes(backbone: Backbone, images: ImageSet) -> None:
+    top = len(backbone.stages())
+    assert not make_cache(backbone, top).rows(images, label="a").hit
+    assert not make_cache(backbone, top).rows(images.pick(np.arange(40)), label="a").hit
+    flips = AugmentSpec(flip=True, rotate=20)
+    two = make_cache(backbone, top, flips).rows(images, views=2, label="a")
+    assert not two.hit
+    assert two.array.shape[:2] == (140, 2)
+    assert np.abs(two.array[:, 0] - two.array[:, 1]).max() > 0.01
+    # Validation under the same augmentation is still the plain image, and shares its entry.
+    assert make_cache(backbone, top, flips).rows(images, label="a").hit
+    with torch.no_grad():
+        weight = backbone.model.get_parameter("conv_stem.weight")
+        weight.mul_(1.01)
+        assert not make_cache(backbone, top).rows(images, label="a").hit
+        weight.div_(1.01)
+    assert len(list_entries()) == 4
+
+
+@pytest.mark.usefixtures("cache")
+def test_an_interrupted_entry_goes_on(
+    backbone: Backbone, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top = len(backbone.stages())
+    whole = np.array(make_cache(backbone, top).rows(images, label="a").array)
+    cache_module.clear()
+    read: list[int] = []
+    original = ImageSet.read
+
+    def counting(self: ImageSet, rows: np.ndarray) -> np.ndarray:
+        read.append(len(rows))
+        if sum(read) > 128:
+            raise KeyboardInterrupt
+        return original(self, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageSet, "read", counting)
+        with pytest.raises(KeyboardInterrupt):
+            make_cache(backbone, top).rows(images, label="a")
+    (folder, size) = list_entries()[0]
+    assert not (folder / "index.json").exists()
+    done = size // whole[0].nbytes // 32 * 32
+    assert 32 <= done < 128
+    read.clear()
+    monkeypatch.setattr(ImageSet, "read", lambda s, r: read.append(len(r)) or original(s, r))
+    resumed = make_cache(backbone, top).rows(images, label="a")
+    assert sum(read) == 140 - done
+    assert np.array_equal(resumed.array, whole)
+
+
+@contextmanager
+def file_size_limit(limit: int) -> Iterator[None]:
+    """Files larger than `limit` cannot be written: the kernel's own error, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_full_disk_is_one_line_and_leaves_nothing(backbone: Backbone, images: ImageSet) -> None:
+    boundary = make_cache(backbone, len(backbone.stages()))
+    with file_size_limit(100_000), pytest.raises(HeadstartError, match="HEADSTART_CACHE moves"):
+        boundary.rows(images, label="a")
+    assert list_entries() == []
+    assert not boundary.rows(images, label="a").hit
+
+
+@pytest.mark.usefixtures("cache")
+def test_the_limit_evicts_the_least_recently_used(
+    backbone: Backbone, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top = len(backbone.stages())
+    boundary = make_cache(backbone, top)
+    first = boundary.rows(images, label="a").array
+    entry = first.nbytes / 1e9
+    monkeypatch.setenv("HEADSTART_CACHE_LIMIT_GB", str(entry * 1.5))
+    boundary.rows(images.pick(np.arange(139)), label="b")
+    assert [json.loads((f / "index.json").read_text())["shape"][0] for f, _ in list_entries()] == [
+        69
+    ]
+    monkeypatch.setenv("HEADSTART_CACHE_LIMIT_GB", str(entry / 2))
+    with pytest.raises(HeadstartError, match="raise HEADSTART_CACHE_LIMIT_GB"):
+        boundary.rows(images, label="c")
+    monkeypatch.setenv("HEADSTART_CACHE_LIMIT_GB", "lots")
+    with pytest.raises(HeadstartError, match="not a number of GB"):
+        boundary.rows(images, label="d")

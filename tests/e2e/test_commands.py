@@ -1,0 +1,259 @@
+"""The commands, from a recipe to an answer, on real weights and real images."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import headstart as library
+from headstart.data import load_data
+from headstart.recipe import DataSpec, load_recipe
+from headstart.rundir import open_run
+from tests.conftest import Outcome
+
+Command = Callable[..., Outcome]
+
+RECIPE = """\
+name = "probe"
+[data]
+source = "cifar10-mini"
+train_limit = 500
+test_limit = 100
+size = 96
+[backbone]
+name = "EfficientNet-Lite0"
+weights = "registry"
+[[phases]]
+train = "head"
+"""
+STUDY = (
+    RECIPE.replace('"probe"', '"small-study"')
+    + """
+[grid]
+"backbone.name" = ["tf_efficientnet_lite0"]
+[[variants]]
+name = "tuned"
+"data.augment" = { flip = true }
+phases = [
+    { train = "head", views = 1 },
+    { train = "last_stage", epochs = 2, lr = 3e-4, views = 1, patience = 1 },
+]
+[[variants]]
+name = "scratch"
+"backbone.name" = "small_cnn"
+"backbone.weights" = "random"
+"data.size" = 32
+phases = [{ train = "all", epochs = 1 }]
+[[variants]]
+name = "fails"
+"data.source" = "folder:nowhere"
+"""
+)
+
+
+@pytest.fixture(scope="session")
+def probe(real_weights: str, shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, made once through the library."""
+    folder = tmp_path_factory.mktemp("probe")
+    (folder / "probe.toml").write_text(RECIPE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADSTART_CACHE", str(shared_cache))
+        recipe = library.load_recipe(folder / "probe.toml")
+        return library.run(recipe, out=folder / "run").path
+
+
+@pytest.fixture
+def in_shared_cache(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADSTART_CACHE", str(shared_cache))
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Ten test images as PNG files, named by their class."""
+    test = load_data(DataSpec(source="cifar10-mini", test_limit=100, size=32)).test
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for row in range(10):
+        name = test.ids[row].replace("/", "-")
+        Image.fromarray(test.read(np.array([row]))[0]).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.mark.usefixtures("in_shared_cache")
+def test_run_json_has_the_promised_shape(probe: Path, headstart: Command) -> None:
+    outcome = headstart("run", probe / "recipe.toml", "--out", probe, "--json")
+    assert outcome.code == 0, outcome.err
+    assert "nothing to repeat" in outcome.err
+    result = json.loads(outcome.out)
+    assert result["run"] == str(probe)
+    for split, n in (("test", 100), ("val", 50)):
+        scores = result[split]
+        assert scores["n"] == n
+        assert scores["interval"][0] < scores["accuracy"] < scores["interval"][1]
+        assert scores["loss"] > 0
+        assert scores["top5"] >= scores["accuracy"]
+    promised = {"wall_s", "extract_s", "train_s", "images_per_s", "peak_rss_mb"}
+    assert promised <= result["cost"].keys()
+    assert all(result["cost"][key] > 0 for key in promised)
+    weights = result["backbone"]["weights"]
+    assert result["backbone"]["name"] == "tf_efficientnet_lite0"
+    assert weights["provider"] == "registry"
+    assert len(weights["sha256"]) == 64
+
+
+def test_golden_run(probe: Path) -> None:
+    """Guards the numbers. A change here needs a reason in the log."""
+    run = open_run(probe)
+    assert run.metrics["test"]["accuracy"] == pytest.approx(GOLDEN_ACCURACY, abs=0.011)
+    assert run.metrics["test"]["loss"] == pytest.approx(GOLDEN_LOSS, abs=2e-3)
+
+
+GOLDEN_ACCURACY, GOLDEN_LOSS = 0.0, 0.0
+
+
+@pytest.mark.usefixtures("in_shared_cache")
+def test_the_run_directory_is_complete_and_traceable(probe: Path) -> None:
+    run = open_run(probe)
+    assert run.finished
+    names = {str(path.relative_to(probe)) for path in probe.rglob("*") if path.is_file()}
+    assert names == {
+        *("recipe.toml", "manifest.json", "log.jsonl", "metrics.json", "cost.json"),
+        *("pictures.npz", "checkpoints/best.safetensors", "report/report.html"),
+        *("predictions/val.npz", "predictions/test.npz"),
+    }
+    recipe = load_recipe(probe / "recipe.toml")
+    assert recipe == library.resolve(recipe)[0]
+    assert (recipe.data.size, recipe.phases[0].optimizer) == (96, "lbfgs")
+    assert run.manifest["fingerprint"] == recipe.fingerprint
+    scores = library.score(run.predictions("test"))
+    assert scores.accuracy == run.metrics["test"]["accuracy"]
+    html = (probe / "report" / "report.html").read_text()
+    assert f"{100 * scores.accuracy:.1f}" in html
+
+
+def test_the_same_recipe_twice_gives_identical_predictions(
+    probe: Path, cache: Path, tmp_path: Path
+) -> None:
+    again = library.run(load_recipe(probe / "recipe.toml"), out=tmp_path / "again")
+    for split in ("val", "test"):
+        first, second = open_run(probe).predictions(split), again.predictions(split)
+        assert np.array_equal(first.ids, second.ids)
+        assert np.array_equal(first.logits, second.logits)
+    assert any((cache / "boundary").iterdir())  # computed afresh, not read back
+
+
+@pytest.mark.usefixtures("in_shared_cache")
+def test_another_head_uses_the_cache(probe: Path, tmp_path: Path, headstart: Command) -> None:
+    outcome = headstart(
+        *("run", probe / "recipe.toml", "--out", tmp_path / "mlp", "--set", "head.hidden=[32]"),
+        *("--set", "phases.0.optimizer=adamw", "--set", "phases.0.epochs=3"),
+    )
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.count("from the cache") == 3
+    assert "images in" not in outcome.err
+    assert open_run(tmp_path / "mlp").cost["extract_s"] == 0
+
+
+@pytest.mark.usefixtures("in_shared_cache")
+def test_predict_agrees_with_the_saved_predictions(
+    probe: Path, pictures: Path, headstart: Command
+) -> None:
+    answers = json.loads(headstart("predict", probe, pictures, "--json").out)
+    saved = open_run(probe).predictions("test")
+    rows = {str(i).replace("/", "-"): row for row, i in enumerate(saved.ids)}
+    assert len(answers) == 10
+    for answer in answers:
+        row = rows[Path(answer["image"]).stem]
+        expected = saved.probabilities[row]
+        got = [answer["probabilities"][name] for name in open_run(probe).class_names]
+        assert got == pytest.approx(list(expected), abs=1e-4)
+    text = headstart("predict", probe, pictures)
+    assert len(text.out.splitlines()) == 11
+    table = list(csv.DictReader(io.StringIO(headstart("predict", probe, pictures, "--csv").out)))
+    assert [row["label"] for row in table] == [answer["label"] for answer in answers]
+
+
+@pytest.mark.usefixtures("in_shared_cache")
+def test_predict_works_from_the_directory_alone(
+    probe: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, headstart: Command
+) -> None:
+    moved = shutil.copytree(probe, tmp_path / "moved")
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "empty"))
+    assert headstart("predict", moved, pictures).code == 0
+
+
+@pytest.mark.usefixtures("in_shared_cache")
+def test_predict_lists_what_it_cannot_read_and_answers_the_rest(
+    probe: Path, pictures: Path, headstart: Command
+) -> None:
+    (pictures / "text.jpg").write_text("not a picture")
+    whole = next(pictures.glob("*.png")).read_bytes()
+    (pictures / "cut.png").write_bytes(whole[: len(whole) // 2])
+    outcome = headstart("predict", probe, pictures, "--json")
+    assert outcome.code == 2
+    assert len(json.loads(outcome.out)) == 10
+    lines = outcome.err.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("error: ") and "not an image" in line for line in lines)
+
+
+@pytest.mark.usefixtures("real_weights", "in_shared_cache")
+def test_a_study_goes_past_failures_and_ends_in_a_report(
+    tmp_path: Path, headstart: Command
+) -> None:
+    (tmp_path / "study.toml").write_text(STUDY)
+    command = ("compare", tmp_path / "study.toml", "--out", tmp_path / "study", "--json")
+    outcome = headstart(*command)
+    assert outcome.code == 0, outcome.err
+    result = json.loads(outcome.out)
+    by_name = {run["name"]: run for run in result["runs"]}
+    assert set(by_name) == {"tf_efficientnet_lite0", "tuned", "scratch"}
+    assert result["best"] in {"tf_efficientnet_lite0", "tuned"}
+    assert by_name["scratch"]["within_noise"] is False
+    assert [failure["name"] for failure in result["failed"]] == ["fails"]
+    assert "nowhere" in result["failed"][0]["error"]
+    assert not (tmp_path / "study" / "fails").exists()
+    html = (tmp_path / "study" / "report.html").read_text()
+    assert all(name in html for name in ("tuned", "scratch", "fails"))
+    events = [e["event"] for e in open_run(tmp_path / "study" / "tuned").log]
+    assert events.count("phase_done") == 2
+    again = headstart(*command)
+    assert again.err.count("nothing to repeat") == 3
+    assert json.loads(again.out)["best"] == result["best"]
+    table = headstart("compare", *(run["run"] for run in result["runs"]), "--out", tmp_path / "c")
+    assert table.code == 0
+    assert result["best"] in table.out
+
+
+@pytest.mark.usefixtures("in_shared_cache")
+def test_check_says_what_would_run(probe: Path, headstart: Command) -> None:
+    outcome = headstart("check", probe / "recipe.toml")
+    assert outcome.code == 0, outcome.err
+    assert "10 classes" in outcome.out
+    assert 'optimizer = "lbfgs"' in outcome.out
+
+
+def test_data_and_recipes_verbs(cache: Path, tmp_path: Path, headstart: Command) -> None:
+    listed = json.loads(headstart("data", "--json").out)
+    assert {row["name"] for row in listed} == {"cifar10-mini", "cifar10", "cifar100"}
+    described = json.loads(headstart("data", "describe", "cifar10-mini", "--json").out)
+    assert [sum(described["counts"][s]) for s in ("train", "val", "test")] == [1800, 200, 500]
+    out = tmp_path / "samples.png"
+    assert headstart("data", "samples", "cifar10-mini", "--out", out).out.strip() == str(out)
+    with Image.open(out) as drawn:
+        assert drawn.size[0] > 400
+    assert "0 entries" in headstart("data", "cache").out
+    assert "demo" in headstart("recipes").out
+    assert headstart("recipes", "show", "demo").out.startswith("# ")
+    copied = tmp_path / "mine.toml"
+    assert headstart("recipes", "copy", "cifar10-probe", copied).code == 0
+    assert load_recipe(copied).name == "cifar10-probe"
+    assert "exists already" in headstart("recipes", "copy", "cifar10-probe", copied).err

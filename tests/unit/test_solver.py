@@ -1,0 +1,60 @@
+"""Solved heads: the optimum, whatever the features' scale, and a sensible path to it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from headstart.training.solver import solve_path
+
+
+@pytest.fixture(scope="module")
+def problem() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(4, 30, generator=generator)
+    labels = torch.arange(600) % 4
+    x = centres[labels] + 1.5 * torch.randn(600, 30, generator=generator)
+    # Badly conditioned on purpose: scales from 0.01 to 100, two columns nearly equal, one constant.
+    x *= torch.logspace(-2, 2, 30)
+    x[:, 1] = x[:, 0] + 1e-5 * x[:, 1]
+    x[:, 2] = 7.0
+    return x[:400], labels[:400], x[400:], labels[400:]
+
+
+@pytest.mark.parametrize("l2", [1.0, 0.01])
+def test_it_is_the_optimum_that_scikit_learn_finds(
+    problem: tuple[torch.Tensor, ...], l2: float
+) -> None:
+    x, y, x_val, y_val = problem
+    (solution,) = solve_path(x, y, x_val, y_val, 4, l2_path=[l2])
+    scale = x.std(dim=0, correction=0).clamp_min(1e-6)
+    z = ((x - x.mean(dim=0)) / scale).double()
+    reference = LogisticRegression(C=1 / (l2 * len(z)), tol=1e-10, max_iter=10_000).fit(z, y)
+    expected = torch.from_numpy(reference.decision_function(z))
+    got = (x @ solution.weight.T + solution.bias).double()
+    difference = (got - got.mean(1, keepdim=True)) - (expected - expected.mean(1, keepdim=True))
+    assert difference.abs().max() < 0.02
+    loss = float(torch.nn.functional.cross_entropy(expected, y))
+    assert solution.train_loss == pytest.approx(loss, abs=2e-4)
+
+
+def test_the_path_runs_from_strong_to_weak_and_stops_past_the_best(
+    problem: tuple[torch.Tensor, ...],
+) -> None:
+    x, y, x_val, y_val = problem
+    seen: list[float] = []
+    solutions = solve_path(x, y, x_val, y_val, 4, on_solution=lambda s: seen.append(s.l2))
+    assert seen == [s.l2 for s in solutions] == sorted(seen, reverse=True)
+    losses = [s.train_loss for s in solutions]
+    assert losses == sorted(losses, reverse=True)
+    best = min(range(len(solutions)), key=lambda i: solutions[i].val_loss)
+    assert best < len(solutions) - 1
+    assert solutions[best].val_accuracy > 0.6
+
+
+def test_warm_starts_change_the_cost_and_not_the_answer(problem: tuple[torch.Tensor, ...]) -> None:
+    x, y, x_val, y_val = problem
+    path = solve_path(x, y, x_val, y_val, 4, l2_path=[1.0, 0.3, 0.1])
+    (cold,) = solve_path(x, y, x_val, y_val, 4, l2_path=[0.1])
+    assert path[-1].val_loss == pytest.approx(cold.val_loss, abs=1e-3)
