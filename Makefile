@@ -26,7 +26,7 @@ bench: setup           ## the numbers that README and docs quote
 	$(BIN)/python bench/probe.py
 
 docs: setup            ## the generated pages
-	$(BIN)/python tools/build_cli_docs.py
+	$(BIN)/python tools/build_docs.py
 
 lock: setup            ## pin every dependency, with hashes and without addresses
 	$(BIN)/python tools/bootstrap.py --lock

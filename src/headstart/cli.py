@@ -7,7 +7,6 @@ can fix it, and says how in one line.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +40,8 @@ recipes_app = typer.Typer(help="List, show and copy the shipped recipes.", rich_
 app.add_typer(data_app, name="data", invoke_without_command=True)
 app.add_typer(recipes_app, name="recipes", invoke_without_command=True)
 
+_INTERRUPTED = 130  # what typer makes of Ctrl-C
+
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on stderr and exit 2."""
@@ -50,16 +51,12 @@ def main() -> None:
         _fail(error.format_message().replace("\n", " "))
     except HeadstartError as error:
         _fail(str(error))
-    except BrokenPipeError:
-        # The reader of our output has left (`headstart models | head`): nothing is wrong.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except OSError as error:
         line = explain_os_error(error)
         if line is None:
             raise
         _fail(line)
-    except (KeyboardInterrupt, typer.Abort):
+    if code == _INTERRUPTED:
         _fail("interrupted: the same command goes on from here")
     sys.exit(code or 0)
 
@@ -77,7 +74,7 @@ def run(
     device: DeviceOption = "auto",
     as_json: JSONOption = False,
 ) -> None:
-    """Carry out one recipe: adapt a backbone, test it once, keep the model."""
+    """Adapt one backbone as a recipe says, and test it once."""
     from headstart import tables
     from headstart.recipe import load_recipe
 
@@ -98,7 +95,7 @@ def compare(
     device: DeviceOption = "auto",
     as_json: JSONOption = False,
 ) -> None:
-    """Run a study and compare its runs, or compare runs that exist; ends in a report."""
+    """Run a study, or take finished runs, and compare them."""
     from headstart import tables
     from headstart.recipe import load_study
     from headstart.rundir import open_run
@@ -124,7 +121,7 @@ def check(
     overrides: SetOption = None,
     as_json: JSONOption = False,
 ) -> None:
-    """Check a recipe and its data, and print the resolved recipe; trains nothing."""
+    """Show what a recipe would do; trains nothing."""
     from headstart import tables
     from headstart.recipe import load_recipe
 
@@ -149,7 +146,7 @@ def predict(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with every class.")] = False,
     device: DeviceOption = "auto",
 ) -> None:
-    """Classify images with a run's model and its own preprocessing."""
+    """Classify images with a finished run's model."""
     from headstart import tables
     from headstart.rundir import open_run
 
@@ -183,7 +180,7 @@ def report(
         "report.html"
     ),
 ) -> None:
-    """Write the HTML report of finished runs again, from their directories alone."""
+    """Write the HTML report of runs again."""
     from headstart.report import write_report
     from headstart.rundir import open_run
 
@@ -197,7 +194,7 @@ def models(
     ] = None,
     as_json: JSONOption = False,
 ) -> None:
-    """List backbones: size, cost, ImageNet accuracy, and where weights would come from."""
+    """List backbones, their costs and their weights."""
     from headstart import tables
     from headstart.models.catalogue import list_backbones
 

@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from headstart.errors import RunError
+from headstart.errors import RunError, explain_os_error
 from headstart.evaluation.predictions import Predictions
 from headstart.recipe import Recipe, load_recipe
 
@@ -157,8 +157,12 @@ def create_run(path: Path, recipe: Recipe) -> Run:
         raise RunError(f"{path}: holds a run already")
     if path.is_dir() and any(path.iterdir()):
         raise RunError(f"{path}: not empty, and not a run: choose another --out")
-    path.mkdir(parents=True, exist_ok=True)
-    write_atomically(path / "recipe.toml", recipe.to_toml())
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        write_atomically(path / "recipe.toml", recipe.to_toml())
+    except OSError as error:
+        reason = explain_os_error(error) or f"{path}: {error.strerror}: choose another place"
+        raise RunError(f"the run cannot be written: {reason}") from error
     run = Run(path)
     run.update_manifest(format=FORMAT, status="running", fingerprint=recipe.fingerprint)
     return run

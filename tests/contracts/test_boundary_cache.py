@@ -157,7 +157,7 @@ def test_the_limit_evicts_the_least_recently_used(
     monkeypatch.setenv("HEADSTART_CACHE_LIMIT_GB", str(entry * 1.5))
     boundary.rows(images.pick(np.arange(139)), label="b")
     assert [json.loads((f / "index.json").read_text())["shape"][0] for f, _ in list_entries()] == [
-        69
+        139
     ]
     monkeypatch.setenv("HEADSTART_CACHE_LIMIT_GB", str(entry / 2))
     with pytest.raises(HeadstartError, match="raise HEADSTART_CACHE_LIMIT_GB"):

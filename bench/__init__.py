@@ -1,1 +1,0 @@
-"""Each number that README and docs quote, measured."""

@@ -1,0 +1,225 @@
+"""Every mistake of the user's: one line that says what, where and what would work, and exit 2."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from headstart.rundir import open_run
+from tests.conftest import Outcome
+from tests.e2e.test_commands import RECIPE
+
+Command = Callable[..., Outcome]
+
+
+def one_line(outcome: Outcome, *says: str) -> None:
+    assert outcome.code == 2, outcome
+    assert outcome.out == ""
+    (line,) = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in outcome.err
+    for words in says:
+        assert words in line
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture
+def run_with(
+    recipe: Path, tmp_path: Path, cache: Path, headstart: Command
+) -> Callable[..., Outcome]:
+    """Run the recipe with overrides; whatever happens, a run that never began leaves nothing."""
+
+    def command(*overrides: str) -> Outcome:
+        settings = [word for override in overrides for word in ("--set", override)]
+        outcome = headstart("run", recipe, "--out", tmp_path / "run", *settings)
+        assert not (tmp_path / "run").exists()
+        assert not list(cache.rglob("*.partial"))
+        return outcome
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("data.soruce=cifar10", "did you mean source?"),
+        ("batch_size=many", "batch_size: should be a valid integer, not 'many'"),
+        ("backbone.name=mobilnetv2_100", "mobilenetv2_100"),
+        ("data.source=cifar11", "did you mean cifar10"),
+        ("data.source=folder:nowhere", "nowhere"),
+        ("backbone.weights=file:none.safetensors", "none.safetensors"),
+        ("phases.0.train=tail", "should be 'head', 'last_stage' or 'all'"),
+        ("head.dropout=1.5", "head.dropout"),
+        ("data.train_limit=5", "train_limit"),
+        ("data.train_limit=1000000", "train_limit"),
+    ],
+)
+def test_recipes(run_with: Command, override: str, says: str) -> None:
+    one_line(run_with(override), says)
+
+
+@pytest.mark.usefixtures("real_weights")
+def test_recipes_that_contradict_themselves(run_with: Command) -> None:
+    one_line(run_with("backbone.weights=random"), "would freeze noise", 'train = "all"')
+    one_line(run_with("phases.0.optimizer=lbfgs", "head.hidden=[8]"), "needs a linear head")
+    one_line(run_with("phases.0.optimizer=lbfgs", "phases.0.lr=1"), "takes no epochs and no lr")
+
+
+def test_words_of_the_command_line(headstart: Command, recipe: Path) -> None:
+    one_line(headstart("run"), "Missing argument")
+    one_line(headstart("run", recipe, "--sed", "1"), "No such option")
+    one_line(headstart("walk"), "No such command")
+    one_line(headstart("run", "cifar10-prob"), "did you mean cifar10-probe")
+    one_line(headstart("run", "demo"), "headstart compare demo")
+    one_line(headstart("compare", recipe), "needs a [grid]")
+    one_line(headstart("predict", "nowhere", "a.png"), "not a run directory")
+    one_line(headstart("recipes", "show", "dem"), "did you mean demo")
+    one_line(headstart("data", "fetch", "mnist"), "unknown data source")
+    one_line(headstart("models", "resnet5"), "resnet50")
+    one_line(headstart("run", recipe, "--device", "tpu"), "use auto, cpu, cuda")
+
+
+def photos(folder: Path, classes: dict[str, int]) -> Path:
+    rng = np.random.default_rng(0)
+    for name, count in classes.items():
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = rng.integers(0, 256, (40, 50, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i}.jpg")
+    return folder
+
+
+def test_folders(run_with: Command, tmp_path: Path) -> None:
+    empty = photos(tmp_path / "empty", {"cat": 6, "dog": 0})
+    one_line(run_with(f"data.source=folder:{empty}"), "dog")
+    single = photos(tmp_path / "single", {"cat": 6})
+    one_line(run_with(f"data.source=folder:{single}"), "class")
+    broken = photos(tmp_path / "broken", {"cat": 6, "dog": 1})
+    (broken / "dog" / "0.jpg").write_text("not a picture")
+    one_line(run_with(f"data.source=folder:{broken}"), "dog", "0.jpg")
+
+
+@pytest.mark.usefixtures("real_weights", "cache")
+def test_bad_images_are_left_out_and_listed(
+    tmp_path: Path, recipe: Path, headstart: Command
+) -> None:
+    folder = photos(tmp_path / "photos", {"cat": 12, "dog": 12})
+    (folder / "cat" / "text.jpg").write_text("not a picture")
+    whole = (folder / "dog" / "0.jpg").read_bytes()
+    (folder / "dog" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    outcome = headstart(
+        *("run", recipe, "--out", tmp_path / "run", "--set", f"data.source=folder:{folder}"),
+        *("--set", "data.train_limit=16", "--set", "data.test_limit=4"),
+    )
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.count("warning: left out") == 2
+    listed = [bad["path"] for bad in open_run(tmp_path / "run").manifest["data"]["quarantined"]]
+    assert sorted(Path(path).name for path in listed) == ["cut.jpg", "text.jpg"]
+
+
+def test_damaged_cifar(run_with: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADSTART_DATA", str(tmp_path / "data"))
+    folder = tmp_path / "data" / "cifar-10-batches-bin"
+    folder.mkdir(parents=True)
+    for name in [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]:
+        (folder / name).write_bytes(bytes(3073))
+    (folder / "batches.meta.txt").write_text("airplane\n")
+    one_line(run_with("data.source=cifar10"), "data_batch_1.bin")
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    archive = tmp_path / "data" / "cifar-10-binary.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(__file__, "cifar-10-batches-bin/data_batch_1.bin")
+    one_line(run_with("data.source=cifar10"), "cifar-10-binary.tar.gz", "MD5")
+    archive.write_bytes(archive.read_bytes()[:100])
+    one_line(run_with("data.source=cifar10"), "cifar-10-binary.tar.gz")
+    assert [path.name for path in archive.parent.iterdir()] == [archive.name]
+
+
+def test_hub_unreachable_fails_in_seconds(
+    run_with: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    from headstart.models import hub
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(hub, "_unreachable", set())
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    outcome = run_with("backbone.name=resnet50", "backbone.weights=hub")
+    one_line(outcome, "resnet50", "file:PATH")
+
+
+@pytest.mark.usefixtures("real_weights", "cache")
+def test_output_that_cannot_be_written(recipe: Path, tmp_path: Path, headstart: Command) -> None:
+    (tmp_path / "file").touch()
+    one_line(headstart("run", recipe, "--out", tmp_path / "file" / "run"), "choose another place")
+    assert (tmp_path / "file").read_bytes() == b""
+    # Denied to everyone, root included.
+    one_line(headstart("run", recipe, "--out", "/proc/headstart/run"), "/proc/headstart")
+
+
+@pytest.mark.usefixtures("real_weights", "cache")
+def test_a_run_of_another_recipe_is_left_alone(
+    recipe: Path, tmp_path: Path, headstart: Command
+) -> None:
+    small = ("--set", "data.train_limit=60", "--set", "data.size=32", "--out", tmp_path / "run")
+    assert headstart("run", recipe, *small).code == 0
+    before = (tmp_path / "run" / "manifest.json").read_bytes()
+    outcome = headstart("run", recipe, *small, "--set", "seed=1")
+    one_line(outcome, "holds the run of another recipe", "choose another --out")
+    assert (tmp_path / "run" / "manifest.json").read_bytes() == before
+
+
+INTERRUPTED = (
+    RECIPE.replace('[[phases]]\ntrain = "head"', '[[phases]]\ntrain = "all"\nepochs = 3')
+    .replace("EfficientNet-Lite0", "small_cnn")
+    .replace('"registry"', '"random"')
+)
+
+
+@pytest.mark.usefixtures("cache")
+def test_interrupt_leaves_a_run_that_goes_on(tmp_path: Path, headstart: Command) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(INTERRUPTED)
+    command = ("run", recipe, "--out", tmp_path / "run", "--set", "data.size=32")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "headstart", *map(str, command)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+    )
+    assert process.stderr is not None
+    for line in process.stderr:  # until the first epoch is on disk
+        if "epoch   1/3" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, "")
+    assert err.splitlines()[-1].startswith("error: interrupted")
+    assert "Traceback" not in err
+    assert open_run(tmp_path / "run").status == "interrupted"
+    resumed = headstart(*command)
+    assert resumed.code == 0, resumed.err
+    assert "resuming in phase 1 of 1" in resumed.err
+    assert "epoch   1/3" not in resumed.err
+    whole = headstart(*("run", recipe, "--out", tmp_path / "whole", "--set", "data.size=32"))
+    assert whole.code == 0, whole.err
+    logits = [open_run(tmp_path / name).predictions("test").logits for name in ("run", "whole")]
+    assert np.array_equal(*logits)
