@@ -118,7 +118,6 @@ def comparison(comparison: Comparison) -> str:
         "",
         "* best by validation   = within noise of it (exact McNemar, p >= 0.05)   x failed",
         *(f"failed: {row.run}: {row.error}" for row in comparison.rows if row.error),
-        comparison.protocol["data"],
         "",
         f"report      {comparison.report}",
         f"best model  {path}",

@@ -81,7 +81,7 @@ def build_comparison(
     rows = [_row(run, best, root) for run in runs]
     rows.sort(key=lambda row: (-(row.accuracy or 0), row.run))
     failed = [Row(f.run, status="failed", error=f.reason, backbone=f.backbone) for f in failures]
-    return Comparison(name, best.name, (*rows, *failed), _protocol(runs))
+    return Comparison(name, best.name, (*rows, *failed), _protocol())
 
 
 def _validation(run: Run) -> tuple[float, float]:
@@ -121,14 +121,10 @@ def _row(run: Run, best: Run, root: Path) -> Row:
     )
 
 
-def _protocol(runs: Sequence[Run]) -> dict[str, str]:
-    counts = runs[0].manifest["data"]["counts"]
+def _protocol() -> dict[str, str]:
     return {
-        "data": f"{runs[0].recipe.data.source}: {counts['train']:,} train, {counts['val']:,} "
-        f"validation, {counts['test']:,} test images",
         "choice": "every choice (epoch, penalty, best run) was made on validation; "
         "test was opened once, at the end",
         "interval": "95 % Wilson interval of the test accuracy",
-        "noise": "within noise of the best: exact McNemar test on the same test images, p >= 0.05",
-        "seeds": ", ".join(str(seed) for seed in sorted({run.recipe.seed for run in runs})),
+        "within noise": "exact McNemar test against the best on the same test images, p >= 0.05",
     }
