@@ -21,11 +21,12 @@ from headstart.recipe import (
     HeadSpec,
     PhaseSpec,
     Recipe,
+    Spec,
     shipped_recipes,
 )
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-TABLES = {
+TABLES: dict[str, type[Spec]] = {
     "the top of the file": Recipe,
     "[data]": DataSpec,
     "data.augment": AugmentSpec,

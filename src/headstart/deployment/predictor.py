@@ -18,7 +18,7 @@ from headstart.evaluation.predictions import Predictions
 from headstart.models.backbones import Backbone, build_architecture
 from headstart.models.heads import create_head
 from headstart.models.identity import Preprocess, WeightsIdentity
-from headstart.rundir import Run
+from headstart.rundir import Run, open_run
 from headstart.runtime import Runtime, create_runtime
 from headstart.training.classifier import Classifier
 
@@ -62,7 +62,7 @@ class Predictor:
 
     def predict(
         self,
-        images: Sequence[Path],
+        images: Sequence[str | Path],
         *,
         on_unreadable: Callable[[DataError], None] | None = None,
     ) -> Iterator[Answer]:
@@ -73,7 +73,7 @@ class Predictor:
         """
         for first in range(0, len(images), BATCH):
             names, pixels = [], []
-            for path in images[first : first + BATCH]:
+            for path in map(Path, images[first : first + BATCH]):
                 try:
                     pixels.append(decode_image(path, self._side))
                     names.append(str(path))
@@ -96,11 +96,12 @@ class Predictor:
         return Answer(image, best, named[best], named)
 
 
-def load_predictor(run: Run, *, device: str = "auto") -> Predictor:
+def load_predictor(source: Run | str | Path, *, device: str = "auto") -> Predictor:
     """The predictor of a finished run, from its directory alone: no hub, no cache, no data.
 
     Raises RunError where the run is not finished or its model is damaged.
     """
+    run = source if isinstance(source, Run) else open_run(source)
     if not run.finished:
         raise RunError(f"{run.path}: the run is {run.status}: finish it before predicting with it")
     manifest, recipe = run.manifest, run.recipe
