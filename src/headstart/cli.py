@@ -198,7 +198,7 @@ def models(
     from headstart import tables
     from headstart.models.catalogue import list_backbones
 
-    backbones = list_backbones(pattern or "*")
+    backbones = list_backbones(pattern or "*", notice=_reporter().say)
     if as_json:
         print(json.dumps([vars(info) for info in backbones], indent=2))
     else:

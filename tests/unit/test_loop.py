@@ -130,6 +130,13 @@ def test_l2_shrinks_the_head() -> None:
     assert held.head[-1].weight.norm() < 0.9 * free.head[-1].weight.norm()
 
 
+def test_divergence_is_told_with_its_remedy() -> None:
+    wild = PHASE.model_copy(update={"lr": 1e30, "warmup": 0.0})
+    model, job = make_job(phase=wild)
+    with pytest.raises(RunError, match=r"phase 1 diverged in epoch 1 .* lower phases\.0\.lr"):
+        fit(model, job, FitState(), create_optimizer(model, wild))
+
+
 def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
     path = tmp_path / "last.safetensors"
     path.write_bytes(b"not tensors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -78,10 +79,11 @@ def build_comparison(
     """
     _require_same_test(runs)
     best = max(runs, key=_validation)
-    rows = [_row(run, best, root) for run in runs]
+    labels = _labels(runs)
+    rows = [_row(run, label, best, root) for run, label in zip(runs, labels, strict=True)]
     rows.sort(key=lambda row: (-(row.accuracy or 0), row.run))
     failed = [Row(f.run, status="failed", error=f.reason, backbone=f.backbone) for f in failures]
-    return Comparison(name, best.name, (*rows, *failed), _protocol())
+    return Comparison(name, labels[list(runs).index(best)], (*rows, *failed), _protocol())
 
 
 def _validation(run: Run) -> tuple[float, float]:
@@ -99,12 +101,21 @@ def _require_same_test(runs: Sequence[Run]) -> None:
             )
 
 
-def _row(run: Run, best: Run, root: Path) -> Row:
+def _labels(runs: Sequence[Run]) -> list[str]:
+    """The runs' names; runs that share one are told apart by their fingerprints."""
+    names = [run.name for run in runs]
+    return [
+        run.name if names.count(run.name) == 1 else f"{run.name}-{run.manifest['fingerprint']}"
+        for run in runs
+    ]
+
+
+def _row(run: Run, label: str, best: Run, root: Path) -> Row:
     test, val = run.metrics["test"], run.metrics["val"]
     p_value = mcnemar(best.predictions("test"), run.predictions("test"))
     return Row(
-        run=run.name,
-        path=str(run.path.relative_to(root) if run.path.is_relative_to(root) else run.path),
+        run=label,
+        path=os.path.relpath(run.path, root),
         status=run.status,
         backbone=run.recipe.backbone.name,
         weights=run.manifest["weights"]["provider"],

@@ -82,8 +82,12 @@ class ImageSet:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 hex of everything `read` depends on, and of ids and labels, in order."""
-        hasher = hashlib.sha256(f"headstart images {PIXELS_VERSION} {self.side}\n".encode())
+        """SHA-256 hex of the images' content, ids and labels, in order.
+
+        The side they are read at is no part of it: the same photos are the same data to a
+        backbone that wants 224 pixels and to one that wants 260.
+        """
+        hasher = hashlib.sha256(f"headstart images {PIXELS_VERSION}\n".encode())
         hasher.update(b"".join(self.digests))
         hasher.update("\0".join(self.ids.tolist()).encode())
         hasher.update(self.labels.astype("<i8").tobytes())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import fnmatch
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata, resources
@@ -75,7 +75,9 @@ class BackboneInfo:
     providers: str  # where weights can come from, or "random only"
 
 
-def list_backbones(pattern: str = "*") -> list[BackboneInfo]:
+def list_backbones(
+    pattern: str = "*", *, notice: Callable[[str], None] = lambda line: None
+) -> list[BackboneInfo]:
     """The curated backbones, or all whose names match a pattern: "resnet*", "resnet50.*" (tags).
 
     A VGG is listed as its convolutional trunk, which is the backbone. A name or an alias without
@@ -85,6 +87,7 @@ def list_backbones(pattern: str = "*") -> list[BackboneInfo]:
     remembered = _read_catalogue()
     missing = [name for name in names if name not in remembered]
     if missing:
+        notice(f"measuring {len(missing)} backbones; the next time they are remembered")
         remembered |= {name: _measure(name) for name in missing}
         write_json(_catalogue_path(), remembered)
     return [_complete(remembered[name]) for name in names]

@@ -181,10 +181,12 @@ def _match(rows: Sequence[Row], runs: Sequence[Run]) -> list[tuple[int, Row, Run
     left = list(runs)
     matched = []
     for number, row in enumerate(rows, start=1):
-        named = [run for run in left if _name(run) == row["run"]]
+        # Where runs share a name, their rows carry the fingerprint behind it.
+        named = [run for run in left if str(row["run"]).startswith(_name(run))]
         folder = Path(row.get("path") or "").name
         exact = [run for run in named if run.path.name == folder]
-        for run in (exact or named)[:1]:
+        same = [run for run in named if _name(run) == row["run"]]
+        for run in (exact or same)[:1]:
             left.remove(run)
             matched.append((number, row, run))
     return matched

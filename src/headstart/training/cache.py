@@ -85,6 +85,7 @@ class BoundaryCache:
         """
         transform = self._transform if views else self._transform.plain
         key = {**self._key, **transform.describe(), "images": images.fingerprint, "views": views}
+        key["side"] = images.side
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
         folder = entries_root() / name
         with _locked(folder):
@@ -92,6 +93,9 @@ class BoundaryCache:
             if not hit:
                 try:
                     self._write(folder, key, images, transform, views or 1, label)
+                except HeadstartError:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    raise
                 except OSError as error:
                     shutil.rmtree(folder, ignore_errors=True)
                     reason = explain_os_error(error)

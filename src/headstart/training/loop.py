@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from headstart.errors import RunError
 from headstart.evaluation.predictions import Predictions
 from headstart.models.freezing import FreezePlan, set_training
 from headstart.models.heads import l2_penalty
@@ -83,8 +84,8 @@ def fit(
     """Train one phase from `state` on, and leave the model at its best epoch by validation.
 
     Best is the highest accuracy, the lower loss on a tie. `on_epoch` is called after each epoch
-    with its record, when model, optimizer and state are fit to be checkpointed. Raises
-    KeyboardInterrupt through.
+    with its record, when model, optimizer and state are fit to be checkpointed. Raises RunError
+    where the loss stops being a number.
     """
     phase, epochs = job.phase, job.phase.epochs or 1
     steps = math.ceil(len(job.train.keys) / job.batch_size)
@@ -113,6 +114,11 @@ def fit(
                 loss_sum += loss.detach() * len(y)
                 hits += (logits.argmax(dim=1) == y).sum()
                 on_step(len(y))
+        if not math.isfinite(float(loss_sum)):
+            raise RunError(
+                f"phase {job.number + 1} diverged in epoch {epoch + 1} (the loss is no number): "
+                f"lower phases.{job.number}.lr, which is {phase.lr}"
+            )
         val_loss, val_accuracy = evaluate(model, job.val, job.runtime)
         state.epoch = epoch + 1
         if (val_accuracy, -val_loss) > (state.best_val_accuracy, -state.best_val_loss):
