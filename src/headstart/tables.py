@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import shutil
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -63,7 +66,7 @@ def run(run: Run) -> str:
         f"time           {cost['wall_s']:.1f} s: frozen passes {cost['extract_s']:.1f} s, "
         f"training {cost['train_s']:.1f} s; {cost['latency_ms']['median']:.1f} ms an image",
         f"report         {run.path / 'report' / 'report.html'}",
-        f"predict with   headstart predict {run.path} IMAGE...",
+        f"predict with   {_command()} predict {run.path} IMAGE...",
     ]
     return "\n".join(lines)
 
@@ -121,7 +124,7 @@ def comparison(comparison: Comparison) -> str:
         "",
         f"report      {comparison.report}",
         f"best model  {path}",
-        f"use it      headstart predict {path} IMAGE...",
+        f"use it      {_command()} predict {path} IMAGE...",
     ]
     return "\n".join(lines)
 
@@ -210,6 +213,14 @@ def cache_entries(entries: Sequence[tuple[Path, int]], root: Path, limit: int) -
     total = sum(size for _, size in entries)
     summary = f"{root}: {total / 1e9:.2f} of {limit / 1e9:.0f} GB in {len(entries)} entries"
     return "\n".join([grid(["entry", "MB"], rows, "lr"), "", summary]) if rows else summary
+
+
+def _command() -> str:
+    """How to call this program from here: its name, or its path where that is not on PATH."""
+    called = Path(sys.argv[0])
+    if shutil.which("headstart") or called.name != "headstart":
+        return "headstart"
+    return os.path.relpath(called)
 
 
 def _path(comparison: Comparison, row: Row) -> Path:
