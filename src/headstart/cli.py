@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.exceptions import TyperException
@@ -103,6 +102,8 @@ def compare(
     runs_given = all((Path(path) / "manifest.json").exists() for path in study)
     if not runs_given and len(study) > 1:
         raise HeadstartError(f"{' '.join(study)}: give one study, or several run directories")
+    if runs_given and overrides:
+        raise HeadstartError("--set changes recipes, and these runs are done: give a study instead")
     what = (
         [open_run(path) for path in study] if runs_given else load_study(study[0], overrides or ())
     )
@@ -130,7 +131,7 @@ def check(
     from headstart.workbench import resolve
 
     resolved, _ = resolve(loaded, _reporter())
-    description = describe(resolved.data, progress=_data_progress())
+    description = describe(resolved.data, progress=_reporter().transfer)
     if as_json:
         content = {"recipe": resolved.model_dump(mode="json"), "data": description.as_dict()}
         print(json.dumps(content, indent=2))
@@ -181,10 +182,16 @@ def report(
     ),
 ) -> None:
     """Write the HTML report of runs again."""
+    from headstart.comparison.leaderboard import build_comparison, split_finished
     from headstart.report import write_report
     from headstart.rundir import open_run
 
-    print(write_report([open_run(path) for path in runs], out))
+    opened = [open_run(path) for path in runs]
+    finished, failures = split_finished(opened)
+    compared = None
+    if len(finished) > 1:
+        compared = build_comparison("report", finished, failures, out.parent).to_dict()
+    print(write_report(opened, out, compared))
 
 
 @app.command()
@@ -228,7 +235,7 @@ def data_fetch(
     """Fetch and verify a data set; prints the folder it is in."""
     from headstart.data import fetch
 
-    print(fetch(name, progress=_data_progress()))
+    print(fetch(name, progress=_reporter().transfer))
 
 
 @data_app.command("describe")
@@ -241,7 +248,7 @@ def data_describe(
     from headstart.data import describe
     from headstart.recipe import DataSpec
 
-    description = describe(DataSpec(source=source), progress=_data_progress())
+    description = describe(DataSpec(source=source), progress=_reporter().transfer)
     if as_json:
         print(json.dumps(description.as_dict(), indent=2))
     else:
@@ -258,7 +265,7 @@ def data_samples(
     from headstart.data import load_data, sample_grid
     from headstart.recipe import DataSpec
 
-    splits = load_data(DataSpec(source=source, size=128), progress=_data_progress())
+    splits = load_data(DataSpec(source=source, size=128), progress=_reporter().transfer)
     print(sample_grid(splits.train, splits.class_names, out, seed=seed))
 
 
@@ -328,9 +335,3 @@ def _reporter() -> Reporter:
     from headstart.progress import TerminalReporter
 
     return TerminalReporter()
-
-
-def _data_progress() -> Callable[[str, int, int | None], Any]:
-    from headstart.progress import TransferLine
-
-    return TransferLine()

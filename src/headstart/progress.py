@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
 
 
 class Reporter:
@@ -17,6 +16,9 @@ class Reporter:
 
     def warn(self, line: str) -> None:
         """One line about something that the user may not have meant."""
+
+    def transfer(self, label: str, done: int, total: int | None) -> None:
+        """How far a download or a scan has come."""
 
     @contextmanager
     def track(self, label: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
@@ -31,9 +33,13 @@ class TerminalReporter(Reporter):
         from rich.console import Console
 
         self._console = Console(stderr=True, highlight=False)
+        self._transfer = TransferLine()
 
     def say(self, line: str) -> None:
         self._console.print(line, markup=False, soft_wrap=True)
+
+    def transfer(self, label: str, done: int, total: int | None) -> None:
+        self._transfer(label, done, total)
 
     def warn(self, line: str) -> None:
         self._console.print(f"warning: {line}", markup=False, style="yellow", soft_wrap=True)
@@ -41,8 +47,7 @@ class TerminalReporter(Reporter):
     @contextmanager
     def track(self, label: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
         if not self._console.is_terminal:
-            with _LineTracker(label, total, unit) as tracker:
-                yield tracker.advance
+            yield _LineTracker(label, total, unit).advance
             return
         from rich.progress import (
             BarColumn,
@@ -92,17 +97,6 @@ class _LineTracker:
             left = f", {(self._total - self._done) / max(rate, 1e-9):,.0f} s left"
         line = f"{self._label}: {self._done:,}{share} {self._unit} ({rate:,.0f}/s{left})"
         print(line, file=sys.stderr, flush=True)
-
-    def __enter__(self) -> _LineTracker:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        pass
 
 
 class TransferLine:

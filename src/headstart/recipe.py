@@ -7,6 +7,7 @@ error messages alike. An unknown key or a wrong type fails with the line it stan
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import itertools
 import json
@@ -54,7 +55,9 @@ class DataSpec(Spec):
 
     source: str = Field(description="cifar10, cifar100, cifar10-mini or folder:PATH")
     train_limit: Positive | None = Field(
-        None, description="labelled images to use in all (validation included), class-balanced"
+        None,
+        description="images to take from train, class-balanced; validation is carved from them "
+        "unless a folder brings its own",
     )
     test_limit: Positive | None = Field(None, description="test images to use, class-balanced")
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
@@ -97,8 +100,8 @@ class HeadSpec(Spec):
     dropout: Fraction = Field(0.0, description="dropout before each linear layer")
     l2: Amount | None = Field(
         None,
-        description="L2 penalty on the head's weights; default: chosen on validation where the "
-        "head is solved, 0 where it is trained",
+        description="weight of the penalty l2/2 * |W|^2 on the head's matrices; default: chosen on "
+        "validation where the head is solved (on standardised features), 0 where it is trained",
     )
 
 
@@ -115,7 +118,7 @@ class PhaseSpec(Spec):
     lr: Annotated[float, Field(gt=0)] | None = Field(None, description="peak learning rate")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="of the learning rate")
     warmup: Fraction = Field(0.0, description="share of the phase spent warming up")
-    weight_decay: Amount = Field(0.01, description="decoupled, on matrices and kernels only")
+    weight_decay: Amount = Field(0.01, description="decoupled; biases and norms are left alone")
     norm: Literal["frozen", "train"] | None = Field(
         None,
         description="batch norm inside the trained part; default: frozen for pretrained weights",
@@ -168,13 +171,15 @@ class Study(Spec):
 
     def recipes(self) -> list[Recipe]:
         """Every run of the study as a validated recipe, in grid order, each with its own name."""
-        points = _cross(self.grid)
+        points: list[tuple[dict[str, Any], Mapping[str, Any]]] = []
+        if self.grid:
+            points += [(point, {}) for point in _cross(self.grid)]
         for variant in self.variants:
             own = {key: value for key, value in variant.items() if key != "name"}
             free = {key: values for key, values in self.grid.items() if key not in own}
             label = {"name": variant["name"]} if "name" in variant else {}
-            points += [{**point, **own, **label} for point in _cross(free)]
-        recipes = [self._recipe(point) for point in points]
+            points += [({**point, **own, **label}, own) for point in _cross(free)]
+        recipes = [self._recipe(point, own) for point, own in points]
         names = [recipe.name for recipe in recipes]
         for name in names:
             if names.count(name) > 1:
@@ -184,15 +189,17 @@ class Study(Spec):
                 )
         return recipes
 
-    def _recipe(self, point: Mapping[str, Any]) -> Recipe:
-        raw = json.loads(json.dumps(self.recipe))
+    def _recipe(self, point: Mapping[str, Any], own: Mapping[str, Any]) -> Recipe:
+        """The run at one point; `own` is what its variant sets, which its name stands for."""
+        raw = copy.deepcopy(self.recipe)
         settings = {key: value for key, value in point.items() if key != "name"}
         for key, value in settings.items():
             _set(raw, key, value)
         axes = [key for key in self.grid if key in settings]
         parts = [str(settings[key]) for key in axes]
         if "name" in point:
-            parts = [point["name"], *(str(settings[k]) for k in axes if k == "seed")]
+            free = [key for key in axes if key not in own and len(self.grid[key]) > 1]
+            parts = [point["name"], *(str(settings[key]) for key in free)]
         raw["name"] = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(parts)).strip("-") or self.name
         return _validate(Recipe, raw, where=f"study {self.name}, run {raw['name']}")
 
@@ -221,12 +228,17 @@ def load_study(source: str | Path, overrides: Sequence[str] = ()) -> Study:
     variants = raw.pop("variants", [])
     if not isinstance(grid, dict) or not all(isinstance(v, list) and v for v in grid.values()):
         raise RecipeError(f'{where}: [grid] takes lists, such as "backbone.name" = ["resnet50"]')
-    if not isinstance(variants, list) or not all(isinstance(v, dict) for v in variants):
-        raise RecipeError(f"{where}: [[variants]] takes tables of dotted keys")
+    if not isinstance(variants, list) or not all(
+        isinstance(v, dict) and isinstance(v.get("name", ""), str) for v in variants
+    ):
+        raise RecipeError(f"{where}: [[variants]] takes tables of dotted keys; a name is text")
     if not grid and not variants:
         raise RecipeError(
             f"{where}: a study needs a [grid] or [[variants]]; see: headstart recipes"
         )
+    for override in overrides:
+        if (key := override.partition("=")[0].strip()) in grid:
+            raise RecipeError(f"--set {override}: the study's [grid] sets {key} itself")
     name = raw.get("name")
     if not isinstance(name, str):
         raise RecipeError(f'{where}: name is missing: add name = "my-study" at the top')
@@ -235,7 +247,7 @@ def load_study(source: str | Path, overrides: Sequence[str] = ()) -> Study:
     first = {key: values[0] for key, values in grid.items()} or {
         key: value for key, value in variants[0].items() if key != "name"
     }
-    trial = json.loads(json.dumps(raw))
+    trial = copy.deepcopy(raw)
     for key, value in first.items():
         _set(trial, key, value, where=where)
     _validate(Recipe, trial, where=where, text=text)
@@ -255,7 +267,7 @@ def shipped_recipes() -> dict[str, str]:
 
 def _read(source: str | Path) -> tuple[str, str, dict[str, Any]]:
     path = Path(source)
-    if path.is_dir():
+    if (path / "recipe.toml").is_file():  # a run's directory
         path = path / "recipe.toml"
     if path.suffix == ".toml" or path.is_file():
         try:

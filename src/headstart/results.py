@@ -53,16 +53,18 @@ def finish_run(training: Training, started: float) -> None:
         "threads": torch.get_num_threads(),
     }
     write_json(current.path / "cost.json", cost)
-    training.checkpoint.unlink(missing_ok=True)
     write_report([current], current.path / "report" / "report.html", title=recipe.name)
     current.update_manifest(status="finished")
+    training.checkpoint.unlink(missing_ok=True)
 
 
 def _times(current: Run, started: float) -> dict[str, Any]:
-    """Seconds of the whole run, its resumed parts included, and what they went to."""
+    """Seconds of the whole run, interrupted parts included, and what they went to."""
     extracts = [e for e in current.log if e["event"] == "extract" and not e["cached"]]
     extract_s = sum(e["seconds"] for e in extracts)
-    train_s = sum(e["seconds"] for e in current.log if e["event"] == "phase_done")
+    solved = [e for e in current.log if e["event"] == "phase_done" and e["l2"] is not None]
+    fitted = [e for e in current.log if e["event"] == "epoch"]
+    train_s = sum(e["seconds"] for e in (*solved, *fitted))
     # Images that went through the backbone from their pixels: frozen passes, or training on them.
     images, seconds = sum(e["images"] for e in extracts), extract_s
     if not extracts:

@@ -138,8 +138,12 @@ class Run:
         write_json(path, {**(self.manifest if path.exists() else {}), **changes})
 
     def append_log(self, event: Mapping[str, Any]) -> None:
-        with (self.path / "log.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(event) + "\n")
+        with (self.path / "log.jsonl").open("ab+") as log:
+            if log.tell():
+                log.seek(-1, os.SEEK_END)
+                if log.read(1) != b"\n":  # a crash cut the last line short
+                    log.write(b"\n")
+            log.write(json.dumps(event).encode() + b"\n")
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
@@ -155,16 +159,17 @@ def create_run(path: Path, recipe: Recipe) -> Run:
     """Create the run directory for a resolved recipe. Raises RunError where `path` is taken."""
     if (path / "manifest.json").exists():
         raise RunError(f"{path}: holds a run already")
-    if path.is_dir() and any(path.iterdir()):
+    # A recipe alone is what a run leaves that was killed as it began.
+    if path.is_dir() and any(entry.name != "recipe.toml" for entry in path.iterdir()):
         raise RunError(f"{path}: not empty, and not a run: choose another --out")
+    run = Run(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         write_atomically(path / "recipe.toml", recipe.to_toml())
+        run.update_manifest(format=FORMAT, status="running", fingerprint=recipe.fingerprint)
     except OSError as error:
         reason = explain_os_error(error) or f"{path}: {error.strerror}: choose another place"
         raise RunError(f"the run cannot be written: {reason}") from error
-    run = Run(path)
-    run.update_manifest(format=FORMAT, status="running", fingerprint=recipe.fingerprint)
     return run
 
 

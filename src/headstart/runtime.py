@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import platform
-import resource
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -90,6 +89,8 @@ def peak_memory_mb() -> float:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 1024
+    import resource  # POSIX only
+
     scale = 2**20 if platform.system() == "Darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
 

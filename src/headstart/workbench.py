@@ -11,11 +11,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from headstart.comparison.leaderboard import Comparison, Failure, build_comparison
+import torch
+
+from headstart.comparison.leaderboard import (
+    Comparison,
+    Failure,
+    build_comparison,
+    split_finished,
+)
 from headstart.data import Splits, load_data
 from headstart.data.transforms import Transform
 from headstart.errors import HeadstartError, RecipeError, RunError, explain_os_error
 from headstart.models.backbones import load_backbone
+from headstart.models.freezing import plan_phase
 from headstart.models.heads import create_head
 from headstart.models.identity import Weights
 from headstart.models.names import canonical_name
@@ -64,16 +72,22 @@ def run(
     resolved, weights = resolve(recipe, reporter)
     path = out or Path("runs") / f"{resolved.name}-{resolved.fingerprint}"
     existing = _existing(path, resolved)
+    if existing:
+        _require_same(existing, "weights", asdict(weights.identity), "sha256")
     if existing and existing.finished:
         reporter.say(f"{path}: this recipe's run is finished: nothing to repeat")
         return existing
     started = time.perf_counter()
     reset_peak_memory()
-    splits = load_data(resolved.data)
+    splits = load_data(resolved.data, progress=reporter.transfer)
+    if existing:
+        _require_same(existing, "data", {"fingerprint": splits.fingerprint}, "fingerprint")
     _warn_about(splits, resolved, reporter)
     transform = _transform(resolved, weights)
     with seeded(resolved.seed, "backbone"):
         backbone = load_backbone(weights, size=transform.preprocess.size)
+    for phase in resolved.phases:
+        plan_phase(backbone, phase)  # a part that this architecture lacks is told before any work
     current = existing or create_run(path, resolved)
     current.update_manifest(**_identity(resolved, weights, transform, splits, runtime))
     with _recorded(current, started):
@@ -108,16 +122,12 @@ def compare(
         recipes = study.recipes()
         root = out or Path("runs") / f"{study.name}-{study.fingerprint}"
         name = study.name
+        _require_one_test(recipes)
         runs, failures = _run_all(recipes, root, device, reporter)
     else:
         root = out or Path("runs") / "comparison"
         name = root.name
-        runs = [r for r in study if r.finished]
-        failures = [
-            Failure(r.name, r.recipe.backbone.name, r.manifest.get("error") or r.status)
-            for r in study
-            if not r.finished
-        ]
+        runs, failures = split_finished(study)
     if not runs:
         reasons = "; ".join(f"{failure.run}: {failure.reason}" for failure in failures)
         raise RunError(f"no run of {name} finished: {reasons}")
@@ -147,8 +157,13 @@ def resolve(recipe: Recipe, reporter: Reporter | None = None) -> tuple[Recipe, W
                 f'phases.{number}: train = "{phase.train}" on random weights would freeze noise: '
                 f'use train = "all", or pretrained weights for {name}'
             )
-    data = recipe.data.model_copy(update={"size": recipe.data.size or weights.preprocess.size})
-    chosen = recipe.backbone.weights if provider == "file" else provider
+    # Paths are written out, so that the saved recipe means the same files from anywhere.
+    source = recipe.data.source
+    if source.startswith("folder:"):
+        source = f"folder:{Path(source.removeprefix('folder:')).expanduser().resolve()}"
+    size = recipe.data.size or weights.preprocess.size
+    data = recipe.data.model_copy(update={"source": source, "size": size})
+    chosen = f"file:{weights.path.resolve()}" if provider == "file" and weights.path else provider
     if provider == "hub":  # the tag says which of timm's several weights these are
         name = f"{weights.identity.name}.{weights.identity.tag}"
     backbone = recipe.backbone.model_copy(update={"name": name, "weights": chosen})
@@ -166,6 +181,12 @@ def _resolve_phase(number: int, phase: PhaseSpec, recipe: Recipe, pretrained: bo
         optimizer = "lbfgs" if solvable and not named else "adamw"
     augmented = recipe.data.augment.active
     views = phase.views
+    if views and phase.train == "all":
+        raise RecipeError(f'phases.{number}: train = "all" has nothing to cache: leave out views')
+    if _needs_larger_batches(recipe, phase, pretrained):
+        raise RecipeError(
+            f"phases.{number}: batch norm learns nothing from batch_size = 1: raise batch_size"
+        )
     if views is None:
         views = (4 if augmented else 1) if phase.train != "all" else 0
     if optimizer == "lbfgs":
@@ -190,6 +211,12 @@ def _resolve_phase(number: int, phase: PhaseSpec, recipe: Recipe, pretrained: bo
     )
 
 
+def _needs_larger_batches(recipe: Recipe, phase: PhaseSpec, pretrained: bool) -> bool:
+    moving = phase.train != "head" and (phase.norm or ("frozen" if pretrained else "train"))
+    in_head = recipe.head.batch_norm and bool(recipe.head.hidden)
+    return recipe.batch_size == 1 and (moving == "train" or in_head)
+
+
 def _transform(recipe: Recipe, weights: Weights) -> Transform:
     preprocess = replace(weights.preprocess, size=recipe.data.size or weights.preprocess.size)
     if recipe.data.normalize == "unit":
@@ -208,6 +235,16 @@ def _existing(path: Path, recipe: Recipe) -> Run | None:
             "choose another --out"
         )
     return found
+
+
+def _require_same(existing: Run, part: str, found: dict[str, Any], key: str) -> None:
+    """Refuse to go on with a run on other images or weights than it began with."""
+    before = existing.manifest.get(part, {}).get(key)
+    if before is not None and before != found[key]:
+        raise RunError(
+            f"{existing.path}: its {part} have changed since the run began: "
+            "choose another --out, or remove this one"
+        )
 
 
 def _warn_about(splits: Splits, recipe: Recipe, reporter: Reporter) -> None:
@@ -254,7 +291,10 @@ def _recorded(current: Run, started: float) -> Iterator[None]:
     spent = float(current.manifest.get("spent_s", 0.0))
     current.update_manifest(status="running", error=None)
     try:
-        yield
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            raise RunError("the GPU's memory is full: lower batch_size or data.size") from error
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
         with contextlib.suppress(OSError):  # the disk may be what failed
@@ -274,6 +314,18 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and (reason := explain_os_error(error)):
         return reason
     return f"{type(error).__name__}: {error}"
+
+
+def _require_one_test(recipes: Sequence[Recipe]) -> None:
+    """A study compares runs on one test set: said before hours are spent on another."""
+    for name in ("source", "test_limit", "test_fraction", "split_seed"):
+        values = {getattr(recipe.data, name) for recipe in recipes}
+        if len(values) > 1:
+            shown = ", ".join(sorted(map(str, values)))
+            raise RecipeError(
+                f"data.{name} differs between the runs ({shown}): accuracies on different test "
+                "images cannot be compared; make a study of each"
+            )
 
 
 def _run_all(

@@ -18,11 +18,16 @@ from headstart.data import ImageSet, load_data
 from headstart.data.transforms import Transform
 from headstart.errors import HeadstartError
 from headstart.models.backbones import Backbone, create_backbone
+from headstart.models.freezing import plan_phase, set_training
+from headstart.models.heads import create_head
 from headstart.progress import Reporter
-from headstart.recipe import AugmentSpec, BackboneSpec, DataSpec
+from headstart.recipe import AugmentSpec, BackboneSpec, DataSpec, HeadSpec, PhaseSpec
 from headstart.runtime import create_runtime
 from headstart.training import cache as cache_module
 from headstart.training.cache import BoundaryCache, list_entries
+from headstart.training.classifier import Classifier
+from headstart.training.feeds import CachedFeed, Feed, PixelFeed
+from headstart.training.loop import FitState, Job, create_optimizer, fit, predict_logits
 from headstart.training.prefix import StageChain, TorchPrefix
 
 RUNTIME = create_runtime("cpu")
@@ -71,6 +76,38 @@ def test_cached_rows_are_what_torch_computes(
     again = make_cache(backbone, boundary).rows(images, label="test")
     assert again.hit
     assert np.array_equal(again.array, rows.array)
+
+
+@pytest.mark.usefixtures("cache")
+def test_training_on_the_cache_equals_training_without_it(real_weights: str) -> None:
+    splits = load_data(DataSpec(source="cifar10-mini", train_limit=200, size=32))
+    phase = PhaseSpec(train="last_stage", epochs=2, lr=1e-3, norm="frozen")
+    ends = []
+    for cached in (True, False):
+        own = create_backbone(BackboneSpec(name=real_weights, weights="registry"))
+        torch.manual_seed(0)
+        head = create_head(HeadSpec(), num_features=own.num_features, num_classes=10)
+        plan = plan_phase(own, phase)
+        model = Classifier(own, head)
+        model.enter(plan.boundary if cached else 0, plan.boundary)
+        set_training(own, plan)
+        transform = Transform(replace(own.preprocess, size=SIZE))
+        feeds: list[Feed] = []
+        for images in (splits.train, splits.val):
+            if cached:
+                rows = make_cache(own, plan.boundary).rows(images, label="a").array
+                feeds.append(CachedFeed(rows, images.labels, images.keys, 0, RUNTIME))
+            else:
+                feeds.append(PixelFeed(images, transform, RUNTIME))
+        job = Job(phase, 0, plan, feeds[0], feeds[1], 50, 1, 0.0, RUNTIME)
+        records: list[dict[str, float]] = []
+        fit(model, job, FitState(), create_optimizer(model, phase), on_epoch=records.append)
+        ends.append((records, predict_logits(model, feeds[1], RUNTIME)))
+    (with_cache, logits), (without, expected) = ends
+    for one, other in zip(with_cache, without, strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], abs=5e-3)
+        assert one["val_loss"] == pytest.approx(other["val_loss"], abs=2e-2)
+    assert np.abs(logits - expected).mean() < 0.02 * np.abs(expected).mean()
 
 
 @pytest.mark.usefixtures("cache")

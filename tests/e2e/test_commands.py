@@ -54,7 +54,7 @@ name = "scratch"
 phases = [{ train = "all", epochs = 1 }]
 [[variants]]
 name = "fails"
-"data.source" = "folder:nowhere"
+"backbone.weights" = "file:nowhere.safetensors"
 """
 )
 

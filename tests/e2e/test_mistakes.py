@@ -186,6 +186,51 @@ def test_a_run_of_another_recipe_is_left_alone(
     assert (tmp_path / "run" / "manifest.json").read_bytes() == before
 
 
+@pytest.mark.usefixtures("real_weights", "cache")
+def test_a_run_cut_off_after_its_last_phase_keeps_what_it_learned(
+    recipe: Path, tmp_path: Path, headstart: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = ("--set", "data.train_limit=200", "--set", "data.size=64")
+    assert headstart("run", recipe, *small, "--out", tmp_path / "whole").code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("headstart.results.write_arrays", interrupt)
+        outcome = headstart("run", recipe, *small, "--out", tmp_path / "run")
+        one_line(outcome, "interrupted")
+    resumed = headstart("run", recipe, *small, "--out", tmp_path / "run")
+    assert resumed.code == 0, resumed.err
+    assert "resuming after the last phase" in resumed.err
+    logits = [open_run(tmp_path / name).predictions("test").logits for name in ("run", "whole")]
+    assert np.array_equal(*logits)
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("real_weights", "cache")
+def test_a_run_is_not_continued_on_other_images(
+    recipe: Path, tmp_path: Path, headstart: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = photos(tmp_path / "photos", {"cat": 12, "dog": 12})
+    command = ("run", recipe, "--out", tmp_path / "run", "--set", f"data.source=folder:{folder}")
+    limits = ("--set", "data.train_limit=16", "--set", "data.test_limit=4", "--set", "data.size=32")
+    with monkeypatch.context() as patch:
+        patch.setattr("headstart.results.write_arrays", interrupt)
+        one_line(headstart(*command, *limits), "interrupted")
+    for path in sorted((folder / "cat").iterdir())[:3]:
+        path.unlink()
+    one_line(headstart(*command, *limits), "its data have changed", "choose another --out")
+
+
+@pytest.mark.usefixtures("real_weights")
+def test_what_the_architecture_cannot_do_is_told_before_the_run(run_with: Command) -> None:
+    one_line(run_with("backbone.name=vgg16", "data.size=8"), "cannot take 8 pixels")
+    one_line(
+        run_with("phases.0.train=last_stage", "batch_size=1", "phases.0.norm=train"),
+        "raise batch_size",
+    )
+
+
 INTERRUPTED = (
     RECIPE.replace('[[phases]]\ntrain = "head"', '[[phases]]\ntrain = "all"\nepochs = 3')
     .replace("EfficientNet-Lite0", "small_cnn")

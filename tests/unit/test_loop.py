@@ -19,7 +19,7 @@ from headstart.recipe import HeadSpec, PhaseSpec
 from headstart.runtime import create_runtime
 from headstart.training.checkpoints import load_checkpoint, read_phase, save_checkpoint
 from headstart.training.classifier import Classifier
-from headstart.training.feeds import CachedFeed, epoch_order
+from headstart.training.feeds import CachedFeed, batch_bounds, epoch_order
 from headstart.training.loop import FitState, Job, create_optimizer, fit, learning_rate
 
 RUNTIME = create_runtime("cpu")
@@ -125,9 +125,18 @@ def test_resume_is_bit_exact(tmp_path: Path) -> None:
 def test_l2_shrinks_the_head() -> None:
     free, job = make_job()
     fit(free, job, FitState(), create_optimizer(free, PHASE))
-    held, job = make_job(l2=1.0)
+    held, job = make_job(l2=10.0)
     fit(held, job, FitState(), create_optimizer(held, PHASE))
     assert held.head[-1].weight.norm() < 0.9 * free.head[-1].weight.norm()
+
+
+def test_no_batch_holds_a_single_image() -> None:
+    assert batch_bounds(32, 16) == [(0, 16), (16, 32)]
+    assert batch_bounds(33, 16) == [(0, 16), (16, 33)]
+    assert batch_bounds(34, 16) == [(0, 16), (16, 32), (32, 34)]
+    assert batch_bounds(1, 16) == [(0, 1)]
+    model, job = make_job(train=make_feed(17, 0))
+    assert fit(model, job, FitState(), create_optimizer(model, PHASE)).epoch == 4
 
 
 def test_divergence_is_told_with_its_remedy() -> None:

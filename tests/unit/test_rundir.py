@@ -33,6 +33,10 @@ def test_create_open_and_refuse(run_path: Path, tmp_path: Path) -> None:
     assert open_run(run_path).recipe == recipe
     with pytest.raises(RunError, match="holds a run already"):
         create_run(run_path, recipe)
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    (killed / "recipe.toml").touch()
+    assert create_run(killed, recipe).recipe == recipe
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").touch()
     with pytest.raises(RunError, match="not empty, and not a run"):
@@ -61,6 +65,8 @@ def test_the_log_survives_a_line_cut_short(run_path: Path) -> None:
     with (run_path / "log.jsonl").open("a") as log:
         log.write(json.dumps({"event": "epoch", "epoch": 1})[:9])
     assert open_run(run_path).log == [{"event": "epoch", "epoch": 0}]
+    open_run(run_path).append_log({"event": "epoch", "epoch": 2})
+    assert [event["epoch"] for event in open_run(run_path).log] == [0, 2]
 
 
 def test_arrays_hold_no_pickle(tmp_path: Path) -> None:

@@ -67,6 +67,16 @@ class Comparison:
         return next(row for row in self.rows if row.run == self.best)
 
 
+def split_finished(runs: Sequence[Run]) -> tuple[list[Run], list[Failure]]:
+    """The finished runs, and why each of the others is none."""
+    failures = [
+        Failure(run.name, run.recipe.backbone.name, run.manifest.get("error") or run.status)
+        for run in runs
+        if not run.finished
+    ]
+    return [run for run in runs if run.finished], failures
+
+
 def build_comparison(
     name: str, runs: Sequence[Run], failures: Sequence[Failure], root: Path
 ) -> Comparison:
@@ -104,9 +114,10 @@ def _require_same_test(runs: Sequence[Run]) -> None:
 def _labels(runs: Sequence[Run]) -> list[str]:
     """The runs' names; runs that share one are told apart by their fingerprints."""
     names = [run.name for run in runs]
+    full = [f"{run.name}-{run.manifest['fingerprint']}" for run in runs]
     return [
-        run.name if names.count(run.name) == 1 else f"{run.name}-{run.manifest['fingerprint']}"
-        for run in runs
+        name if names.count(name) == 1 else long if full.count(long) == 1 else f"{long}-{number}"
+        for number, (name, long) in enumerate(zip(names, full, strict=True), start=1)
     ]
 
 

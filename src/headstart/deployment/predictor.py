@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from headstart.data import decode_image
@@ -120,7 +121,7 @@ def load_predictor(source: Run | str | Path, *, device: str = "auto") -> Predict
     path = run.path / "checkpoints" / "best.safetensors"
     try:
         model.load_state_dict(load_file(path))
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise RunError(f"{path}: the run's model cannot be loaded: {error}") from error
     runtime = create_runtime(device)
     runtime.adopt(model.eval())

@@ -106,8 +106,17 @@ def load_backbone(weights: Weights, *, size: int | None = None) -> Backbone:
         own = model.state_dict()
         check_state(own, state)
         model.load_state_dict({name: state[name] for name in own if name in state}, strict=False)
-    backbone = Backbone(model, weights.identity, weights.preprocess)
-    return backbone.eval()
+    backbone = Backbone(model, weights.identity, weights.preprocess).eval()
+    pixels = size or weights.preprocess.size
+    try:
+        with torch.inference_mode():
+            backbone(torch.zeros(1, 3, pixels, pixels))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise HeadstartError(
+            f"{backbone.name} cannot take {pixels} pixels ({str(error).splitlines()[0]}): "
+            f"set data.size; its weights want {weights.preprocess.size}"
+        ) from error
+    return backbone
 
 
 def build_architecture(name: str, *, size: int | None = None) -> nn.Module:

@@ -146,7 +146,7 @@ def _split_vit(model: nn.Module) -> Iterator[Stage]:
         x = model._pos_embed(model.patch_embed(x))  # type: ignore[operator]
         return model.norm_pre(model.patch_drop(x))  # type: ignore[operator,no-any-return]
 
-    owned = ("patch_embed", "cls_token", "reg_token", "pos_embed", "norm_pre")
+    owned = ("patch_embed", "cls_token", "dist_token", "reg_token", "pos_embed", "norm_pre")
     steps = [Stage("patch_embed", "stem", owned, embed)]
     blocks = _children(model, "blocks")
     for number, block in enumerate(blocks):

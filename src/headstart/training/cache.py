@@ -10,6 +10,7 @@ it has and goes on from there.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -106,7 +107,9 @@ class BoundaryCache:
                     ) from error
             os.utime(folder / "index.json")  # least recently used is evicted first
             index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        array = np.memmap(folder / "rows.bin", index["dtype"], "r", shape=tuple(index["shape"]))
+            shape = tuple(index["shape"])
+            # Mapped under the lock: from here on even an eviction leaves the pages readable.
+            array = np.memmap(folder / "rows.bin", index["dtype"], "r", shape=shape)
         return CachedRows(array, hit)
 
     def _write(
@@ -129,6 +132,7 @@ class BoundaryCache:
             shape = json.loads((folder / "partial.json").read_text(encoding="utf-8"))["shape"]
             row_bytes = int(np.prod(shape)) * self._dtype.itemsize
             start = partial.stat().st_size // row_bytes // BATCH * BATCH
+            make_room((total - start) * row_bytes)
         with (
             partial.open("ab") as file,
             self._reporter.track(label, total, "images") as advance,
@@ -155,7 +159,8 @@ class BoundaryCache:
         packed = outputs.astype(self._dtype, copy=False)
         if not np.isfinite(packed).all():
             raise HeadstartError(
-                f"{self._backbone.name}: activations at the boundary do not fit {self._dtype.name}"
+                f"{self._backbone.name}: activations at the boundary do not fit "
+                f"{self._dtype.name}: set views = 0, which recomputes them"
             )
         return packed.tobytes()
 
@@ -203,13 +208,15 @@ def make_room(needed: int) -> None:
             f"this boundary needs {needed / 1e9:.1f} GB of cache and the limit is "
             f"{limit / 1e9:.1f} GB: raise HEADSTART_CACHE_LIMIT_GB, or lower views or train_limit"
         )
-    entries = [entry for entry in list_entries() if (entry[0] / "index.json").exists()]
+    entries = list_entries()
     held = sum(size for _, size in entries)
     for folder, size in entries:
         if held + needed <= limit and shutil.disk_usage(entries_root()).free > needed:
             break
-        shutil.rmtree(folder, ignore_errors=True)
-        held -= size
+        with _locked(folder, wait=False) as free_to_take:
+            if free_to_take:  # else it is being written, by us or by another process
+                shutil.rmtree(folder, ignore_errors=True)
+                held -= size
     free = shutil.disk_usage(entries_root()).free
     if free < needed:
         raise HeadstartError(
@@ -224,18 +231,19 @@ def _last_used(folder: Path) -> float:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One writer an entry: a second process waits, and then finds the entry whole."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: two runs at once may compute the same entry twice
-        folder.mkdir(parents=True, exist_ok=True)
-        yield
-        return
+def _locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
+    """One writer an entry: a second process waits, and then finds the entry whole.
+
+    Yields whether the lock is held; without `wait` it may not be.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f"{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def clear() -> None:

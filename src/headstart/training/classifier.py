@@ -32,7 +32,9 @@ class Classifier(nn.Module):
                     x = stage.forward(x)
         for stage in stages[self.boundary :]:
             x = stage.forward(x)
-        logits: torch.Tensor = self.head(x)
+        # The head is small and was solved or trained to more digits than bfloat16 has.
+        with torch.autocast(x.device.type, enabled=False):
+            logits: torch.Tensor = self.head(x.float())
         return logits
 
     def changed_state(self) -> dict[str, torch.Tensor]:

@@ -83,10 +83,21 @@ def epoch_order(keys: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     return np.argsort(hash_keys(keys, named_seed(seed, "order"), epoch), kind="stable")
 
 
+def batch_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
+    """Where each batch of n rows begins and ends.
+
+    A last batch of a single image joins the one before it: batch norm has no variance of one.
+    """
+    starts = list(range(0, n, batch_size))
+    if len(starts) > 1 and n - starts[-1] == 1:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], n], strict=True))
+
+
 def batches(
     feed: Feed, rows: np.ndarray, batch_size: int, epoch: int | None, runtime: Runtime
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Inputs and int64 labels on the device, in the order of `rows`; the last may be short."""
-    for first in range(0, len(rows), batch_size):
-        chosen = rows[first : first + batch_size]
+    for first, last in batch_bounds(len(rows), batch_size):
+        chosen = rows[first:last]
         yield feed.inputs(chosen, epoch), runtime.place(feed.labels[chosen])

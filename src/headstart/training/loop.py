@@ -20,7 +20,7 @@ from headstart.models.heads import l2_penalty
 from headstart.recipe import PhaseSpec
 from headstart.runtime import Runtime, seeded
 from headstart.training.classifier import Classifier
-from headstart.training.feeds import Feed, batches, epoch_order
+from headstart.training.feeds import Feed, batch_bounds, batches, epoch_order
 
 
 @dataclass
@@ -88,7 +88,7 @@ def fit(
     where the loss stops being a number.
     """
     phase, epochs = job.phase, job.phase.epochs or 1
-    steps = math.ceil(len(job.train.keys) / job.batch_size)
+    steps = len(batch_bounds(len(job.train.keys), job.batch_size))
     while state.epoch < epochs and not _out_of_patience(state, phase):
         epoch, started = state.epoch, time.perf_counter()
         set_training(model.backbone, job.plan)
@@ -101,13 +101,13 @@ def fit(
         with seeded(job.seed, "fit", job.number, epoch):
             feed = batches(job.train, order, job.batch_size, epoch, job.runtime)
             for step, (x, y) in enumerate(feed):
-                rate = learning_rate(phase, (epoch * steps + step) / (epochs * steps))
+                rate = learning_rate(phase, (epoch * steps + step + 0.5) / (epochs * steps))
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 with job.runtime.autocast():
                     logits = model(x).float()
                 loss = F.cross_entropy(logits, y)
-                penalised = loss + job.l2 * l2_penalty(model.head) if job.l2 else loss
+                penalised = loss + job.l2 / 2 * l2_penalty(model.head) if job.l2 else loss
                 optimizer.zero_grad(set_to_none=True)
                 penalised.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()

@@ -52,19 +52,19 @@ class Training:
 
     def train(self) -> None:
         """Carry out every phase that is not done yet, from the last checkpoint if there is one."""
-        first, state = 0, None
+        first, state = 0, FitState()
+        phases = len(self.recipe.phases)
         if self.checkpoint.exists():
             first = read_phase(self.checkpoint)
-            for phase in self.recipe.phases[: first + 1]:
-                plan = plan_phase(self.model.backbone, phase)
-                self.model.lowest = min(self.model.lowest, plan.boundary)
-            self.reporter.say(f"resuming in phase {first + 1} of {len(self.recipe.phases)}")
-        for number in range(first, len(self.recipe.phases)):
-            if number == first and self.checkpoint.exists():
-                # Without the optimizer: what a phase starts from decides how it is cached.
-                state = load_checkpoint(self.checkpoint, self.model)
-            self._phase(number, state or FitState())
-            state = None
+            # Without the optimizer, which comes with its phase: what the model holds now decides
+            # what is cached.
+            state = load_checkpoint(self.checkpoint, self.model)
+            where = (
+                f"in phase {first + 1} of {phases}" if first < phases else "after the last phase"
+            )
+            self.reporter.say(f"resuming {where}")
+        for number in range(first, phases):
+            self._phase(number, state if number == first else FitState())
             save_checkpoint(self.checkpoint, self.model, number + 1, FitState())
 
     def predict(self, split: Split) -> Predictions:
@@ -77,6 +77,7 @@ class Training:
         """Set the model up for a phase. Its feeds are kept: a compiled prefix costs seconds."""
         phase = self.recipe.phases[number]
         plan = plan_phase(self.model.backbone, phase)
+        self.runtime.adopt(self.model)
         if self._feeds is None or self._feeds.number != number:
             self._feeds = _Feeds(self, number, phase, plan)
         self.model.enter(self._feeds.start, plan.boundary)
@@ -128,7 +129,6 @@ class Training:
         val: Feed,
         state: FitState,
     ) -> dict[str, Any]:
-        self.runtime.adopt(self.model)
         set_training(self.model.backbone, plan)
         optimizer = create_optimizer(self.model, phase)
         if state.epoch:

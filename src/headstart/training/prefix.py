@@ -12,6 +12,7 @@ import io
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -44,15 +45,14 @@ class TorchPrefix:
 
     def __init__(self, chain: StageChain, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._chain = chain
+        self._chain = chain.eval()
         runtime.adopt(chain)
-        precision = "bfloat16" if runtime.device.type == "cuda" else "float32"
-        self.name = f"torch {torch.__version__} {runtime.device.type} {precision}"
 
     def run(self, batches: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
         for batch in batches:
             with torch.inference_mode(), self._runtime.autocast():
-                yield self._chain(batch).float().cpu().numpy()
+                outputs = self._chain(batch).float().cpu().numpy()
+            yield outputs  # outside: the caller must not run in our modes
 
 
 class OpenVINOPrefix:
@@ -61,7 +61,6 @@ class OpenVINOPrefix:
     def __init__(self, chain: StageChain, example: torch.Tensor) -> None:
         import openvino
 
-        self.name = openvino_engine()
         self._batch = len(example)
         with _quiet():
             converted = openvino.convert_model(
@@ -101,17 +100,13 @@ def _finish(request: Any, pixels: np.ndarray, rows: int) -> tuple[Any, np.ndarra
     return request, request.get_output_tensor(0).data[:rows].copy()
 
 
-def openvino_engine() -> str:
-    from importlib import metadata
-
-    return f"openvino {metadata.version('openvino')} cpu float32"
-
-
 def engine_name(runtime: Runtime) -> str:
-    """The engine that `compile_prefix` will use: part of every cache key."""
+    """What `compile_prefix` will use, with the versions that decide its bytes: for cache keys."""
+    names = ["torch", "timm"]
     if runtime.device.type == "cpu":
-        return openvino_engine()
-    return f"torch {torch.__version__} {runtime.device.type} bfloat16"
+        names.append("openvino")
+    found = " ".join(f"{name} {metadata.version(name)}" for name in names)
+    return f"{found} {runtime.device.type}"
 
 
 def compile_prefix(
