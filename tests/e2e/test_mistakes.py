@@ -217,7 +217,7 @@ def test_a_run_is_not_continued_on_other_images(
     with monkeypatch.context() as patch:
         patch.setattr("headstart.results.write_arrays", interrupt)
         one_line(headstart(*command, *limits), "interrupted")
-    for path in sorted((folder / "cat").iterdir())[:3]:
+    for path in sorted((folder / "cat").iterdir())[:1]:
         path.unlink()
     one_line(headstart(*command, *limits), "its data have changed", "choose another --out")
 
