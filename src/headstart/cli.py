@@ -7,6 +7,7 @@ can fix it, and says how in one line.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,6 +34,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 data_app = typer.Typer(help="List, fetch, describe and draw data sets.", rich_markup_mode=None)
 recipes_app = typer.Typer(help="List, show and copy the shipped recipes.", rich_markup_mode=None)
@@ -44,6 +46,10 @@ _INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on stderr and exit 2."""
+    # OpenMP's threads spin for milliseconds at each barrier, so that on a machine that others use
+    # too a step waits for a core it holds itself: 50 times slower. This spins for microseconds.
+    # It counts only before torch is loaded, and what the user has set stands.
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except TyperException as error:
@@ -63,6 +69,18 @@ def main() -> None:
 def _fail(line: str) -> None:
     print(f"error: {line}", file=sys.stderr)
     sys.exit(2)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Pick, adapt and ship the best pretrained image classifier for your images."""
+    if version:
+        from headstart import __version__
+
+        print(__version__)
+        raise typer.Exit
 
 
 @app.command()
@@ -181,7 +199,7 @@ def report(
         "report.html"
     ),
 ) -> None:
-    """Write the HTML report of runs again."""
+    """Write one HTML report of finished runs."""
     from headstart.comparison.leaderboard import build_comparison, split_finished
     from headstart.report import write_report
     from headstart.rundir import open_run

@@ -217,7 +217,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if "grid" in raw or "variants" in raw:
         raise RecipeError(f"{where}: this is a study; run it with: headstart compare {source}")
     _apply(raw, overrides)
-    return _validate(Recipe, raw, where=where, text=text)
+    return _validate(Recipe, raw, where=where, text=text, overrides=overrides)
 
 
 def load_study(source: str | Path, overrides: Sequence[str] = ()) -> Study:
@@ -250,7 +250,7 @@ def load_study(source: str | Path, overrides: Sequence[str] = ()) -> Study:
     trial = copy.deepcopy(raw)
     for key, value in first.items():
         _set(trial, key, value, where=where)
-    _validate(Recipe, trial, where=where, text=text)
+    _validate(Recipe, trial, where=where, text=text, overrides=overrides)
     study.recipes()
     return study
 
@@ -324,7 +324,12 @@ def _cross(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 
 
 def _validate(
-    kind: type[Recipe], raw: dict[str, Any], *, where: str, text: str | None = None
+    kind: type[Recipe],
+    raw: dict[str, Any],
+    *,
+    where: str,
+    text: str | None = None,
+    overrides: Sequence[str] = (),
 ) -> Recipe:
     try:
         return kind.model_validate(raw)
@@ -333,6 +338,10 @@ def _validate(
         location = tuple(first["loc"])
         line = _line_of(text, location) if text else None
         place = f"{where}, line {line}" if line else where
+        dotted = ".".join(str(part) for part in location)
+        for override in overrides:
+            if f"{dotted}.".startswith(f"{override.partition('=')[0].strip()}."):
+                place = f"--set {override}"  # what the user typed last, not what the file says
         raise RecipeError(f"{place}: {_describe(first, location)}") from None
 
 
@@ -347,6 +356,7 @@ def _describe(error: Any, location: tuple[int | str, ...]) -> str:
         return f"{dotted} is missing"
     message = re.sub(r"^(Input|Value error,) ?", "", error["msg"]).strip()
     given = error["input"]
+    message = message.replace("a valid tuple", "a list, such as [256]")
     shown = f", not {given!r}" if isinstance(given, str | int | float | bool) else ""
     return f"{dotted}: {message}{shown}"
 

@@ -224,7 +224,7 @@ def _command() -> str:
 
 
 def _path(comparison: Comparison, row: Row) -> Path:
-    return (comparison.path or Path()) / (row.path or "")
+    return Path(os.path.normpath((comparison.path or Path()) / (row.path or "")))
 
 
 def _percent(value: float) -> str:

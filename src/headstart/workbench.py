@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -125,7 +126,8 @@ def compare(
         _require_one_test(recipes)
         runs, failures = _run_all(recipes, root, device, reporter)
     else:
-        root = out or Path("runs") / "comparison"
+        parts = "".join(r.manifest["fingerprint"] for r in study).encode()
+        root = out or Path("runs") / f"comparison-{hashlib.sha256(parts).hexdigest()[:8]}"
         name = root.name
         runs, failures = split_finished(study)
     if not runs:

@@ -88,6 +88,9 @@ def test_words_of_the_command_line(headstart: Command, recipe: Path) -> None:
     one_line(headstart("compare", recipe), "needs a [grid]")
     one_line(headstart("predict", "nowhere", "a.png"), "not a run directory")
     one_line(headstart("recipes", "show", "dem"), "did you mean demo")
+    one_line(headstart("run", recipe, "--set", "data.size=big"), "--set data.size=big: data.size")
+    assert headstart("--version").out.strip() == "0.1.0"
+    assert headstart("run", "-h").code == headstart().code == 0
     one_line(headstart("data", "fetch", "mnist"), "unknown data source")
     one_line(headstart("models", "resnet5"), "resnet50")
     one_line(headstart("run", recipe, "--device", "tpu"), "use auto, cpu, cuda")
@@ -212,8 +215,10 @@ def test_a_run_is_not_continued_on_other_images(
     recipe: Path, tmp_path: Path, headstart: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = photos(tmp_path / "photos", {"cat": 12, "dog": 12})
+    whole = RECIPE.replace("train_limit = 500\n", "").replace("test_limit = 100\n", "")
+    recipe.write_text(whole)
     command = ("run", recipe, "--out", tmp_path / "run", "--set", f"data.source=folder:{folder}")
-    limits = ("--set", "data.train_limit=16", "--set", "data.test_limit=4", "--set", "data.size=32")
+    limits = ("--set", "data.size=32")
     with monkeypatch.context() as patch:
         patch.setattr("headstart.results.write_arrays", interrupt)
         one_line(headstart(*command, *limits), "interrupted")

@@ -164,7 +164,6 @@ def _split(source: Source, spec: DataSpec) -> Splits:
 
 def _unknown(name: str) -> DataError:
     known = [mini.NAME, *CIFARS]
-    return DataError(
-        f"unknown data source {name!r}{did_you_mean(name, known)} "
-        f"(known: {', '.join(known)}, folder:PATH)"
-    )
+    folder = Path(name).expanduser().is_dir()
+    hint = f"; did you mean folder:{name}?" if folder else did_you_mean(name, known)
+    return DataError(f"unknown data source {name!r}{hint} (known: {', '.join(known)}, folder:PATH)")
