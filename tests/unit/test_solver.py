@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -37,6 +39,27 @@ def test_it_is_the_optimum_that_scikit_learn_finds(
     assert difference.abs().max() < 0.02
     loss = float(torch.nn.functional.cross_entropy(expected, y))
     assert solution.train_loss == pytest.approx(loss, abs=2e-4)
+
+
+@pytest.mark.parametrize("n", [6, 20])
+def test_fewer_images_than_features(problem: tuple[torch.Tensor, ...], n: int) -> None:
+    x, y, x_val, y_val = problem
+    (solution,) = solve_path(x[:n], y[:n], x_val, y_val, 4, l2_path=[0.1])
+    scale = x[:n].std(dim=0, correction=0)
+    scale = torch.where(scale > 1e-6, scale, torch.ones_like(scale))
+    z = ((x[:n] - x[:n].mean(dim=0)) / scale).double()
+    reference = LogisticRegression(C=1 / (0.1 * n), tol=1e-10, max_iter=10_000).fit(z, y[:n])
+    loss = float(
+        torch.nn.functional.cross_entropy(torch.from_numpy(reference.decision_function(z)), y[:n])
+    )
+    assert solution.train_loss == pytest.approx(loss, abs=2e-4)
+
+
+def test_degenerate_features_are_no_crash() -> None:
+    same = torch.ones(18, 64)
+    labels = torch.arange(18) % 2
+    (solution,) = solve_path(same, labels, same, labels, 2, l2_path=[0.1])
+    assert solution.train_loss == pytest.approx(math.log(2), abs=1e-3)
 
 
 def test_the_path_runs_from_strong_to_weak_and_stops_past_the_best(

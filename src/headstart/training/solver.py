@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import linalg
 
 L2_PATH = tuple(float(10.0**exponent) for exponent in np.arange(1.0, -5.25, -0.5))
 # Validation loss is nearly convex along the path; three worse values in a row are its far side.
@@ -99,9 +100,7 @@ class _Problem:
 
     def __init__(self, Z: torch.Tensor, labels: torch.Tensor, num_classes: int) -> None:
         self._labels, self._k = labels, num_classes
-        values, vectors = torch.linalg.eigh((Z.T @ Z).double() / len(Z))
-        self._values = values.clamp_min(0).to(Z.dtype)
-        self._basis = vectors.to(Z.dtype)
+        self._values, self._basis = _eigenbasis(Z)
         self._Z = Z @ self._basis
 
     def solve(
@@ -143,6 +142,28 @@ class _Problem:
             [residual.T @ self._Z + l2 * V[:, :-1], residual.sum(dim=0)[:, None]], dim=1
         )
         return loss, gradient
+
+
+def _eigenbasis(Z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Eigenvalues (r,) and eigenvectors (d, r) of Z'Z / n for Z (n, d).
+
+    With fewer rows than columns, only the rows' own space: the penalty keeps the optimum inside
+    it, and the eigenproblem is (n, n), of Z Z' / n.
+    """
+    n, d = Z.shape
+    rows = n < d
+    gram = (Z @ Z.T if rows else Z.T @ Z).double() / n
+    try:
+        values, vectors = torch.linalg.eigh(gram)
+    except RuntimeError:
+        # LinAlgError is one. Divide and conquer can fail on many equal eigenvalues; QR iteration does not.
+        found = linalg.eigh(gram.cpu().numpy(), driver="ev")
+        values, vectors = (torch.from_numpy(part).to(gram.device) for part in found)
+    if rows:
+        kept = values > 1e-9 * values[-1].clamp_min(1e-300)
+        values, vectors = values[kept], vectors[:, kept]
+        vectors = Z.double().T @ vectors / (n * values).sqrt()
+    return values.clamp_min(0).to(Z.dtype), vectors.to(Z.dtype)
 
 
 def _evaluate(
