@@ -156,7 +156,8 @@ def _eigenbasis(Z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     try:
         values, vectors = torch.linalg.eigh(gram)
     except RuntimeError:
-        # LinAlgError is one. Divide and conquer can fail on many equal eigenvalues; QR iteration does not.
+        # LinAlgError among them: divide and conquer can fail on many equal eigenvalues, QR
+        # iteration does not.
         found = linalg.eigh(gram.cpu().numpy(), driver="ev")
         values, vectors = (torch.from_numpy(part).to(gram.device) for part in found)
     if rows:
