@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import threading
 import urllib.error
@@ -15,6 +16,7 @@ from headstart.errors import WeightsError, explain_os_error
 from headstart.models.identity import Preprocess, WeightsIdentity
 from headstart.models.names import OUTSIDE_TIMM
 from headstart.models.store import find_stored, load_torch_state, store_state
+from headstart.paths import cache_root
 
 REACH_TIMEOUT_S = 4.0
 _FILE = "model.safetensors"
@@ -87,8 +89,18 @@ def find_cached(weights: HubWeights) -> Path | None:
         return find_stored(weights.identity, weights.preprocess)
     from huggingface_hub import try_to_load_from_cache
 
-    cached = try_to_load_from_cache(weights.hub_id, _FILE)
-    return Path(cached) if isinstance(cached, str) else None
+    for folder in (None, _own_cache()):
+        cached = try_to_load_from_cache(weights.hub_id, _FILE, cache_dir=folder)
+        if isinstance(cached, str):
+            return Path(cached)
+    return None
+
+
+def _own_cache() -> Path | None:
+    """$HEADSTART_CACHE moves what the hub sends too, unless the hub's own variables say where."""
+    if any(os.environ.get(name) for name in ("HF_HOME", "HF_HUB_CACHE")):
+        return None
+    return cache_root() / "hub" if os.environ.get("HEADSTART_CACHE") else None
 
 
 def fetch(weights: HubWeights) -> Path:
@@ -134,7 +146,9 @@ def _fetch_hub(hub_id: str) -> Path:
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(hub_id, _FILE, etag_timeout=REACH_TIMEOUT_S))
+        return Path(
+            hf_hub_download(hub_id, _FILE, cache_dir=_own_cache(), etag_timeout=REACH_TIMEOUT_S)
+        )
     except LocalEntryNotFoundError as error:  # what the client says when the network goes away
         raise HubUnreachableError("the hub stopped answering") from error
     except (EntryNotFoundError, HfHubHTTPError) as error:
