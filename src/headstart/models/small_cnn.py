@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import torch
 from torch import nn
 
 WIDTHS = (32, 64, 128)
@@ -36,8 +37,9 @@ class SmallCNN(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, x):  # type: ignore[no-untyped-def]
-        return self.pool(self.features(x))
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pooled: torch.Tensor = self.pool(self.features(x))
+        return pooled
 
 
 def _convolution(width_in: int, width_out: int) -> tuple[nn.Module, ...]:
