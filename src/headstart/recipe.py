@@ -126,10 +126,12 @@ class PhaseSpec(Spec):
     views: Count | None = Field(
         None,
         description="augmented views cached per image; 0 draws a fresh one each epoch, which "
-        "recomputes the frozen part; default: 4 below a boundary, 0 where there is none",
+        "recomputes the frozen part; default: 4 where the recipe augments, else 1; 0 for all",
     )
     patience: Positive | None = Field(
-        None, description="epochs without a better validation loss before the phase stops"
+        None,
+        description="epochs without a better validation accuracy, or an equal one at a lower "
+        "loss, before the phase stops",
     )
 
 
