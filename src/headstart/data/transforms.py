@@ -1,24 +1,57 @@
 """From stored pixels to what a backbone sees: warp, colour, scaling, on the device, in batch.
 
 A view of an image is a pure function of (seed, image key, view number). Geometric augmentation
-and the resize are one warp, so an augmented pixel is interpolated once.
+and the resize are one warp, so an augmented pixel is interpolated once. Mixup and CutMix are not
+done here: they take two images, and the training loop has them.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from headstart.data import colour, trivial
 from headstart.data.hashing import uniforms
 from headstart.models.identity import Preprocess
 from headstart.recipe import AugmentSpec
 
 NO_AUGMENT = AugmentSpec()
+
+# What every key of an augmented view names. Later fields appear in it only where they are set, so
+# that what was cached before there were any is still found.
+_FIRST_FIELDS = ("flip", "rotate", "zoom", "shift", "brightness", "contrast")
+
+# Rectangles of random erasing: share of the area, and height by width.
+ERASED_AREA = (0.02, 0.33)
+ERASED_ASPECT = (0.3, 3.3)
+
+
+class Draws(NamedTuple):
+    """What chance decides of n views: float32 (n,) each, uniform in [0, 1].
+
+    A field's place is part of every view: append, never insert.
+    """
+
+    flip: torch.Tensor
+    rotate: torch.Tensor
+    zoom: torch.Tensor
+    right: torch.Tensor
+    down: torch.Tensor
+    contrast: torch.Tensor
+    brightness: torch.Tensor
+    saturation: torch.Tensor
+    operation: torch.Tensor
+    strength: torch.Tensor
+    erase: torch.Tensor
+    erased_area: torch.Tensor
+    erased_aspect: torch.Tensor
+    erased_top: torch.Tensor
+    erased_left: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -36,29 +69,53 @@ class Transform:
 
     def describe(self) -> dict[str, Any]:
         """Everything that changes the output's bytes, for cache keys."""
-        described: dict[str, Any] = {"preprocess": asdict(self.preprocess)}
+        preprocess = asdict(self.preprocess)
+        if not self.preprocess.via:
+            del preprocess["via"]
+        described: dict[str, Any] = {"preprocess": preprocess}
         if self.augment.active:
-            described |= {"augment": self.augment.model_dump(), "seed": self.seed}
+            fields = self.augment.model_dump(exclude={"mixup", "cutmix"})
+            named = {key: fields[key] for key in fields if key in _FIRST_FIELDS or fields[key]}
+            described |= {"augment": named, "seed": self.seed}
         return described
 
     def __call__(
         self, pixels: torch.Tensor, keys: np.ndarray, views: np.ndarray | int = 0
     ) -> torch.Tensor:
-        """uint8 (n, side, side, 3) and uint64 (n,) to float32 (n, 3, size, size), channels-last."""
+        """uint8 (n, side, side, 3) and uint64 (n,) to float32 (n, 3, size, size), channels-last.
+
+        The order is warp, TrivialAugment, contrast, brightness, saturation, scaling, erasing.
+        """
         x = pixels.permute(0, 3, 1, 2).float().div_(255)
-        if self.augment.active:
-            draws = _draws(keys, views, self.seed)
-            x = self._warp(x, torch.from_numpy(draws).to(x.device, torch.float32))
+        for via in self.preprocess.via:
+            x = self._resize(x, via)
+        if not self.augment.active:
+            return self._scale(self._resize(x))
+        uniform = _draw(keys, views, self.seed)
+        draws = Draws(*torch.from_numpy(uniform).to(x.device, torch.float32).unbind(dim=1))
+        if self.augment.trivial:
+            # From the host's copy, so that grouping images by operation awaits no device.
+            operations = trivial.choose(uniform[:, Draws._fields.index("operation")])
+            x = trivial.recolour(self._warp(x, draws, operations), operations, draws.strength)
         else:
-            x = self._resize(x)
+            x = self._warp(x, draws)
+        x = self._scale(self._jitter(x, draws))
+        if self.augment.erasing:
+            erased = erased_pixels(draws, self.augment.erasing, x.shape[-1])
+            # Zero is the mean colour, the one that preprocessing subtracts; with normalize =
+            # "unit" that is black.
+            x = x.masked_fill_(erased[:, None], 0)
+        return x
+
+    def _scale(self, x: torch.Tensor) -> torch.Tensor:
         mean = torch.tensor(self.preprocess.mean, device=x.device).view(1, 3, 1, 1)
         std = torch.tensor(self.preprocess.std, device=x.device).view(1, 3, 1, 1)
         # Bicubic kernels overshoot; the weights never saw values outside the range of a pixel.
         x = x.clamp_(0, 1).sub_(mean).div_(std)
         return x.contiguous(memory_format=torch.channels_last)
 
-    def _resize(self, x: torch.Tensor) -> torch.Tensor:
-        size = self.preprocess.size
+    def _resize(self, x: torch.Tensor, size: int | None = None) -> torch.Tensor:
+        size = size or self.preprocess.size
         if x.shape[-1] == size:
             return x
         return F.interpolate(
@@ -69,46 +126,86 @@ class Transform:
             antialias=x.shape[-1] > size,
         )
 
-    def _warp(self, x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-        """Geometry (one affine warp from source to output pixels), then colour."""
+    def _warp(
+        self, x: torch.Tensor, draws: Draws, operations: np.ndarray | None = None
+    ) -> torch.Tensor:
+        """All geometry, `operations` of trivial.py included: one warp from source to output."""
         spec, size = self.augment, self.preprocess.size
-        spread = u.mul(2).sub(1)  # uniform in [-1, 1)
-        if spec.flip or spec.rotate or spec.zoom or spec.shift:
-            grid = F.affine_grid(self._affine(u, spread), [len(x), 3, size, size], False)
-            x = F.grid_sample(
-                x,
-                grid,
-                mode=self.preprocess.interpolation,
-                padding_mode="reflection",
-                align_corners=False,
-            )
-        else:
-            x = self._resize(x)
-        if spec.contrast:
-            grey = x.mean(dim=(1, 2, 3), keepdim=True)
-            x = (x - grey) * (1 + spec.contrast * spread[:, 5]).view(-1, 1, 1, 1) + grey
-        if spec.brightness:
-            x = x * (1 + spec.brightness * spread[:, 6]).view(-1, 1, 1, 1)
-        return x
+        if not (spec.flip or spec.rotate or spec.zoom or spec.shift or spec.trivial):
+            return self._resize(x)
+        affine = self._affine(draws)
+        if operations is not None:
+            affine = affine @ trivial.affine(operations, draws.strength, size)
+        return F.grid_sample(
+            x,
+            F.affine_grid(affine, [len(x), 3, size, size], False),
+            mode=self.preprocess.interpolation,
+            padding_mode="reflection",
+            align_corners=False,
+        )
 
-    def _affine(self, u: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
+    def _affine(self, draws: Draws) -> torch.Tensor:
         """float32 (n, 2, 3): output coordinates to source coordinates, both in [-1, 1]."""
         spec = self.augment
-        angle = math.radians(spec.rotate) * spread[:, 1]
-        inverse_scale = 1 / (1 + spec.zoom * spread[:, 2])
+        angle = math.radians(spec.rotate) * _spread(draws.rotate)
+        inverse_scale = 1 / (1 + spec.zoom * _spread(draws.zoom))
         cosine, sine = angle.cos() * inverse_scale, angle.sin() * inverse_scale
-        mirror = torch.where(u[:, 0] < 0.5, -1.0, 1.0) if spec.flip else torch.ones_like(angle)
+        mirror = torch.where(draws.flip < 0.5, -1.0, 1.0) if spec.flip else torch.ones_like(angle)
         # A shift by a fraction of the side is twice that in coordinates that span [-1, 1].
-        right, down = 2 * spec.shift * spread[:, 3], 2 * spec.shift * spread[:, 4]
+        right, down = 2 * spec.shift * _spread(draws.right), 2 * spec.shift * _spread(draws.down)
         rows = (cosine * mirror, -sine, right, sine * mirror, cosine, down)
         return torch.stack(rows, dim=1).view(-1, 2, 3)
 
+    def _jitter(self, x: torch.Tensor, draws: Draws) -> torch.Tensor:
+        """Contrast around the mean of all channels, brightness, saturation around grey."""
+        spec = self.augment
+        if spec.contrast:
+            mean = x.mean(dim=(1, 2, 3), keepdim=True)
+            x = (x - mean) * (1 + spec.contrast * _spread(draws.contrast)).view(-1, 1, 1, 1) + mean
+        if spec.brightness:
+            x = colour.brightness(x, 1 + spec.brightness * _spread(draws.brightness))
+        if spec.saturation:
+            x = colour.saturation(x, 1 + spec.saturation * _spread(draws.saturation))
+        return x
 
-def _draws(keys: np.ndarray, views: np.ndarray | int, seed: int) -> np.ndarray:
-    """float64 (n, 7) in [0, 1): flip, rotate, zoom, shift x, shift y, contrast, brightness."""
+
+def erased_pixels(draws: Draws, probability: float, size: int) -> torch.Tensor:
+    """bool (n, size, size): what random erasing (Zhong et al. 2020) takes, all images at once.
+
+    Aspects are uniform in their logarithm, so that tall is as likely as wide. Where the paper
+    draws again until a rectangle fits, its aspect is limited: it then spans the image, and the
+    area stays as drawn. Sides are rounded to whole pixels.
+    """
+    area = _between(*ERASED_AREA, draws.erased_area)
+    low, high = (math.log(aspect) for aspect in ERASED_ASPECT)
+    aspect = _between(low, high, draws.erased_aspect).exp().clamp(min=area, max=1 / area)
+    at = torch.arange(size, device=area.device)
+
+    def span(length: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        """bool (n, size): a stretch of that length (a fraction), anywhere inside."""
+        pixels = (length * size).round().clamp(1, size)
+        first = (place * (size - pixels + 1)).floor().clamp(max=size - pixels)[:, None]
+        return (at >= first) & (at < first + pixels[:, None])
+
+    rows = span((area * aspect).sqrt(), draws.erased_top)
+    columns = span((area / aspect).sqrt(), draws.erased_left)
+    return (draws.erase < probability)[:, None, None] & rows[:, :, None] & columns[:, None, :]
+
+
+def _between(low: float, high: float, uniform: torch.Tensor) -> torch.Tensor:
+    return low + (high - low) * uniform
+
+
+def _spread(uniform: torch.Tensor) -> torch.Tensor:
+    """Uniform in [-1, 1]."""
+    return uniform.mul(2).sub(1)
+
+
+def _draw(keys: np.ndarray, views: np.ndarray | int, seed: int) -> np.ndarray:
+    """float64 (n, 15) in [0, 1]: the columns of Draws."""
     numbers = np.broadcast_to(np.asarray(views, np.int64), keys.shape)
-    out = np.empty((len(keys), 7))
+    out = np.empty((len(keys), len(Draws._fields)))
     for view in np.unique(numbers):
         chosen = numbers == view
-        out[chosen] = uniforms(keys[chosen], 7, seed, int(view))
+        out[chosen] = uniforms(keys[chosen], out.shape[1], seed, int(view))
     return out
