@@ -22,9 +22,10 @@ from headstart.errors import HeadstartError
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where tensors live and in which precision a forward pass runs there."""
+    """Where tensors live, in which precision a forward pass runs there, how much may be cached."""
 
     device: torch.device
+    cache_limit_gb: float | None = None  # of the boundary cache; None: as the environment says
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
@@ -45,7 +46,7 @@ class Runtime:
         return tensor
 
 
-def create_runtime(device: str = "auto") -> Runtime:
+def create_runtime(device: str = "auto", cache_limit_gb: float | None = None) -> Runtime:
     """A runtime for "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
 
     Raises HeadstartError for a device that this machine does not have.
@@ -60,7 +61,7 @@ def create_runtime(device: str = "auto") -> Runtime:
         raise HeadstartError(f"--device {device}: this machine has no such CUDA device; use cpu")
     if chosen.type not in ("cpu", "cuda"):
         raise HeadstartError(f"--device {device}: use auto, cpu, cuda or cuda:N")
-    return Runtime(chosen)
+    return Runtime(chosen, cache_limit_gb)
 
 
 def named_seed(seed: int, *names: object) -> int:

@@ -6,8 +6,8 @@ import contextlib
 import hashlib
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from headstart.comparison.leaderboard import (
     build_comparison,
     split_finished,
 )
-from headstart.data import Splits, load_data
+from headstart.data import Description, Splits, describe, load_data
 from headstart.data.transforms import Transform
 from headstart.errors import HeadstartError, RecipeError, RunError, explain_os_error
 from headstart.models.backbones import load_backbone
@@ -50,9 +50,14 @@ from headstart.runtime import (
     versions,
 )
 from headstart.training.classifier import Classifier
+from headstart.training.outline import PhaseOutline, outline
 from headstart.training.phases import Training
 
 DEFAULT_EPOCHS = 10
+DEFAULT_DECAY = {"adamw": 0.01, "sgd": 5e-4, "adam": 0.0}
+SGD_RATE_RATIO = 10  # its steps are not normalised: it wants larger rates than Adam
+# What steers a fit and means nothing to a solver.
+_FITTED = ("epochs", "lr", "label_smoothing", "grad_clip", "ema", "patience")
 
 
 def run(
@@ -60,16 +65,19 @@ def run(
     *,
     out: Path | None = None,
     device: str = "auto",
+    cache_limit_gb: float | None = None,
     reporter: Reporter | None = None,
+    on_end: Callable[[Run], None] = lambda run: None,
 ) -> Run:
     """Carry out a recipe and return its finished run.
 
     A finished run of the same recipe in the same place is returned as it is; an unfinished one is
-    resumed. `out` defaults to runs/NAME-FINGERPRINT. Raises HeadstartError for whatever the user
-    can fix; a run that fails after it began says so in its manifest and can be resumed.
+    resumed. `out` defaults to runs/NAME-FINGERPRINT. `on_end` is called with the run however it
+    ended, once its manifest says how. Raises HeadstartError for whatever the user can fix; a run
+    that fails after it began says so in its manifest and can be resumed.
     """
     reporter = reporter or Reporter()
-    runtime = create_runtime(device)
+    runtime = create_runtime(device, cache_limit_gb)
     resolved, weights = resolve(recipe, reporter)
     path = out or Path("runs") / f"{resolved.name}-{resolved.fingerprint}"
     existing = _existing(path, resolved)
@@ -77,6 +85,7 @@ def run(
         _require_same(existing, "weights", asdict(weights.identity), "sha256")
     if existing and existing.finished:
         reporter.say(f"{path}: this recipe's run is finished: nothing to repeat")
+        on_end(existing)
         return existing
     started = time.perf_counter()
     reset_peak_memory()
@@ -91,7 +100,7 @@ def run(
         plan_phase(backbone, phase)  # a part that this architecture lacks is told before any work
     current = existing or create_run(path, resolved)
     current.update_manifest(**_identity(resolved, weights, transform, splits, runtime))
-    with _recorded(current, started):
+    with _ending(current, on_end), _recorded(current, started):
         with seeded(resolved.seed, "head"):
             head = create_head(
                 resolved.head,
@@ -110,13 +119,15 @@ def compare(
     *,
     out: Path | None = None,
     device: str = "auto",
+    cache_limit_gb: float | None = None,
     reporter: Reporter | None = None,
+    on_end: Callable[[Run], None] = lambda run: None,
 ) -> Comparison:
     """Run a study (or take finished runs) and return its comparison, with a report beside it.
 
     Runs go to OUT/RUN-NAME, `out` defaulting to runs/NAME-FINGERPRINT; finished ones are kept,
-    failed ones are tried again, and a run that fails does not stop the others. Raises
-    HeadstartError where no run finishes.
+    failed ones are tried again, and a run that fails does not stop the others. `on_end` is called
+    with each run, as in `run`. Raises HeadstartError where no run finishes.
     """
     reporter = reporter or Reporter()
     if isinstance(study, Study):
@@ -124,11 +135,13 @@ def compare(
         root = out or Path("runs") / f"{study.name}-{study.fingerprint}"
         name = study.name
         _require_one_test(recipes)
-        runs, failures = _run_all(recipes, root, device, reporter)
+        runs, failures = _run_all(recipes, root, device, cache_limit_gb, reporter, on_end)
     else:
         parts = "".join(r.manifest["fingerprint"] for r in study).encode()
         root = out or Path("runs") / f"comparison-{hashlib.sha256(parts).hexdigest()[:8]}"
         name = root.name
+        for given in study:
+            on_end(given)
         runs, failures = split_finished(study)
     if not runs:
         reasons = "; ".join(f"{failure.run}: {failure.reason}" for failure in failures)
@@ -137,6 +150,40 @@ def compare(
     write_json(root / "comparison.json", comparison.to_dict())
     report = write_report(runs, root / "report.html", comparison.to_dict(), title=name)
     return replace(comparison, path=root, report=report)
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a recipe would do: resolved, its data described, its phases outlined."""
+
+    recipe: Recipe
+    data: Description
+    phases: list[PhaseOutline]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For --json."""
+        return {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "data": self.data.as_dict(),
+            "phases": [asdict(phase) for phase in self.phases],
+        }
+
+
+def preview(
+    recipe: Recipe,
+    *,
+    device: str = "auto",
+    cache_limit_gb: float | None = None,
+    reporter: Reporter | None = None,
+) -> Preview:
+    """Resolve a recipe, check its data and outline its phases. Trains and writes nothing."""
+    reporter = reporter or Reporter()
+    runtime = create_runtime(device, cache_limit_gb)
+    resolved, weights = resolve(recipe, reporter)
+    data = describe(resolved.data, progress=reporter.transfer)
+    counts = {split: sum(by_class) for split, by_class in data.counts.items()}
+    phases = outline(resolved, weights, counts, len(data.class_names), runtime)
+    return Preview(resolved, data, phases)
 
 
 def resolve(recipe: Recipe, reporter: Reporter | None = None) -> tuple[Recipe, Weights]:
@@ -151,13 +198,17 @@ def resolve(recipe: Recipe, reporter: Reporter | None = None) -> tuple[Recipe, W
     weights = locate_weights(name, recipe.backbone.weights, notice=say)
     provider = weights.identity.provider
     pretrained = provider != "random"
+    first = recipe.phases[0].train
+    if not pretrained and first != "from_scratch":
+        raise RecipeError(
+            f'phases.0: train = "{first}" on random weights would freeze noise: '
+            f'use train = "from_scratch", or pretrained weights for {name}'
+        )
     for number, phase in enumerate(recipe.phases):
-        if phase.train == "all":
-            break
-        if not pretrained:
+        if pretrained and phase.train == "from_scratch":
             raise RecipeError(
-                f'phases.{number}: train = "{phase.train}" on random weights would freeze noise: '
-                f'use train = "all", or pretrained weights for {name}'
+                f'phases.{number}: train = "from_scratch" begins with random weights: '
+                'set backbone.weights = "random", or train = "all" to start from pretrained ones'
             )
     # Paths are written out, so that the saved recipe means the same files from anywhere.
     source = recipe.data.source
@@ -176,32 +227,43 @@ def resolve(recipe: Recipe, reporter: Reporter | None = None) -> tuple[Recipe, W
 
 def _resolve_phase(number: int, phase: PhaseSpec, recipe: Recipe, pretrained: bool) -> PhaseSpec:
     linear = not recipe.head.hidden and not recipe.head.dropout
+    # Where no stage stays frozen there is nothing to cache.
+    whole = phase.train in ("all", "from_scratch", "convs")
     optimizer = phase.optimizer
     if optimizer == "auto":
         solvable = phase.train == "head" and linear and phase.views != 0
         named = phase.epochs is not None or phase.lr is not None
         optimizer = "lbfgs" if solvable and not named else "adamw"
-    augmented = recipe.data.augment.active
     views = phase.views
-    if views and phase.train == "all":
-        raise RecipeError(f'phases.{number}: train = "all" has nothing to cache: leave out views')
+    if views and whole:
+        raise RecipeError(
+            f'phases.{number}: train = "{phase.train}" has nothing to cache: leave out views'
+        )
+    if phase.train == "convs" and phase.norm == "train":
+        raise RecipeError(
+            f'phases.{number}: train = "convs" keeps batch norm frozen: leave out norm'
+        )
     if _needs_larger_batches(recipe, phase, pretrained):
         raise RecipeError(
             f"phases.{number}: batch norm learns nothing from batch_size = 1: raise batch_size"
         )
     if views is None:
-        views = (4 if augmented else 1) if phase.train != "all" else 0
+        views = 0 if whole else 4 if recipe.data.augment.active else 1
     if optimizer == "lbfgs":
+        changed = [name for name in _FITTED if getattr(phase, name) != _default(name)]
         wrong = (
             (phase.train != "head" and 'it needs train = "head"')
             or (not linear and "it needs a linear head: hidden = [] and dropout = 0")
-            or ((phase.epochs or phase.lr) and "it takes no epochs and no lr")
+            or (changed and f"it takes no {' and no '.join(changed)}")
             or (views == 0 and "it needs cached views: views = 1 or more")
         )
         if wrong:
             raise RecipeError(f'phases.{number}: optimizer = "lbfgs" solves the head: {wrong}')
         return phase.model_copy(update={"optimizer": optimizer, "views": views})
     rate = 1e-3 if phase.train == "head" or not pretrained else 1e-4
+    if optimizer == "sgd":
+        rate *= SGD_RATE_RATIO
+    decay = phase.weight_decay
     return phase.model_copy(
         update={
             "optimizer": optimizer,
@@ -209,8 +271,13 @@ def _resolve_phase(number: int, phase: PhaseSpec, recipe: Recipe, pretrained: bo
             "epochs": phase.epochs or DEFAULT_EPOCHS,
             "lr": phase.lr or rate,
             "norm": phase.norm or ("frozen" if pretrained else "train"),
+            "weight_decay": DEFAULT_DECAY[optimizer] if decay is None else decay,
         }
     )
+
+
+def _default(name: str) -> Any:
+    return PhaseSpec.model_fields[name].default
 
 
 def _needs_larger_batches(recipe: Recipe, phase: PhaseSpec, pretrained: bool) -> bool:
@@ -220,10 +287,14 @@ def _needs_larger_batches(recipe: Recipe, phase: PhaseSpec, pretrained: bool) ->
 
 
 def _transform(recipe: Recipe, weights: Weights) -> Transform:
-    preprocess = replace(weights.preprocess, size=recipe.data.size or weights.preprocess.size)
+    preprocess = replace(
+        weights.preprocess,
+        size=recipe.data.size or weights.preprocess.size,
+        via=recipe.data.resize_via,
+    )
     if recipe.data.normalize == "unit":
         preprocess = replace(preprocess, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    return Transform(preprocess, recipe.data.augment, recipe.seed)
+    return Transform(preprocess, recipe.data.augment.per_image, recipe.seed)
 
 
 def _existing(path: Path, recipe: Recipe) -> Run | None:
@@ -282,9 +353,26 @@ def _identity(
         },
         "weights": asdict(weights.identity),
         "preprocess": {**asdict(transform.preprocess), "side": splits.train.side},
-        "marks": ["unit scaling"] if recipe.data.normalize == "unit" else [],
+        "expects": asdict(weights.preprocess),  # what the weights were trained with
+        "marks": _marks(recipe),
         "notes": list(splits.notes),
     }
+
+
+@contextlib.contextmanager
+def _ending(current: Run, on_end: Callable[[Run], None]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        on_end(current)
+
+
+def _marks(recipe: Recipe) -> list[str]:
+    """What a table says beside a run whose pixels are not what its weights expect."""
+    marks = ["unit scaling"] if recipe.data.normalize == "unit" else []
+    if recipe.data.resize_via:
+        marks.append("resized via " + ", ".join(map(str, recipe.data.resize_via)))
+    return marks
 
 
 @contextlib.contextmanager
@@ -331,14 +419,27 @@ def _require_one_test(recipes: Sequence[Recipe]) -> None:
 
 
 def _run_all(
-    recipes: list[Recipe], root: Path, device: str, reporter: Reporter
+    recipes: list[Recipe],
+    root: Path,
+    device: str,
+    cache_limit_gb: float | None,
+    reporter: Reporter,
+    on_end: Callable[[Run], None],
 ) -> tuple[list[Run], list[Failure]]:
     """Every recipe's run; a study goes on past those that fail, and says why."""
     runs, failures = [], []
     for number, recipe in enumerate(recipes, start=1):
         reporter.say(f"\n[{number}/{len(recipes)}] {recipe.name}")
         try:
-            runs.append(run(recipe, out=root / recipe.name, device=device, reporter=reporter))
+            finished = run(
+                recipe,
+                out=root / recipe.name,
+                device=device,
+                cache_limit_gb=cache_limit_gb,
+                reporter=reporter,
+                on_end=on_end,
+            )
+            runs.append(finished)
         except Exception as error:
             reason = _reason(error)
             reporter.warn(f"{recipe.name} failed, going on without it: {reason}")

@@ -24,10 +24,12 @@ from headstart.progress import Reporter
 from headstart.recipe import AugmentSpec, BackboneSpec, DataSpec, HeadSpec, PhaseSpec
 from headstart.runtime import create_runtime
 from headstart.training import cache as cache_module
-from headstart.training.cache import BoundaryCache, list_entries
+from headstart.training.cache import BoundaryCache, footprint, list_entries
 from headstart.training.classifier import Classifier
 from headstart.training.feeds import CachedFeed, Feed, PixelFeed
-from headstart.training.loop import FitState, Job, create_optimizer, fit, predict_logits
+from headstart.training.loop import FitState, Job, fit, predict_logits
+from headstart.training.mixing import Mixer
+from headstart.training.optimisation import create_optimizer
 from headstart.training.prefix import StageChain, TorchPrefix
 
 RUNTIME = create_runtime("cpu")
@@ -78,10 +80,16 @@ def test_cached_rows_are_what_torch_computes(
     assert np.array_equal(again.array, rows.array)
 
 
+@pytest.mark.parametrize("augmented", [False, True])
 @pytest.mark.usefixtures("cache")
-def test_training_on_the_cache_equals_training_without_it(real_weights: str) -> None:
+def test_training_on_the_cache_equals_training_without_it(
+    real_weights: str, augmented: bool
+) -> None:
     splits = load_data(DataSpec(source="cifar10-mini", train_limit=200, size=32))
-    phase = PhaseSpec(train="last_stage", epochs=2, lr=1e-3, norm="frozen")
+    phase = PhaseSpec(train="last_stage", epochs=2, lr=1e-3, norm="frozen", weight_decay=0.01)
+    augment = AugmentSpec(flip=True, rotate=20) if augmented else AugmentSpec()
+    mixer = Mixer(0.3, 0.3, 5) if augmented else Mixer(0.0, 0.0, 5)
+    views = 3 if augmented else None
     ends = []
     for cached in (True, False):
         own = create_backbone(BackboneSpec(name=real_weights, weights="registry"))
@@ -91,15 +99,15 @@ def test_training_on_the_cache_equals_training_without_it(real_weights: str) -> 
         model = Classifier(own, head)
         model.enter(plan.boundary if cached else 0, plan.boundary)
         set_training(own, plan)
-        transform = Transform(replace(own.preprocess, size=SIZE))
+        transform = Transform(replace(own.preprocess, size=SIZE), augment, seed=1)
         feeds: list[Feed] = []
-        for images in (splits.train, splits.val):
+        for images, drawn in ((splits.train, views), (splits.val, None)):
             if cached:
-                rows = make_cache(own, plan.boundary).rows(images, label="a").array
-                feeds.append(CachedFeed(rows, images.labels, images.keys, 0, RUNTIME))
+                entry = make_cache(own, plan.boundary, augment).rows(images, views=drawn, label="a")
+                feeds.append(CachedFeed(entry.array, images.labels, images.keys, 0, RUNTIME))
             else:
-                feeds.append(PixelFeed(images, transform, RUNTIME))
-        job = Job(phase, 0, plan, feeds[0], feeds[1], 50, 1, 0.0, RUNTIME)
+                feeds.append(PixelFeed(images, transform, RUNTIME, drawn or 1, 0))
+        job = Job(phase, 0, plan, feeds[0], feeds[1], 50, 1, 0.0, RUNTIME, mixer)
         records: list[dict[str, float]] = []
         fit(model, job, FitState(), create_optimizer(model, phase), on_epoch=records.append)
         ends.append((records, predict_logits(model, feeds[1], RUNTIME)))
@@ -184,6 +192,17 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(backbone: Backbone, images: 
 
 
 @pytest.mark.usefixtures("cache")
+def test_the_footprint_is_what_gets_written(backbone: Backbone, images: ImageSet) -> None:
+    boundary = stage_index(backbone, "blocks.6.0")
+    needs = footprint(backbone, boundary, SIZE, 2 * len(images))
+    augment = AugmentSpec(flip=True)
+    rows = make_cache(backbone, boundary, augment).rows(images, views=2, label="a")
+    assert rows.array.nbytes == needs.bytes
+    (folder, _) = list_entries()[0]
+    assert (folder / "rows.bin").stat().st_size == needs.bytes
+
+
+@pytest.mark.usefixtures("cache")
 def test_the_limit_evicts_the_least_recently_used(
     backbone: Backbone, images: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,7 +216,7 @@ def test_the_limit_evicts_the_least_recently_used(
         139
     ]
     monkeypatch.setenv("HEADSTART_CACHE_LIMIT_GB", str(entry / 2))
-    with pytest.raises(HeadstartError, match="raise HEADSTART_CACHE_LIMIT_GB"):
+    with pytest.raises(HeadstartError, match="raise --cache-limit"):
         boundary.rows(images, label="c")
     monkeypatch.setenv("HEADSTART_CACHE_LIMIT_GB", "lots")
     with pytest.raises(HeadstartError, match="not a number of GB"):

@@ -74,7 +74,7 @@ def test_recipes(run_with: Command, override: str, says: str) -> None:
 
 @pytest.mark.usefixtures("real_weights")
 def test_recipes_that_contradict_themselves(run_with: Command) -> None:
-    one_line(run_with("backbone.weights=random"), "would freeze noise", 'train = "all"')
+    one_line(run_with("backbone.weights=random"), "would freeze noise", 'train = "from_scratch"')
     one_line(run_with("phases.0.optimizer=lbfgs", "head.hidden=[8]"), "needs a linear head")
     one_line(run_with("phases.0.optimizer=lbfgs", "phases.0.lr=1"), "takes no epochs and no lr")
 
@@ -237,7 +237,7 @@ def test_what_the_architecture_cannot_do_is_told_before_the_run(run_with: Comman
 
 
 INTERRUPTED = (
-    RECIPE.replace('[[phases]]\ntrain = "head"', '[[phases]]\ntrain = "all"\nepochs = 3')
+    RECIPE.replace('[[phases]]\ntrain = "head"', '[[phases]]\ntrain = "from_scratch"\nepochs = 3')
     .replace("EfficientNet-Lite0", "small_cnn")
     .replace('"registry"', '"random"')
 )

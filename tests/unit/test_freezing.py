@@ -50,7 +50,7 @@ def test_head_trains_nothing_and_all_trains_everything() -> None:
     frozen_norms = plan_phase(backbone, PhaseSpec(train="all"))
     assert not any("bn" in name for name in frozen_norms.trainable)
     assert frozen_norms.moving == frozenset()
-    scratch = plan_phase(make("resnet18", "random"), PhaseSpec(train="all"))
+    scratch = plan_phase(make("resnet18", "random"), PhaseSpec(train="from_scratch"))
     assert scratch.trainable == parameters
 
 
@@ -58,6 +58,69 @@ def test_unknown_families_say_what_works() -> None:
     backbone = make("repvgg_a0")
     with pytest.raises(RecipeError, match='use train = "head" or "all"'):
         plan_phase(backbone, PhaseSpec(train="last_stage"))
+
+
+def test_last_layers_counts_layers_that_own_parameters() -> None:
+    backbone = make("resnet18")
+    # layer4.1 is conv1, bn1, conv2, bn2 in resnet18; norms count as layers and stay frozen.
+    plan = plan_phase(backbone, PhaseSpec(train="last_layers:3"))
+    assert plan.trainable == {"layer4.1.conv2.weight"}
+    assert plan.boundary_name == "layer4.1"
+    moving = plan_phase(backbone, PhaseSpec(train="last_layers:3", norm="train"))
+    assert moving.trainable == {
+        "layer4.1.bn1.weight",
+        "layer4.1.bn1.bias",
+        "layer4.1.conv2.weight",
+        "layer4.1.bn2.weight",
+        "layer4.1.bn2.bias",
+    }
+    assert moving.moving == {"layer4.1.bn1", "layer4.1.bn2"}
+    layers = sum(1 for m in backbone.model.modules() if list(m.parameters(recurse=False)))
+    every = plan_phase(backbone, PhaseSpec(train=f"last_layers:{layers}", norm="train"))
+    assert every == plan_phase(backbone, PhaseSpec(train="all", norm="train"))
+    with pytest.raises(RecipeError, match=f"has {layers} layers that own parameters"):
+        plan_phase(backbone, PhaseSpec(train=f"last_layers:{layers + 1}"))
+    with pytest.raises(RecipeError, match="nothing but frozen batch norms"):
+        plan_phase(backbone, PhaseSpec(train="last_layers:1"))
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "boundary", "below"),
+    [
+        ("mobilenetv2_100", "blocks.4.1", "blocks.4.1", "blocks.4.0.conv_pwl.weight"),
+        ("mobilenetv2_100", "blocks.4", "blocks.4.0", "blocks.3.3.conv_pwl.weight"),
+        ("resnet18", "layer3.1.conv2", "layer3.1", "layer3.1.conv1.weight"),
+        ("resnet18", "stem", "stem", ""),
+        ("densenet121", "features.denseblock4", "features.denseblock4", "features.conv0.weight"),
+        ("vit_tiny_patch16_224", "quarter4", "blocks.9", "blocks.8.mlp.fc2.weight"),
+        ("vit_tiny_patch16_224", "patch_embed", "patch_embed", ""),
+    ],
+)
+def test_from_a_module_on(name: str, module: str, boundary: str, below: str) -> None:
+    backbone = make(name)
+    plan = plan_phase(backbone, PhaseSpec(train=f"from:{module}"))
+    assert plan.boundary_name == boundary
+    assert below not in plan.trainable
+    last = [n for n, p in backbone.model.named_parameters() if p.dim() > 1][-1]
+    assert last in plan.trainable
+    if not below:
+        assert plan == plan_phase(backbone, PhaseSpec(train="all"))
+
+
+def test_from_an_unknown_module_names_the_nearest() -> None:
+    with pytest.raises(RecipeError, match=r"no module 'layer5' .* did you mean layer"):
+        plan_phase(make("resnet18"), PhaseSpec(train="from:layer5"))
+
+
+def test_convs_trains_convolutions_alone() -> None:
+    backbone = make("resnet18")
+    plan = plan_phase(backbone, PhaseSpec(train="convs"))
+    kinds = {type(backbone.model.get_submodule(n.rpartition(".")[0])) for n in plan.trainable}
+    assert kinds == {torch.nn.Conv2d}
+    assert (plan.boundary, plan.moving) == (0, frozenset())
+    assert len(plan.trainable) == 20
+    with pytest.raises(RecipeError, match="convolutions hold"):
+        plan_phase(make("vit_tiny_patch16_224"), PhaseSpec(train="convs"))
 
 
 def step(backbone: Backbone) -> None:

@@ -20,7 +20,9 @@ from headstart.runtime import create_runtime
 from headstart.training.checkpoints import load_checkpoint, read_phase, save_checkpoint
 from headstart.training.classifier import Classifier
 from headstart.training.feeds import CachedFeed, batch_bounds, epoch_order
-from headstart.training.loop import FitState, Job, create_optimizer, fit, learning_rate
+from headstart.training.loop import FitState, Job, cross_entropy_loss, fit
+from headstart.training.mixing import Mixer
+from headstart.training.optimisation import class_weights, create_optimizer, learning_rate
 
 RUNTIME = create_runtime("cpu")
 PHASE = PhaseSpec(train="all", epochs=4, lr=2e-3, warmup=0.2, norm="train")
@@ -79,6 +81,157 @@ def test_schedules() -> None:
     assert learning_rate(PHASE, 0.999) < 1e-5
     constant = PHASE.model_copy(update={"schedule": "constant", "warmup": 0.0})
     assert learning_rate(constant, 0.0) == learning_rate(constant, 0.9) == 2e-3
+
+
+def test_one_cycle_rises_and_falls() -> None:
+    cycle = PhaseSpec(train="all", lr=1.0, schedule="one_cycle")
+    assert learning_rate(cycle, 0.0) == pytest.approx(1 / 25)
+    assert learning_rate(cycle, 0.3) == pytest.approx(1.0)
+    assert learning_rate(cycle, 0.15) == pytest.approx((1 + 1 / 25) / 2)
+    assert learning_rate(cycle, 0.9999) < 1e-4
+    early = cycle.model_copy(update={"warmup": 0.1})
+    assert learning_rate(early, 0.1) == pytest.approx(1.0)
+
+
+def test_plateau_lowers_the_rate_when_validation_stalls() -> None:
+    phase = PHASE.model_copy(
+        update={"schedule": "plateau", "lr": 1e-12, "warmup": 0.0, "plateau_patience": 1}
+    )
+    phase = phase.model_copy(update={"epochs": 6, "norm": "frozen"})
+    model, job = make_job(phase=phase)
+    job = replace(job, plan=plan_phase(model.backbone, phase))
+    rates: list[float] = []
+    fit(
+        model,
+        job,
+        FitState(),
+        create_optimizer(model, phase),
+        on_epoch=lambda record: rates.append(record["lr"]),
+    )
+    assert rates[0] == 1e-12
+    assert rates[-1] == pytest.approx(1e-12 * 0.2 ** (len(set(rates)) - 1))
+    assert len(set(rates)) > 1
+
+
+def test_layer_decay_scales_each_stage_below_the_head() -> None:
+    model, _ = make_job()
+    optimizer = create_optimizer(model, PHASE.model_copy(update={"layer_decay": 0.5}))
+    scale = {id(p): g["scale"] for g in optimizer.param_groups for p in g["params"]}
+    found = {n: scale[id(p)] for n, p in model.named_parameters()}
+    assert found["head.1.weight"] == 1.0
+    assert found["backbone.model.features.block3.0.weight"] == 0.5
+    assert found["backbone.model.features.block1.0.weight"] == 0.125
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "decay"),
+    [("sgd", torch.optim.SGD, 5e-4), ("adam", torch.optim.Adam, 0.0)],
+)
+def test_optimizers(name: str, kind: type[torch.optim.Optimizer], decay: float) -> None:
+    phase = PHASE.model_copy(update={"optimizer": name, "weight_decay": decay})
+    model, job = make_job(phase=phase)
+    optimizer = create_optimizer(model, phase)
+    assert type(optimizer) is kind
+    assert {g["weight_decay"] for g in optimizer.param_groups} == {decay, 0.0}
+    records: list[dict[str, Any]] = []
+    fit(model, job, FitState(), optimizer, on_epoch=records.append)
+    assert records[-1]["train_loss"] < records[0]["train_loss"]
+
+
+def test_gradients_are_clipped() -> None:
+    phase = PHASE.model_copy(
+        update={"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "grad_clip": 1e-3}
+    )
+    phase = phase.model_copy(update={"epochs": 1, "lr": 1.0, "schedule": "constant", "warmup": 0.0})
+    model, job = make_job(phase=phase)
+    before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
+    fit(model, job, FitState(), create_optimizer(model, phase))
+    after = torch.cat([p.detach().flatten() for p in model.parameters()])
+    steps = 96 // 16
+    assert 0 < (after - before).norm() <= 1e-3 * steps * 1.001
+
+
+def test_the_average_is_validated_and_kept() -> None:
+    phase = PHASE.model_copy(update={"ema": 0.999, "epochs": 1})
+    model, job = make_job(phase=phase)
+    state = fit(model, job, FitState(), create_optimizer(model, phase))
+    assert all(torch.equal(state.best[name], state.average[name]) for name in state.average)
+    other, job = make_job(phase=phase.model_copy(update={"ema": 0.0}))
+    plain = fit(other, job, FitState(), create_optimizer(other, phase))
+    name = "head.1.weight"
+    # By hand: the average of the six steps with decays (1 + t) / (10 + t).
+    assert not torch.equal(state.best[name], plain.best[name])
+    third, job = make_job(phase=phase.model_copy(update={"ema": 0.0}))
+    optimizer = create_optimizer(third, phase)
+    weight = third.head[1].weight
+    average, steps = weight.detach().clone(), iter(range(6))
+
+    def follow(images: int) -> None:
+        t = next(steps)
+        d = min(0.999, (1 + t) / (10 + t))
+        average.mul_(d).add_(weight.detach(), alpha=1 - d)
+
+    fit(third, job, FitState(), optimizer, on_step=follow)
+    assert torch.allclose(average, state.best[name], atol=1e-6)
+
+
+def test_class_weights_balance_the_classes() -> None:
+    weights = class_weights(np.array([0] * 6 + [1] * 3 + [3]), 4)
+    assert weights.tolist() == pytest.approx([10 / 18, 10 / 9, 0.0, 10 / 3])
+    counts = torch.tensor([6.0, 3.0, 0.0, 1.0])
+    assert float((weights * counts).sum()) == pytest.approx(10)
+    assert (weights * counts)[counts > 0].tolist() == pytest.approx([10 / 3] * 3)
+
+
+def test_smoothing_and_weights_reach_the_loss() -> None:
+    phase = PHASE.model_copy(update={"label_smoothing": 0.3})
+    weights = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    _, job = make_job(phase=phase, class_weights=weights)
+    logits, y = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])
+    plain = cross_entropy_loss(job, logits, y, None)
+    smooth = (1 - 0.3) * torch.nn.functional.one_hot(y, 4) + 0.3 / 4
+    each = -(smooth * weights * logits.log_softmax(1)).sum(1)
+    assert float(plain) == pytest.approx(float(each.sum() / weights[y].sum()), rel=1e-5)
+    # All of an image its own: the mixed loss is the plain one.
+    mixed = cross_entropy_loss(job, logits, torch.cat([y, y[:1]]), torch.ones(6))
+    assert float(mixed) == pytest.approx(float(plain), rel=1e-5)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+@pytest.mark.parametrize("optimizer_name", ["sgd", "adam", "adamw"])
+def test_resume_within_an_epoch_is_bit_exact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer_name: str, ema: float
+) -> None:
+    phase = PHASE.model_copy(update={"optimizer": optimizer_name, "ema": ema, "weight_decay": 0.01})
+    path = tmp_path / "last.safetensors"
+    mixer = Mixer(0.4, 0.4, 3)
+    whole, job = make_job(phase=phase, mixer=mixer)
+    RUNTIME.adopt(whole)
+    fit(whole, job, FitState(), create_optimizer(whole, phase))
+    monkeypatch.setattr("headstart.training.loop.CHECKPOINT_S", 0.0)
+
+    class Killed(BaseException):
+        pass
+
+    first, job = make_job(phase=phase, mixer=mixer)
+    RUNTIME.adopt(first)
+    state, optimizer = FitState(), create_optimizer(first, phase)
+
+    def checkpoint_then_die() -> None:
+        save_checkpoint(path, first, 0, state, optimizer)
+        if (state.epoch, state.step) == (1, 3):
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(first, job, state, optimizer, on_checkpoint=checkpoint_then_die)
+    resumed, job = make_job(phase=phase, mixer=mixer)
+    RUNTIME.adopt(resumed)
+    optimizer = create_optimizer(resumed, phase)
+    state = load_checkpoint(path, resumed, optimizer)
+    assert (state.epoch, state.step) == (1, 3)
+    fit(resumed, job, state, optimizer)
+    expected, got = whole.state_dict(), resumed.state_dict()
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
 
 
 def test_patience_stops_early() -> None:

@@ -59,7 +59,7 @@ def edit(path: Path, old: str, new: str) -> Path:
     ("old", "new", "line", "says"),
     [
         ("epochs = 10", "epocs = 10", 11, "unknown key phases.0.epocs; did you mean epochs?"),
-        ('"last_stage"', '"some"', 14, "phases.1.train: should be 'head', 'last_stage' or 'all'"),
+        ('"last_stage"', '"some"', 14, "phases.1.train: takes head, last_stage, convs"),
         (
             "rotate = 15",
             "rotat = 15",

@@ -108,8 +108,8 @@ def load_predictor(source: Run | str | Path, *, device: str = "auto") -> Predict
     manifest, recipe = run.manifest, run.recipe
     described: dict[str, Any] = dict(manifest["preprocess"])
     side = described.pop("side")
-    triples = {name: tuple(described[name]) for name in ("mean", "std")}
-    preprocess = Preprocess(**{**described, **triples})
+    tuples = {name: tuple(described[name]) for name in ("mean", "std", "via")}
+    preprocess = Preprocess(**{**described, **tuples})
     identity = WeightsIdentity(**manifest["weights"])
     architecture = build_architecture(recipe.backbone.name, size=preprocess.size)
     backbone = Backbone(architecture, identity, preprocess)

@@ -12,9 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from headstart.errors import RecipeError, RunError
+from headstart.errors import RecipeError, RunError, did_you_mean
 from headstart.models.backbones import Backbone
 from headstart.recipe import PhaseSpec
+
+# Below this share of a backbone's parameters, "convolutions only" is not what its name promises.
+CONVOLUTIONAL = 0.5
 
 
 @dataclass(frozen=True)
@@ -36,31 +39,94 @@ def plan_phase(backbone: Backbone, phase: PhaseSpec) -> FreezePlan:
     """Decide what the phase trains. Raises RecipeError where the architecture has no such part."""
     stages = backbone.stages()
     if phase.train == "head":
-        boundary = len(stages)
-    elif phase.train == "all":
-        boundary = 0
-    else:
-        boundary = _last_group(backbone)
-    norms = {
-        name
-        for name, module in backbone.model.named_modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm)
-        and any(stage.holds(name) for stage in stages[boundary:])
+        return FreezePlan(len(stages), "head", frozenset(), frozenset())
+    layers = _layers(backbone)
+    chosen = _choose(backbone, layers, phase.train)
+    frozen_norms = norm_mode(backbone, phase) == "frozen"
+    norms = {n for n, m in backbone.model.named_modules() if _is_batch_norm(m)} & set(chosen)
+    trainable = {
+        parameter
+        for layer in chosen
+        for parameter in layers[layer]
+        if not (frozen_norms and layer in norms)
     }
-    frozen_norms = norms if norm_mode(backbone, phase) == "frozen" else set()
-    trainable = frozenset(
-        name
-        for name, _ in backbone.model.named_parameters()
-        if any(stage.holds(name) for stage in stages[boundary:])
-        and name.rpartition(".")[0] not in frozen_norms
-    )
-    name = "head" if boundary == len(stages) else stages[boundary].name
-    return FreezePlan(boundary, name, trainable, frozenset(norms - frozen_norms))
+    if not trainable:
+        raise RecipeError(
+            f'train = "{phase.train}" reaches nothing but frozen batch norms in {backbone.name}: '
+            'take more, or set norm = "train"'
+        )
+    boundary = min(_stage_of(backbone, parameter) for parameter in trainable)
+    moving = frozenset() if frozen_norms else frozenset(norms)
+    return FreezePlan(boundary, stages[boundary].name, frozenset(trainable), moving)
 
 
 def norm_mode(backbone: Backbone, phase: PhaseSpec) -> str:
     """Statistics learnt on a million images beat those of a few batches, unless there are none."""
+    if phase.train == "convs":
+        return "frozen"
     return phase.norm or ("frozen" if backbone.pretrained else "train")
+
+
+def _layers(backbone: Backbone) -> dict[str, list[str]]:
+    """Layers that own parameters, in the order of the forward pass, with those parameters.
+
+    A parameter that belongs to no module but the network itself, such as a position embedding, is
+    a layer of its own.
+    """
+    layers: dict[str, list[str]] = {}
+    for parameter, _ in backbone.model.named_parameters():
+        layers.setdefault(parameter.rpartition(".")[0] or parameter, []).append(parameter)
+    # A sort keeps the model's own order within a stage.
+    return dict(sorted(layers.items(), key=lambda item: _stage_of(backbone, item[1][0])))
+
+
+def _choose(backbone: Backbone, layers: dict[str, list[str]], train: str) -> list[str]:
+    """The layers that a phase may change."""
+    names = list(layers)
+    kind, _, argument = train.partition(":")
+    if kind in ("all", "from_scratch"):
+        return names
+    if kind == "convs":
+        return _convolutions(backbone, layers)
+    if kind == "last_layers":
+        if int(argument) > len(names):
+            raise RecipeError(
+                f'train = "{train}": {backbone.name} has {len(names)} layers that own parameters; '
+                'train = "all" takes them all'
+            )
+        return names[-int(argument) :]
+    stages = backbone.stages()
+    if kind == "last_stage":
+        first = _last_group(backbone)
+        return [name for name in names if _stage_of(backbone, layers[name][0]) >= first]
+    for number, stage in enumerate(stages):
+        if argument in (stage.name, stage.group):
+            return [name for name in names if _stage_of(backbone, layers[name][0]) >= number]
+    for position, name in enumerate(names):
+        if f"{name}.".startswith(f"{argument}."):
+            return names[position:]
+    known = [stage.name for stage in stages]
+    raise RecipeError(
+        f'train = "{train}": {backbone.name} has no module {argument!r} that owns parameters'
+        f"{did_you_mean(argument, [*known, *names])} (its stages: {', '.join(known)})"
+    )
+
+
+def _convolutions(backbone: Backbone, layers: dict[str, list[str]]) -> list[str]:
+    modules = dict(backbone.model.named_modules())
+    chosen = [n for n in layers if isinstance(modules.get(n), nn.modules.conv._ConvNd)]
+    counts = {name: parameter.numel() for name, parameter in backbone.model.named_parameters()}
+    own = sum(counts[parameter] for name in chosen for parameter in layers[name])
+    if own < CONVOLUTIONAL * sum(counts.values()):
+        raise RecipeError(
+            f'train = "convs": convolutions hold {own / sum(counts.values()):.0%} of the '
+            f'parameters of {backbone.name}: use train = "all" or "last_stage"'
+        )
+    return chosen
+
+
+def _stage_of(backbone: Backbone, parameter: str) -> int:
+    return next(i for i, stage in enumerate(backbone.stages()) if stage.holds(parameter))
 
 
 def _last_group(backbone: Backbone) -> int:
@@ -71,6 +137,10 @@ def _last_group(backbone: Backbone) -> int:
             f'{backbone.name} has no stages that Headstart knows: use train = "head" or "all"'
         )
     return next(i for i, stage in enumerate(stages) if stage.group == body[-1].group)
+
+
+def _is_batch_norm(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.batchnorm._BatchNorm)
 
 
 def set_training(backbone: Backbone, plan: FreezePlan) -> None:
@@ -85,8 +155,7 @@ def set_training(backbone: Backbone, plan: FreezePlan) -> None:
         # Containers are left in eval mode: only what belongs to a trained stage may act (dropout,
         # drop path), and only the planned norms may move.
         if name and any(stage.holds(name) for stage in above):
-            is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
-            module.training = name in plan.moving if is_norm else True
+            module.training = name in plan.moving if _is_batch_norm(module) else True
 
 
 class FreezeAudit:

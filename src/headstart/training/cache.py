@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -65,10 +66,7 @@ class BoundaryCache:
         self._backbone, self._boundary = backbone, boundary
         self._transform, self._runtime, self._reporter = transform, runtime, reporter
         self._prefix: OpenVINOPrefix | TorchPrefix | None = None
-        # Pooled features are small and a solver is sensitive to them: full precision. Activations
-        # below are a hundred times larger, and batch norm behind them forgives a rounding.
-        pooled = boundary == len(backbone.stages())
-        self._dtype = np.dtype(np.float32 if pooled else np.float16)
+        self._dtype = row_dtype(backbone, boundary)
         self._key = {
             "format": FORMAT,
             "architecture": backbone.name,
@@ -132,7 +130,7 @@ class BoundaryCache:
             shape = json.loads((folder / "partial.json").read_text(encoding="utf-8"))["shape"]
             row_bytes = int(np.prod(shape)) * self._dtype.itemsize
             start = partial.stat().st_size // row_bytes // BATCH * BATCH
-            make_room((total - start) * row_bytes)
+            make_room((total - start) * row_bytes, self._runtime)
         with (
             partial.open("ab") as file,
             self._reporter.track(label, total, "images") as advance,
@@ -142,7 +140,7 @@ class BoundaryCache:
             for outputs in self._prefix.run(self._batches(images, transform, views, start)):
                 if shape is None:
                     shape = list(outputs.shape[1:])
-                    make_room(total * outputs[0].size * self._dtype.itemsize)
+                    make_room(total * outputs[0].size * self._dtype.itemsize, self._runtime)
                     write_json(folder / "partial.json", {"shape": shape})
                 file.write(self._pack(outputs))
                 advance(len(outputs))
@@ -188,8 +186,10 @@ def list_entries() -> list[tuple[Path, int]]:
     return [(f, sum(p.stat().st_size for p in f.iterdir() if p.is_file())) for f in aged]
 
 
-def limit_bytes() -> int:
-    """What the boundary cache may hold: $HEADSTART_CACHE_LIMIT_GB, 20 by default."""
+def limit_bytes(runtime: Runtime | None = None) -> int:
+    """What the cache may hold: --cache-limit, or $HEADSTART_CACHE_LIMIT_GB, or 20 GB."""
+    if runtime and runtime.cache_limit_gb is not None:
+        return int(runtime.cache_limit_gb * 1e9)
     text = os.environ.get("HEADSTART_CACHE_LIMIT_GB", str(DEFAULT_LIMIT_GB))
     try:
         return int(float(text) * 1e9)
@@ -197,18 +197,70 @@ def limit_bytes() -> int:
         raise HeadstartError(f"HEADSTART_CACHE_LIMIT_GB={text}: not a number of GB") from None
 
 
-def make_room(needed: int) -> None:
+@dataclass(frozen=True)
+class Footprint:
+    """What caching a boundary takes: `rows` rows (images times views) of one shape and dtype."""
+
+    rows: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def bytes(self) -> int:
+        return self.rows * math.prod(self.shape) * self.dtype.itemsize
+
+    def __str__(self) -> str:
+        shape = " x ".join(map(str, self.shape))
+        return f"{self.rows:,} rows of {shape} {self.dtype}, {self.bytes / 1e9:.2f} GB"
+
+
+def footprint(backbone: Backbone, boundary: int, size: int, rows: int) -> Footprint:
+    """The footprint of `rows` rows at a boundary, for inputs of `size` pixels a side."""
+    parameter = next(backbone.model.parameters())
+    x = torch.zeros(1, 3, size, size, device=parameter.device)
+    with torch.inference_mode():
+        for stage in backbone.stages()[:boundary]:
+            x = stage.forward(x)
+    return Footprint(rows, tuple(x.shape[1:]), row_dtype(backbone, boundary))
+
+
+def row_dtype(backbone: Backbone, boundary: int) -> np.dtype[Any]:
+    """float32 for pooled features, float16 for activations below them.
+
+    Pooled features are small and a solver is sensitive to them; activations are a hundred times
+    larger, and what is trained on top of them forgives a rounding.
+    """
+    return np.dtype(np.float32 if boundary == len(backbone.stages()) else np.float16)
+
+
+def lack_of_room(needed: int, runtime: Runtime) -> str | None:
+    """Why `needed` bytes cannot be cached even with everything else evicted; None if they can."""
+    limit = limit_bytes(runtime)
+    if needed > limit:
+        return (
+            f"{needed / 1e9:.1f} GB pass the limit of {limit / 1e9:.1f} GB: "
+            "raise --cache-limit, or lower views, data.size or data.train_limit"
+        )
+    root = entries_root()
+    root.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(root).free + sum(size for _, size in list_entries())
+    if needed > free:
+        return (
+            f"{root}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB can be had: "
+            "free some, or move the cache with HEADSTART_CACHE"
+        )
+    return None
+
+
+def make_room(needed: int, runtime: Runtime) -> None:
     """Evict least recently used entries until `needed` more bytes fit the limit and the disk.
 
     Raises HeadstartError where they cannot.
     """
-    limit = limit_bytes()
-    if needed > limit:
-        raise HeadstartError(
-            f"this boundary needs {needed / 1e9:.1f} GB of cache and the limit is "
-            f"{limit / 1e9:.1f} GB: raise HEADSTART_CACHE_LIMIT_GB, or lower views or train_limit"
-        )
-    entries = list_entries()
+    lack = lack_of_room(needed, runtime)
+    if lack:
+        raise HeadstartError(lack)
+    limit, entries = limit_bytes(runtime), list_entries()
     held = sum(size for _, size in entries)
     for folder, size in entries:
         if held + needed <= limit and shutil.disk_usage(entries_root()).free > needed:

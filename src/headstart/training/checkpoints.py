@@ -20,7 +20,7 @@ from headstart.rundir import atomic_path
 from headstart.training.classifier import Classifier
 from headstart.training.loop import FitState
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save_checkpoint(
@@ -30,16 +30,17 @@ def save_checkpoint(
     state: FitState,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> None:
-    """Save training as it stands in `phase` after `state.epoch` epochs.
+    """Save training as it stands in `phase`, between two epochs or two steps.
 
     Without an optimizer, the phase has not begun and only the model counts.
     """
     tensors = {f"model.{name}": tensor for name, tensor in model.changed_state().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in state.best.items()}
+    tensors |= {f"average.{name}": tensor for name, tensor in state.average.items()}
     if optimizer is not None:
         for index, values in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
-    scalars = asdict(replace(state, best={}))
+    scalars = asdict(replace(state, best={}, average={}))
     header = {"format": FORMAT, "phase": phase, "lowest": model.lowest, "state": scalars}
     with atomic_path(path) as partial:
         contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
@@ -63,11 +64,16 @@ def load_checkpoint(
         # Loading into the optimizer's own state keeps its groups and checks their sizes.
         own = optimizer.state_dict()
         own["state"] = {}
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         for name, tensor in values.items():
             index, _, key = name.partition(".")
+            like = parameters[int(index)]
+            if tensor.shape == like.shape:  # fused steps take it to lie in memory as its parameter
+                tensor = torch.empty_like(like).copy_(tensor)
             own["state"].setdefault(int(index), {})[key] = tensor
         optimizer.load_state_dict(own)
-    return FitState(**{**header["state"], "best": _part(tensors, "best.")})
+    parts = {name: _part(tensors, f"{name}.") for name in ("best", "average")}
+    return FitState(**{**header["state"], **parts})
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

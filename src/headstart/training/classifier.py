@@ -25,24 +25,35 @@ class Classifier(nn.Module):
         self.lowest = min(self.lowest, boundary)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        stages = self.backbone.stages()
+        return self.above(self.below(x))
+
+    def below(self, x: torch.Tensor) -> torch.Tensor:
+        """From the input to the boundary, through what is frozen; nothing if it was cached."""
         if self.start < self.boundary:
             with torch.no_grad():
-                for stage in stages[self.start : self.boundary]:
+                for stage in self.backbone.stages()[self.start : self.boundary]:
                     x = stage.forward(x)
-        for stage in stages[self.boundary :]:
+        return x
+
+    def above(self, x: torch.Tensor) -> torch.Tensor:
+        """From the boundary to logits (n, classes)."""
+        for stage in self.backbone.stages()[self.boundary :]:
             x = stage.forward(x)
         # The head is small and was solved or trained to more digits than bfloat16 has.
         with torch.autocast(x.device.type, enabled=False):
             logits: torch.Tensor = self.head(x.float())
         return logits
 
-    def changed_state(self) -> dict[str, torch.Tensor]:
-        """Copies of everything above the lowest boundary so far: what training may have changed."""
+    def changing_tensors(self) -> dict[str, torch.Tensor]:
+        """Everything above the lowest boundary so far, by name: what training may have changed."""
         above = self.backbone.stages()[self.lowest :]
         return {
-            name: tensor.detach().clone()
+            name: tensor
             for name, tensor in self.state_dict().items()
             if name.startswith("head.")
             or any(stage.holds(name.removeprefix("backbone.model.")) for stage in above)
         }
+
+    def changed_state(self) -> dict[str, torch.Tensor]:
+        """Copies of `changing_tensors`."""
+        return {name: t.detach().clone() for name, t in self.changing_tensors().items()}

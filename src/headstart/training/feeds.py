@@ -1,15 +1,16 @@
 """Feeds: where the loop's batches come from. The loop cannot tell which it is given.
 
 A feed answers one question: the inputs of some rows, in some epoch. Pixels are transformed as
-they are asked for; cached activations are read from the memory map. Order depends on (seed,
-epoch, image key) alone, so it is the same for every batch size, worker count and resume.
+they are asked for; cached activations are read from the memory map. Order and views depend on
+(seed, epoch, image key) alone, so they are the same for every batch size, worker count and resume,
+with a cache and without.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -37,11 +38,16 @@ class Feed(Protocol):
 
 @dataclass(frozen=True)
 class PixelFeed:
-    """Images as they are read, warped afresh in every epoch."""
+    """Images warped as they are asked for.
+
+    views: how many views an image has, of which each epoch draws one; 0 is a new one each epoch.
+    """
 
     images: ImageSet
     transform: Transform
     runtime: Runtime
+    views: int = 0
+    seed: int = 0
 
     @property
     def labels(self) -> np.ndarray:
@@ -53,8 +59,10 @@ class PixelFeed:
 
     def inputs(self, rows: np.ndarray, epoch: int | None) -> torch.Tensor:
         pixels = self.runtime.place(self.images.read(rows))
-        transform = self.transform.plain if epoch is None else self.transform
-        return transform(pixels, self.images.keys[rows], epoch or 0)
+        keys = self.images.keys[rows]
+        if epoch is None:
+            return self.transform.plain(pixels, keys)
+        return self.transform(pixels, keys, draw_views(keys, self.views, self.seed, epoch))
 
 
 @dataclass(frozen=True)
@@ -69,13 +77,21 @@ class CachedFeed:
 
     def inputs(self, rows: np.ndarray, epoch: int | None) -> torch.Tensor:
         views = self.array.shape[1]
-        if views == 1 or epoch is None:
-            chosen = np.zeros(len(rows), np.int64)
-        else:
-            drawn = hash_keys(self.keys[rows], named_seed(self.seed, "view"), epoch)
-            chosen = (drawn % np.uint64(views)).astype(np.int64)
+        chosen = draw_views(
+            self.keys[rows], views if epoch is not None else 1, self.seed, epoch or 0
+        )
         x = self.runtime.place(self.array[rows, chosen]).float()
         return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+
+def draw_views(keys: np.ndarray, views: int, seed: int, epoch: int) -> np.ndarray:
+    """int64 (n,): the view of each image in an epoch; with 0 views, a new one in each."""
+    if not views:
+        return np.full(len(keys), epoch, np.int64)
+    if views == 1:
+        return np.zeros(len(keys), np.int64)
+    drawn = hash_keys(keys, named_seed(seed, "view"), epoch)
+    return (drawn % np.uint64(views)).astype(np.int64)
 
 
 def epoch_order(keys: np.ndarray, seed: int, epoch: int) -> np.ndarray:
@@ -94,10 +110,30 @@ def batch_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], n], strict=True))
 
 
+class Batch(NamedTuple):
+    """inputs and int64 labels on the device, and the uint64 keys of the images."""
+
+    x: torch.Tensor
+    y: torch.Tensor
+    keys: np.ndarray
+
+
 def batches(
-    feed: Feed, rows: np.ndarray, batch_size: int, epoch: int | None, runtime: Runtime
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Inputs and int64 labels on the device, in the order of `rows`; the last may be short."""
-    for first, last in batch_bounds(len(rows), batch_size):
+    feed: Feed,
+    rows: np.ndarray,
+    batch_size: int,
+    epoch: int | None,
+    runtime: Runtime,
+    *,
+    first_step: int = 0,
+    successor: bool = False,
+) -> Iterator[Batch]:
+    """Batches in the order of `rows` from number `first_step` on; the last may be short.
+
+    With `successor`, inputs and labels carry one row more than keys: the next batch's first.
+    """
+    for first, last in batch_bounds(len(rows), batch_size)[first_step:]:
         chosen = rows[first:last]
-        yield feed.inputs(chosen, epoch), runtime.place(feed.labels[chosen])
+        taken = rows[np.arange(first, last + 1) % len(rows)] if successor else chosen
+        x, y = feed.inputs(taken, epoch), runtime.place(feed.labels[taken])
+        yield Batch(x, y, feed.keys[chosen])

@@ -18,23 +18,41 @@ from headstart.evaluation.predictions import Predictions
 from headstart.models.freezing import FreezePlan, set_training
 from headstart.models.heads import l2_penalty
 from headstart.recipe import PhaseSpec
-from headstart.runtime import Runtime, seeded
+from headstart.runtime import Runtime, named_seed, seeded
 from headstart.training.classifier import Classifier
 from headstart.training.feeds import Feed, batch_bounds, batches, epoch_order
+from headstart.training.mixing import Mixer
+from headstart.training.optimisation import WeightAverage, learning_rate
+
+CHECKPOINT_S = 60.0  # between checkpoints within an epoch
 
 
 @dataclass
 class FitState:
     """Where a phase stands; what a checkpoint holds.
 
-    epoch: epochs done. best: parameters and buffers of the best epoch so far by validation.
+    epoch: epochs done. step, loss_sum, hits: of the epoch under way. lr_scale, stale: the plateau
+    schedule's factor, and for how many epochs the validation loss has not fallen below
+    lowest_val_loss. best: parameters and buffers of the best epoch so far by validation. average:
+    the moving average of the weights, where the phase keeps one.
     """
 
     epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    hits: float = 0.0
     best_epoch: int | None = None
     best_val_accuracy: float = -math.inf
     best_val_loss: float = math.inf
+    lowest_val_loss: float = math.inf
+    stale: int = 0
+    lr_scale: float = 1.0
     best: dict[str, torch.Tensor] = field(default_factory=dict)
+    average: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def begun(self) -> bool:
+        return bool(self.epoch or self.step)
 
 
 @dataclass(frozen=True)
@@ -50,26 +68,8 @@ class Job:
     seed: int
     l2: float
     runtime: Runtime
-
-
-def create_optimizer(model: Classifier, phase: PhaseSpec) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019); vectors (biases, norms) are not decayed."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": phase.weight_decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=phase.lr or 1e-3)
-
-
-def learning_rate(phase: PhaseSpec, progress: float) -> float:
-    """The rate at `progress` in [0, 1) of the phase: linear warm-up, then cosine or constant."""
-    peak = phase.lr or 1e-3
-    if progress < phase.warmup:
-        return peak * progress / phase.warmup
-    if phase.schedule == "constant":
-        return peak
-    return peak * 0.5 * (1 + math.cos(math.pi * (progress - phase.warmup) / (1 - phase.warmup)))
+    mixer: Mixer = field(default_factory=lambda: Mixer(0.0, 0.0, 0))
+    class_weights: torch.Tensor | None = None  # float32 (classes,)
 
 
 def fit(
@@ -80,64 +80,153 @@ def fit(
     *,
     on_step: Callable[[int], None] = lambda images: None,
     on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
+    on_checkpoint: Callable[[], None] = lambda: None,
 ) -> FitState:
     """Train one phase from `state` on, and leave the model at its best epoch by validation.
 
     Best is the highest accuracy, the lower loss on a tie. `on_epoch` is called after each epoch
-    with its record, when model, optimizer and state are fit to be checkpointed. Raises RunError
-    where the loss stops being a number.
+    with its record; `on_checkpoint` after each epoch and every minute, when model, optimizer and
+    state are fit to be saved. Raises RunError where the loss stops being a number.
     """
-    phase, epochs = job.phase, job.phase.epochs or 1
-    steps = len(batch_bounds(len(job.train.keys), job.batch_size))
-    while state.epoch < epochs and not _out_of_patience(state, phase):
-        epoch, started = state.epoch, time.perf_counter()
+    epochs = job.phase.epochs or 1
+    average = WeightAverage(model, job.phase.ema, state.average) if job.phase.ema else None
+    state.average = average.tensors if average else {}
+    while state.epoch < epochs and not _out_of_patience(state, job.phase):
+        started = time.perf_counter()
         set_training(model.backbone, job.plan)
         model.head.train()
-        order = epoch_order(job.train.keys, job.seed, epoch)
-        # Sums stay on the device: reading them in every step would make the host wait for it.
-        loss_sum = torch.zeros((), device=job.runtime.device)
-        hits = torch.zeros((), device=job.runtime.device)
-        rate = 0.0
-        with seeded(job.seed, "fit", job.number, epoch):
-            feed = batches(job.train, order, job.batch_size, epoch, job.runtime)
-            for step, (x, y) in enumerate(feed):
-                rate = learning_rate(phase, (epoch * steps + step + 0.5) / (epochs * steps))
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                with job.runtime.autocast():
-                    logits = model(x).float()
-                loss = F.cross_entropy(logits, y)
-                penalised = loss + job.l2 / 2 * l2_penalty(model.head) if job.l2 else loss
-                optimizer.zero_grad(set_to_none=True)
-                penalised.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                loss_sum += loss.detach() * len(y)
-                hits += (logits.argmax(dim=1) == y).sum()
-                on_step(len(y))
-        if not math.isfinite(float(loss_sum)):
-            raise RunError(
-                f"phase {job.number + 1} diverged in epoch {epoch + 1} (the loss is no number): "
-                f"lower phases.{job.number}.lr, which is {phase.lr}"
-            )
-        val_loss, val_accuracy = evaluate(model, job.val, job.runtime)
-        state.epoch = epoch + 1
-        if (val_accuracy, -val_loss) > (state.best_val_accuracy, -state.best_val_loss):
-            state.best_epoch, state.best = epoch, model.changed_state()
-            state.best_val_accuracy, state.best_val_loss = val_accuracy, val_loss
-        on_epoch(
-            {
-                "phase": job.number,
-                "epoch": epoch,
-                "train_loss": float(loss_sum) / len(order),
-                "train_accuracy": float(hits) / len(order),
-                "val_loss": val_loss,
-                "val_accuracy": val_accuracy,
-                "lr": rate,
-                "seconds": time.perf_counter() - started,
-            }
-        )
+        rate = _train_epoch(model, job, state, optimizer, average, on_step, on_checkpoint)
+        if average:
+            with average.applied():
+                val_loss, val_accuracy = _judge(model, job, state)
+        else:
+            val_loss, val_accuracy = _judge(model, job, state)
+        record = {
+            "phase": job.number,
+            "epoch": state.epoch,
+            "train_loss": state.loss_sum / len(job.train.keys),
+            "train_accuracy": state.hits / len(job.train.keys),
+            "val_loss": val_loss,
+            "val_accuracy": val_accuracy,
+            "lr": rate,
+            "seconds": time.perf_counter() - started,
+        }
+        _follow_plateau(state, job.phase, val_loss)
+        state.epoch, state.step, state.loss_sum, state.hits = state.epoch + 1, 0, 0.0, 0.0
+        on_epoch(record)
+        on_checkpoint()
     model.load_state_dict(state.best, strict=False)
     return state
+
+
+def _train_epoch(
+    model: Classifier,
+    job: Job,
+    state: FitState,
+    optimizer: torch.optim.Optimizer,
+    average: WeightAverage | None,
+    on_step: Callable[[int], None],
+    on_checkpoint: Callable[[], None],
+) -> float:
+    """The steps of the epoch that are left; returns the last learning rate.
+
+    Every step draws from a generator of its own, so that it does not matter where one resumes.
+    """
+    device, keys = job.runtime.device, job.train.keys
+    steps = len(batch_bounds(len(keys), job.batch_size))
+    order = epoch_order(keys, job.seed, state.epoch)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    # Sums stay on the device: reading them in every step would make the host wait for it.
+    loss_sum = torch.tensor(state.loss_sum, device=device)
+    hits = torch.tensor(state.hits, device=device)
+    rate, saved = 0.0, time.monotonic()
+    feed = batches(
+        job.train,
+        order,
+        job.batch_size,
+        state.epoch,
+        job.runtime,
+        first_step=state.step,
+        successor=job.mixer.active,
+    )
+    with seeded(job.seed):
+        for batch in feed:
+            number = state.epoch * steps + state.step
+            torch.manual_seed(named_seed(job.seed, "fit", job.number, number))
+            rate = state.lr_scale * learning_rate(
+                job.phase, (number + 0.5) / ((job.phase.epochs or 1) * steps)
+            )
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["scale"]
+            with job.runtime.autocast():
+                x, own = model.below(batch.x), None
+                if job.mixer.active:
+                    x, own = job.mixer(x, batch.keys, state.epoch)
+                logits = model.above(x)
+            loss = cross_entropy_loss(job, logits, batch.y, own)
+            penalised = loss + job.l2 / 2 * l2_penalty(model.head) if job.l2 else loss
+            optimizer.zero_grad(set_to_none=True)
+            penalised.backward()  # type: ignore[no-untyped-call]
+            if job.phase.grad_clip:
+                nn.utils.clip_grad_norm_(trained, job.phase.grad_clip)
+            optimizer.step()
+            if average:
+                average.update(number)
+            loss_sum += loss.detach() * len(logits)
+            hits += (logits.detach().argmax(dim=1) == batch.y[: len(logits)]).sum()
+            state.step += 1
+            on_step(len(logits))
+            if time.monotonic() - saved >= CHECKPOINT_S and state.step < steps:
+                state.loss_sum, state.hits = float(loss_sum), float(hits)
+                on_checkpoint()
+                saved = time.monotonic()
+    state.loss_sum, state.hits = float(loss_sum), float(hits)
+    if not math.isfinite(state.loss_sum):
+        raise RunError(
+            f"phase {job.number + 1} diverged in epoch {state.epoch + 1} (the loss is no number): "
+            f"lower phases.{job.number}.lr, which is {job.phase.lr}"
+        )
+    return rate
+
+
+def cross_entropy_loss(
+    job: Job, logits: torch.Tensor, y: torch.Tensor, own: torch.Tensor | None
+) -> torch.Tensor:
+    """Mean cross-entropy, smoothed, weighed by class, and shared with the partner's label.
+
+    own: each image's share of its mixture (n,); `y` then holds one label more than `logits`.
+    """
+    weights, smoothing = job.class_weights, job.phase.label_smoothing
+    if own is None:
+        return F.cross_entropy(logits, y, weight=weights, label_smoothing=smoothing)
+    shares = (own, y[:-1]), (1 - own, y[1:])
+    total, norm = logits.new_zeros(()), logits.new_zeros(())
+    for share, target in shares:
+        each = F.cross_entropy(
+            logits, target, weight=weights, label_smoothing=smoothing, reduction="none"
+        )
+        total = total + (share * each).sum()
+        norm = norm + (share if weights is None else share * weights[target]).sum()
+    return total / norm
+
+
+def _judge(model: Classifier, job: Job, state: FitState) -> tuple[float, float]:
+    """Validate the model as it stands, and keep it if it is the best so far."""
+    val_loss, val_accuracy = evaluate(model, job.val, job.runtime)
+    if (val_accuracy, -val_loss) > (state.best_val_accuracy, -state.best_val_loss):
+        state.best_epoch, state.best = state.epoch, model.changed_state()
+        state.best_val_accuracy, state.best_val_loss = val_accuracy, val_loss
+    return val_loss, val_accuracy
+
+
+def _follow_plateau(state: FitState, phase: PhaseSpec, val_loss: float) -> None:
+    """Lower the rate where the validation loss has not fallen for `plateau_patience` epochs."""
+    if val_loss < state.lowest_val_loss:
+        state.lowest_val_loss, state.stale = val_loss, 0
+    else:
+        state.stale += 1
+    if phase.schedule == "plateau" and state.stale >= phase.plateau_patience:
+        state.lr_scale, state.stale = state.lr_scale * phase.plateau_factor, 0
 
 
 def _out_of_patience(state: FitState, phase: PhaseSpec) -> bool:
@@ -151,7 +240,7 @@ def predict_logits(model: nn.Module, feed: Feed, runtime: Runtime) -> np.ndarray
     model.eval()
     rows = np.arange(len(feed.keys))
     with torch.inference_mode(), runtime.autocast():
-        parts = [model(x).float().cpu() for x, _ in batches(feed, rows, 256, None, runtime)]
+        parts = [model(b.x).float().cpu() for b in batches(feed, rows, 256, None, runtime)]
     return torch.cat(parts).numpy()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,17 +20,21 @@ from torch import nn
 
 from headstart.data import ImageSet, Splits
 from headstart.data.transforms import Transform
+from headstart.errors import RunError
 from headstart.evaluation.predictions import Predictions
+from headstart.models.folding import folded_norms
 from headstart.models.freezing import FreezeAudit, FreezePlan, plan_phase, set_training
 from headstart.progress import Reporter
 from headstart.recipe import PhaseSpec, Recipe
 from headstart.rundir import Run, Split
 from headstart.runtime import Runtime, named_seed
-from headstart.training.cache import BoundaryCache
+from headstart.training.cache import BoundaryCache, footprint, lack_of_room
 from headstart.training.checkpoints import load_checkpoint, read_phase, save_checkpoint
 from headstart.training.classifier import Classifier
 from headstart.training.feeds import CachedFeed, Feed, PixelFeed
-from headstart.training.loop import FitState, Job, create_optimizer, fit, predict
+from headstart.training.loop import FitState, Job, fit, predict
+from headstart.training.mixing import Mixer
+from headstart.training.optimisation import class_weights, create_optimizer
 from headstart.training.solver import L2_PATH, Solution, solve_path
 
 
@@ -92,7 +97,7 @@ class Training:
             for n, p in self.model.backbone.model.named_parameters()
             if n in plan.trainable
         ) + sum(p.numel() for p in self.model.head.parameters())
-        if not state.epoch:
+        if not state.begun:
             self.run.append_log(
                 {
                     "event": "phase",
@@ -131,8 +136,10 @@ class Training:
     ) -> dict[str, Any]:
         set_training(self.model.backbone, plan)
         optimizer = create_optimizer(self.model, phase)
-        if state.epoch:
+        if state.begun:
             state = load_checkpoint(self.checkpoint, self.model, optimizer)
+        seed = named_seed(self.recipe.seed, "phase", number)
+        augment = self.recipe.data.augment
         job = Job(
             phase=phase,
             number=number,
@@ -140,15 +147,19 @@ class Training:
             train=train,
             val=val,
             batch_size=self.recipe.batch_size,
-            seed=named_seed(self.recipe.seed, "phase", number),
+            seed=seed,
             l2=self.recipe.head.l2 or 0.0,
             runtime=self.runtime,
+            mixer=Mixer(augment.mixup, augment.cutmix, named_seed(seed, "mix")),
+            class_weights=self._class_weights(),
         )
         total = (phase.epochs or 1) * len(train.keys)
         label = f"phase {number + 1}: {phase.train}"
 
-        def on_epoch(record: dict[str, Any]) -> None:
+        def on_checkpoint() -> None:
             save_checkpoint(self.checkpoint, self.model, number, state, optimizer)
+
+        def on_epoch(record: dict[str, Any]) -> None:
             self.run.append_log({"event": "epoch", **record})
             self.reporter.say(
                 f"  epoch {record['epoch'] + 1:>3}/{phase.epochs}  "
@@ -157,15 +168,34 @@ class Training:
                 f"{len(train.keys) / record['seconds']:,.0f} images/s"
             )
 
-        with self.reporter.track(label, total, "images") as advance:
-            advance(state.epoch * len(train.keys))
-            state = fit(self.model, job, state, optimizer, on_step=advance, on_epoch=on_epoch)
+        size = self.transform.preprocess.size
+        done = state.epoch * len(train.keys) + state.step * job.batch_size
+        with (
+            self.reporter.track(label, total, "images") as advance,
+            folded_norms(self.model.backbone, plan, size),
+        ):
+            advance(done)
+            state = fit(
+                self.model,
+                job,
+                state,
+                optimizer,
+                on_step=advance,
+                on_epoch=on_epoch,
+                on_checkpoint=on_checkpoint,
+            )
         return {
             "best_epoch": state.best_epoch,
             "val_loss": state.best_val_loss,
             "val_accuracy": state.best_val_accuracy,
             "l2": None,
         }
+
+    def _class_weights(self) -> torch.Tensor | None:
+        if self.recipe.balance == "none":
+            return None
+        found = class_weights(self.splits.train.labels, len(self.splits.class_names))
+        return found.to(self.runtime.device)
 
     def _solve(self, number: int, train: Feed, val: Feed) -> dict[str, Any]:
         x, y = _table(train, self.runtime)
@@ -199,6 +229,7 @@ class Training:
                 y_val,
                 len(self.splits.class_names),
                 l2_path=path,
+                class_weights=self._class_weights(),
                 on_solution=on_solution,
             )
         best = min(solutions, key=lambda solution: solution.val_loss)
@@ -219,21 +250,31 @@ class _Feeds:
     """Feeds for one phase: from the boundary cache, or from pixels."""
 
     def __init__(self, training: Training, number: int, phase: PhaseSpec, plan: FreezePlan) -> None:
-        self._training, self.number, self._views = training, number, phase.views
+        self._training, self.number = training, number
+        self._views = (phase.views or 0) if training.transform.augment.active else 1
         self._plain: dict[str, Feed] = {}
         cached = plan.boundary > 0 and phase.views != 0
-        self.start = plan.boundary if cached else 0
-        self._cache = (
-            BoundaryCache(
-                training.model.backbone,
-                plan.boundary,
-                training.transform,
-                training.runtime,
-                training.reporter,
-            )
-            if cached
-            else None
-        )
+        self._cache = self._open_cache(plan, phase) if cached else None
+        self.start = plan.boundary if self._cache else 0
+
+    def _open_cache(self, plan: FreezePlan, phase: PhaseSpec) -> BoundaryCache | None:
+        """The cache, its size said before it is written; None where there is no room for it."""
+        t = self._training
+        backbone = t.model.backbone
+        cache = BoundaryCache(backbone, plan.boundary, t.transform, t.runtime, t.reporter)
+        counts = {name: len(getattr(t.splits, name)) for name in ("train", "val", "test")}
+        size = t.transform.preprocess.size
+        rows = cached_rows(counts, self._views)
+        needs = footprint(backbone, plan.boundary, size, rows)
+        what = f"phase {self.number + 1}: a boundary cache of {needs}"
+        lack = lack_of_room(needs.bytes, t.runtime)
+        if lack is None:
+            t.reporter.say(what)
+            return cache
+        if phase.optimizer == "lbfgs":
+            raise RunError(f"{what}: {lack}; or name epochs, which needs none")
+        t.reporter.warn(f"{what}, has no room, so every epoch recomputes it: {lack}")
+        return None
 
     def train(self) -> Feed:
         augmented = self._training.transform.augment.active
@@ -248,7 +289,7 @@ class _Feeds:
     def _feed(self, split: str, images: ImageSet, views: int | None) -> Feed:
         t = self._training
         if self._cache is None:
-            return PixelFeed(images, t.transform, t.runtime)
+            return PixelFeed(images, t.transform, t.runtime, views or 0, t.recipe.seed)
         started = time.perf_counter()
         rows = self._cache.rows(images, views=views, label=f"frozen pass over {split}")
         seconds = time.perf_counter() - started
@@ -271,6 +312,11 @@ class _Feeds:
                 f"({count / seconds:,.0f} images/s)"
             )
         return CachedFeed(rows.array, images.labels, images.keys, t.recipe.seed, t.runtime)
+
+
+def cached_rows(counts: Mapping[str, int], views: int) -> int:
+    """Rows a phase caches: every view of train, and validation and test as they are."""
+    return counts["train"] * views + counts["val"] + counts["test"]
 
 
 def _table(feed: Feed, runtime: Runtime) -> tuple[torch.Tensor, torch.Tensor]:

@@ -51,12 +51,14 @@ def solve_path(
     num_classes: int,
     *,
     l2_path: Sequence[float] = L2_PATH,
+    class_weights: torch.Tensor | None = None,
     on_solution: Callable[[Solution], None] = lambda solution: None,
 ) -> list[Solution]:
     """Solutions along the path, strongest penalty first; the caller picks by validation.
 
-    features: float32 (n, d), labels: int64 (n,), and the same for validation. Losses are
-    cross-entropy alone, without the penalty.
+    features: float32 (n, d), labels: int64 (n,), and the same for validation. class_weights:
+    float32 (k,), of each class in the training objective; the mean is then a weighted one. Losses
+    in the solutions are plain cross-entropy, without weights and penalty.
     """
     mean = features.mean(dim=0)
     # A feature that never varies says nothing: a unit scale keeps it at zero.
@@ -64,7 +66,7 @@ def solve_path(
     scale = torch.where(scale > 1e-6, scale, torch.ones_like(scale))
     Z = (features - mean) / scale
     Z_val = (val_features - mean) / scale
-    problem = _Problem(Z, labels, num_classes)
+    problem = _Problem(Z, labels, num_classes, class_weights)
     W, b = Z.new_zeros(num_classes, Z.shape[1]), Z.new_zeros(num_classes)
     solutions: list[Solution] = []
     worse = 0
@@ -98,8 +100,17 @@ class _Problem:
     which is three to eight times as fast on CPU as the transposed layout.
     """
 
-    def __init__(self, Z: torch.Tensor, labels: torch.Tensor, num_classes: int) -> None:
+    def __init__(
+        self,
+        Z: torch.Tensor,
+        labels: torch.Tensor,
+        num_classes: int,
+        class_weights: torch.Tensor | None,
+    ) -> None:
         self._labels, self._k = labels, num_classes
+        # (n, 1): the share of each image in the mean.
+        each = Z.new_ones(len(Z)) if class_weights is None else class_weights[labels]
+        self._share = (each / each.sum())[:, None]
         self._values, self._basis = _eigenbasis(Z)
         self._Z = Z @ self._basis
 
@@ -132,12 +143,13 @@ class _Problem:
 
     def _loss(self, V: torch.Tensor, l2: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Objective and gradient (k, d + 1) in the eigenbasis; the last column is the bias."""
-        n = len(self._Z)
+        rows = torch.arange(len(self._Z), device=V.device)
         log_p = F.log_softmax(torch.addmm(V[:, -1], self._Z, V[:, :-1].T), dim=1)
-        loss = F.nll_loss(log_p, self._labels) + l2 / 2 * V[:, :-1].square().sum()
+        fit = -(log_p[rows, self._labels] * self._share[:, 0]).sum()
+        loss = fit + l2 / 2 * V[:, :-1].square().sum()
         residual = log_p.exp_()  # in place: the logits of 50,000 images are not small
-        residual[torch.arange(n, device=V.device), self._labels] -= 1
-        residual /= n
+        residual[rows, self._labels] -= 1
+        residual *= self._share
         gradient = torch.cat(
             [residual.T @ self._Z + l2 * V[:, :-1], residual.sum(dim=0)[:, None]], dim=1
         )

@@ -1,0 +1,433 @@
+"""Tracking: what a run directory holds arrives in MLflow, once, and never costs the run."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import warnings
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from headstart import tracking, workbench
+from headstart.data import load_data
+from headstart.recipe import DataSpec, load_recipe
+from headstart.rundir import Run, open_run
+from headstart.tracking import TrackingError, track
+from tests.conftest import Outcome
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of MLflow and of what it imports
+    mlflow = pytest.importorskip("mlflow", reason="needs the extra mlflow")
+
+# SQLAlchemy's, of what MLflow's local store is written with.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
+Command = Callable[..., Outcome]
+RECIPE = """\
+name = "tiny"
+batch_size = 32
+[data]
+source = "cifar10-mini"
+train_limit = 40
+test_limit = 20
+size = 16
+[backbone]
+name = "small_cnn"
+weights = "random"
+[[phases]]
+train = "from_scratch"
+epochs = 2
+[[phases]]
+train = "from_scratch"
+epochs = 1
+"""
+STUDY = RECIPE.replace('"tiny"', '"pair"') + "[grid]\nseed = [0, 1]\n"
+CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr")
+START_S = 60
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A tracking server on loopback that keeps its own database and serves the artefacts."""
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]
+    command += ["--port", str(port), "--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
+    command += ["--artifacts-destination", str(folder / "artefacts")]
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, env={**os.environ, **quiet}, stdout=log, stderr=log
+        )
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/health", process, folder / "log")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()  # which stops its worker as well
+        process.wait(timeout=20)
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(f"the server did not start:\n{log.read_text()[-3000:]}")
+
+
+@pytest.fixture(scope="module")
+def trained(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of three epochs in two phases."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "tiny.toml").write_text(RECIPE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADSTART_CACHE", str(shared_cache))
+        return workbench.run(load_recipe(folder / "tiny.toml"), out=folder / "run").path
+
+
+@pytest.fixture
+def finished(trained: Path, tmp_path: Path) -> Run:
+    """A copy of that run at a path of its own, so that no other test has tracked it."""
+    return open_run(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'local.db'}"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, cache: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _no_telemetry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the client that a test uses itself."""
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Several would wait for each other, for longer than so small a network computes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def tracked_runs(uri: str, experiment: str) -> list[Any]:
+    client = mlflow.MlflowClient(uri)
+    found = client.get_experiment_by_name(experiment)
+    return list(client.search_runs([found.experiment_id]))
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def error_line(outcome: Outcome) -> str:
+    assert outcome.code == 2, outcome
+    assert "Traceback" not in outcome.err
+    (line,) = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def test_the_server_gets_parameters_curves_scores_and_tags(finished: Run, server: str) -> None:
+    run_id = track(finished, server, "arrival")
+    client = mlflow.MlflowClient(server)
+    got = client.get_run(run_id)
+    assert (got.info.status, got.info.run_name) == ("FINISHED", "tiny")
+    params, tags, metrics = got.data.params, got.data.tags, got.data.metrics
+    manifest = finished.manifest
+    assert params["phases.0.epochs"] == "2"
+    assert params["phases.1.train"] == "from_scratch"
+    assert params["data.size"] == "16"
+    assert params["head.hidden"] == "[]"
+    assert params["data.augment.flip"] == "false"
+    assert params["data.fingerprint"] == manifest["data"]["fingerprint"]
+    assert params["weights.provider"] == "random"
+    assert tags["versions.torch"] == manifest["versions"]["torch"]
+    assert tags["machine.cores"] == str(manifest["machine"]["cores"])
+    assert tags["headstart.path"] == str(finished.path)
+    epochs = [event for event in finished.log if event["event"] == "epoch"]
+    assert len(epochs) == 3
+    for name in CURVES:
+        history = client.get_metric_history(run_id, f"epoch/{name}")
+        assert [(m.step, m.value) for m in sorted(history, key=lambda m: m.step)] == [
+            (step, epoch[name]) for step, epoch in enumerate(epochs, start=1)
+        ]
+        assert got.info.start_time <= history[0].timestamp <= got.info.end_time
+    for split in ("val", "test"):
+        for score in ("accuracy", "loss"):
+            assert metrics[f"{split}/{score}"] == finished.metrics[split][score]
+    assert metrics["test/interval_low"] == finished.metrics["test"]["interval"][0]
+    assert metrics["cost/wall_s"] == finished.cost["wall_s"]
+    assert metrics["cost/latency_ms/median"] == finished.cost["latency_ms"]["median"]
+    assert not any("per_class" in name for name in metrics)
+
+
+def test_the_server_gets_every_file_of_the_run(finished: Run, server: str, tmp_path: Path) -> None:
+    (finished.path / "checkpoints" / "last.safetensors").write_bytes(b"what a resumed run needs")
+    run_id = track(finished, server, "files")
+    client = mlflow.MlflowClient(server)
+    (tmp_path / "got").mkdir()
+    got = files_of(Path(client.download_artifacts(run_id, "run", str(tmp_path / "got"))))
+    del got["MLmodel"]
+    wanted = files_of(finished.path)
+    del wanted["checkpoints/last.safetensors"]
+    promised = {
+        *("recipe.toml", "manifest.json", "metrics.json", "cost.json", "log.jsonl"),
+        *("report/report.html", "predictions/val.npz", "predictions/test.npz"),
+        "checkpoints/best.safetensors",
+    }
+    assert promised <= got.keys()
+    assert got == wanted
+
+
+def test_mlflow_loads_the_model_without_pickle(
+    finished: Run, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = track(finished, server, "model")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pandas, through MLflow
+        from mlflow import pyfunc
+
+        model = pyfunc.load_model(f"runs:/{run_id}/run")
+    test = load_data(DataSpec(source="cifar10-mini", test_limit=20, size=16)).test
+    saved = finished.predictions("test")
+    assert list(test.ids) == list(saved.ids)
+    paths = [str(tmp_path / f"{row}.png") for row in range(5)]
+    for row, path in enumerate(paths):
+        Image.fromarray(test.read(np.array([row]))[0]).save(path)
+    answers = model.predict(paths)
+    names = finished.class_names
+    for answer, expected in zip(answers, saved.probabilities[:5], strict=True):
+        got = [answer["probabilities"][name] for name in names]
+        assert got == pytest.approx(list(expected), abs=1e-4)
+        assert answer["label"] == names[int(np.argmax(expected))]
+
+
+@pytest.mark.parametrize("store", ["server", "local"])
+def test_a_run_tracked_twice_is_one_mlflow_run(
+    finished: Run, store: str, request: pytest.FixtureRequest
+) -> None:
+    uri = request.getfixturevalue(store)
+    first = track(finished, uri, f"twice-{store}")
+    client = mlflow.MlflowClient(uri)
+    before = {name: client.get_metric_history(first, name) for name in ("epoch/lr", "test/loss")}
+    # Or else nothing at all would be sent; the points are a minute later, and the same.
+    created = datetime.fromisoformat(finished.manifest["created"]) + timedelta(minutes=1)
+    finished.update_manifest(commit="another", created=created.isoformat())
+    assert track(finished, uri, f"twice-{store}") == first
+    (run,) = tracked_runs(uri, f"twice-{store}")
+    assert run.data.tags["mlflow.source.git.commit"] == "another"
+    for name, history in before.items():
+        assert len(client.get_metric_history(first, name)) == len(history)
+
+
+def test_a_run_that_has_not_changed_sends_nothing(
+    finished: Run, local: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = dict(os.environ)
+    first = track(finished, local, "still")
+    assert dict(os.environ) == before  # what MLflow is told is told for the call
+    monkeypatch.setattr(tracking, "_send", lambda *_: pytest.fail("sent again"))
+    assert track(finished, local, "still") == first
+
+
+def test_another_run_at_the_same_path_is_another_mlflow_run(finished: Run, local: str) -> None:
+    first = track(finished, local, "place")
+    data = {**finished.manifest["data"], "fingerprint": "of other images"}
+    finished.update_manifest(data=data)
+    second = track(finished, local, "place")
+    assert second != first
+    assert track(finished, local, "place") == second
+
+
+def test_steps_count_on_over_phases_and_a_solved_head_is_one() -> None:
+    def epoch(phase: int, number: int, loss: float) -> dict[str, Any]:
+        return {"event": "epoch", "phase": phase, "epoch": number, "val_loss": loss, "seconds": 2.0}
+
+    log: list[dict[str, Any]] = [
+        {"event": "phase", "phase": 0},
+        {"event": "extract", "phase": 0, "seconds": 1.0},
+        {"event": "solve", "phase": 0, "l2": 1.0, "val_loss": 0.9},
+        {"event": "solve", "phase": 0, "l2": 0.1, "val_loss": 0.8},
+        {"event": "phase_done", "phase": 0, "l2": 1.0, "seconds": 3.0},
+        {"event": "phase", "phase": 1},
+        epoch(1, 0, 0.7),
+        epoch(1, 1, 0.6),
+        epoch(1, 1, 0.5),  # again, by a run that was resumed
+        {"event": "phase_done", "phase": 1, "l2": None, "seconds": 4.0},
+        epoch(2, 0, 0.4),
+    ]
+    points = [p for p in tracking._epochs(log, 10_000) if p.key == "epoch/val_loss"]
+    assert [(p.step, p.value) for p in points] == [(1, 0.9), (2, 0.7), (3, 0.5), (4, 0.4)]
+    assert [p.timestamp for p in points] == [14_000, 16_000, 20_000, 22_000]
+
+
+def test_an_interrupted_run_is_killed_and_its_resumption_finishes_it(
+    recipe: Path, tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch, headstart: Command
+) -> None:
+    command = ("run", recipe, "--out", tmp_path / "run", "--track", server, "--set", "seed=7")
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workbench, "finish_run", interrupt)
+        assert "interrupted" in error_line(headstart(*command))
+    (killed,) = [r for r in tracked_runs(server, "tiny") if r.data.params["seed"] == "7"]
+    assert killed.info.status == "KILLED"
+    assert "epoch/val_loss" in killed.data.metrics
+    assert "test/accuracy" not in killed.data.metrics
+    resumed = headstart(*command, "--json")
+    assert resumed.code == 0, resumed.err
+    assert json.loads(resumed.out)["name"] == "tiny"  # no other word on stdout
+    (whole,) = [r for r in tracked_runs(server, "tiny") if r.data.params["seed"] == "7"]
+    assert (whole.info.run_id, whole.info.status) == (killed.info.run_id, "FINISHED")
+    history = mlflow.MlflowClient(server).get_metric_history(whole.info.run_id, "epoch/val_loss")
+    assert sorted(m.step for m in history) == [1, 2, 3]
+    assert "test/accuracy" in whole.data.metrics
+
+
+def test_a_study_is_an_experiment_and_its_failed_run_is_failed(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, headstart: Command
+) -> None:
+    (tmp_path / "study.toml").write_text(STUDY)
+    monkeypatch.chdir(tmp_path)
+    finish = workbench.finish_run
+
+    def fail_once(training: Any, started: float) -> None:
+        if training.recipe.seed == 1:
+            raise RuntimeError("the disk went away")
+        finish(training, started)
+
+    monkeypatch.setattr(workbench, "finish_run", fail_once)
+    outcome = headstart(
+        *("compare", "study.toml", "--out", "study", "--set", "phases.0.epochs=1"),
+        *("--track", "local", "--json"),
+    )
+    assert outcome.code == 0, outcome.err
+    assert len(json.loads(outcome.out)["runs"]) == 1  # stdout is for results alone
+    runs = {run.info.run_name: run for run in tracked_runs("sqlite:///mlflow.db", "pair")}
+    assert {name: run.info.status for name, run in runs.items()} == {"0": "FINISHED", "1": "FAILED"}
+    assert "the disk went away" in runs["1"].data.tags["headstart.error"]
+    root = Path(runs["0"].info.artifact_uri.removeprefix("file://"))
+    assert root.is_relative_to(tmp_path / "mlartifacts")
+    assert (root / "run" / "metrics.json").exists()
+
+
+def test_an_unreachable_server_costs_seconds_and_not_the_run(
+    recipe: Path, tmp_path: Path, local: str, headstart: Command
+) -> None:
+    with socket.socket() as held:  # bound and not listening: every connection is refused
+        held.bind(("127.0.0.1", 0))
+        uri = f"http://someone:secret@127.0.0.1:{held.getsockname()[1]}"
+        outcome = headstart("run", recipe, "--out", tmp_path / "run", "--track", uri)
+        line = error_line(outcome)
+        started = time.monotonic()
+        with pytest.raises(TrackingError, match="no answer"):
+            track(open_run(tmp_path / "run"), uri, "away")
+        assert time.monotonic() - started < 10
+    assert "no answer from the tracking server at http://127.0.0.1" in line
+    assert "the same command tracks it" in line
+    assert "secret" not in outcome.err
+    assert "test accuracy" in outcome.out  # the results are not withheld
+    assert "tried again when the run ends" in outcome.err.splitlines()[0]
+    assert open_run(tmp_path / "run").finished
+    later = headstart("run", recipe, "--out", tmp_path / "run", "--track", local)
+    assert later.code == 0
+    assert "nothing to repeat" in later.err
+    assert [run.info.status for run in tracked_runs(local, "tiny")] == ["FINISHED"]
+
+
+def test_a_server_that_hangs_is_given_up_on(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(tracking.FIRST, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
+        started = time.monotonic()
+        with pytest.raises(TrackingError, match="no answer"):
+            track(finished, f"http://127.0.0.1:{silent.getsockname()[1]}", "away")
+        assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("package", ["mlflow", "sqlalchemy"])
+def test_a_missing_package_is_told_before_training(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, headstart: Command, package: str
+) -> None:
+    find = tracking.find_spec
+    monkeypatch.setattr(tracking, "find_spec", lambda name: None if name == package else find(name))
+    outcome = headstart("run", recipe, "--out", tmp_path / "run", "--track", "sqlite:///x.db")
+    line = error_line(outcome)
+    assert f"{package} is not installed" in line
+    assert "pip install mlflow-skinny sqlalchemy alembic" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_library_without_mlflow_says_how_to_install_it(
+    finished: Run, local: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = builtins.__import__
+
+    def without(name: str, *rest: Any) -> Any:
+        if name == "mlflow":
+            raise ModuleNotFoundError("No module named 'mlflow'", name="mlflow")
+        return load(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(TrackingError, match="pip install mlflow-skinny"):
+        track(finished, local, "missing")
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("localhost:5000", "use local, sqlite:///FILE.db or http://HOST:PORT"),
+        ("sqlite:///{}/text.db", "file is not a database"),
+    ],
+)
+def test_a_wrong_uri_is_told_before_training(
+    recipe: Path, tmp_path: Path, headstart: Command, uri: str, says: str
+) -> None:
+    (tmp_path / "text.db").write_text("words, and no tables of a database in it at all" * 50)
+    outcome = headstart("run", recipe, "--out", tmp_path / "run", "--track", uri.format(tmp_path))
+    assert says in error_line(outcome)
+    assert not (tmp_path / "run").exists()
+
+
+def test_nothing_is_imported_before_something_is_tracked(tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom headstart.progress import Reporter\n"
+        "from headstart import cli, tracking\n"
+        f"tracking.create_tracker('sqlite:///{tmp_path / 'x.db'}', None, Reporter())\n"
+        "print([name for name in ('torch', 'mlflow') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr

@@ -1,0 +1,91 @@
+"""Folding: the same function and gradients, with frozen batch norms inside convolutions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from headstart.models.backbones import Backbone, build_architecture
+from headstart.models.folding import folded_norms
+from headstart.models.freezing import FreezeAudit, plan_phase, set_training
+from headstart.models.identity import Preprocess, WeightsIdentity
+from headstart.recipe import PhaseSpec
+
+
+def make(name: str) -> Backbone:
+    torch.manual_seed(0)
+    identity = WeightsIdentity("file", name, "", None, "", "")
+    backbone = Backbone(
+        build_architecture(name), identity, Preprocess(64, (0.5,) * 3, (0.5,) * 3, "bilinear")
+    )
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # fresh norms are nearly the identity
+            torch.nn.init.uniform_(module.running_mean, -0.3, 0.3)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.uniform_(module.bias, -0.3, 0.3)
+    return backbone
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("resnet18", 20),
+        ("mobilenetv2_050", 52),
+        ("tf_efficientnet_lite0", 49),
+        ("densenet121", 59),
+        ("vgg11_bn", 8),
+        ("convnext_atto", 0),
+    ],
+)
+def test_folding_changes_neither_outputs_nor_gradients(name: str, most: int) -> None:
+    backbone = make(name)
+    phase = PhaseSpec(train="all")
+    plan = plan_phase(backbone, phase)
+    set_training(backbone, plan)
+    for module in backbone.modules():  # dropout and drop path would draw differently
+        if not list(module.children()):
+            module.eval()
+    x = torch.randn(2, 3, 64, 64)
+
+    def gradients() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        backbone.zero_grad()
+        features = backbone(x)
+        features.square().mean().backward()
+        return features.detach(), {
+            n: p.grad.clone() for n, p in backbone.named_parameters() if p.grad is not None
+        }
+
+    expected, plain = gradients()
+    audit = FreezeAudit(backbone, plan)
+    with folded_norms(backbone, plan, 64) as folded:
+        assert folded == most
+        got, inside = gradients()
+    audit.verify()
+    assert torch.allclose(got, expected, atol=1e-4 * float(expected.abs().max()))
+    assert inside.keys() == plain.keys()
+    scale = max(float(g.abs().max()) for g in plain.values())
+    for parameter, gradient in plain.items():
+        assert torch.allclose(inside[parameter], gradient, atol=2e-4 * scale), parameter
+    assert not any("forward" in module.__dict__ for module in backbone.modules())
+
+
+def test_norms_that_move_are_left_alone() -> None:
+    backbone = make("resnet18")
+    plan = plan_phase(backbone, PhaseSpec(train="last_stage", norm="train"))
+    with folded_norms(backbone, plan, 64) as folded:
+        assert folded == 15
+        assert "forward" not in backbone.model.get_submodule("layer4.0.bn1").__dict__
+        assert "forward" in backbone.model.get_submodule("layer1.0.bn1").__dict__
+
+
+def test_a_fold_that_would_change_the_result_is_not_made() -> None:
+    backbone = make("resnet18")
+    plan = plan_phase(backbone, PhaseSpec(train="all"))
+    stem = backbone.model.get_submodule("conv1")
+    original = stem.forward
+    # A convolution with a hook of its own computes more than its kernel says.
+    stem.register_forward_hook(lambda module, inputs, output: output * 2 + 1)
+    with folded_norms(backbone, plan, 64) as folded:
+        assert folded in (0, 19)
+    assert stem.forward == original
