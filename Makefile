@@ -24,6 +24,7 @@ check: setup           ## format, lint, types, tests
 
 bench: setup           ## the numbers that README and docs quote
 	$(BIN)/python bench/probe.py
+	$(BIN)/python bench/boundary.py
 
 docs: setup            ## the generated pages
 	$(BIN)/python tools/build_docs.py

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from headstart.report import write_report as write_report
     from headstart.rundir import Run as Run
     from headstart.rundir import open_run as open_run
+    from headstart.tracking import track as track
     from headstart.training.loop import fit as fit
     from headstart.training.loop import predict as predict
     from headstart.workbench import compare as compare
@@ -53,6 +54,7 @@ _HOMES = {
     "resolve": "workbench",
     "run": "workbench",
     "score": "evaluation.metrics",
+    "track": "tracking",
     "write_report": "report",
 }
 __all__ = sorted(_HOMES)

@@ -6,9 +6,11 @@ can fix it, and says how in one line.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,14 +21,30 @@ from headstart.errors import DataError, HeadstartError, explain_os_error
 
 if TYPE_CHECKING:
     from headstart.progress import Reporter
+    from headstart.rundir import Run
 
 OutOption = Annotated[Path | None, typer.Option("--out", help="Directory of the run or study.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+CacheLimitOption = Annotated[
+    float | None,
+    typer.Option(
+        "--cache-limit",
+        metavar="GB",
+        min=0,
+        help="What the boundary cache may hold; a phase that needs more recomputes.",
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe field; repeatable."),
 ]
 JSONOption = Annotated[bool, typer.Option("--json", help="Print one JSON object or list.")]
+TrackOption = Annotated[
+    str | None,
+    typer.Option(
+        "--track", metavar="URI", help="Log to MLflow: its URI, or local for mlflow.db here."
+    ),
+]
 
 app = typer.Typer(
     name="headstart",
@@ -89,6 +107,8 @@ def run(
     overrides: SetOption = None,
     out: OutOption = None,
     device: DeviceOption = "auto",
+    cache_limit: CacheLimitOption = None,
+    track: TrackOption = None,
     as_json: JSONOption = False,
 ) -> None:
     """Adapt one backbone as a recipe says, and test it once."""
@@ -96,65 +116,114 @@ def run(
     from headstart.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
-    from headstart import workbench
+    with _tracking(track) as on_end:
+        from headstart import workbench
 
-    finished = workbench.run(loaded, out=out, device=device, reporter=_reporter())
-    print(json.dumps(tables.run_as_dict(finished), indent=2) if as_json else tables.run(finished))
+        done = workbench.run(
+            loaded,
+            out=out,
+            device=device,
+            cache_limit_gb=cache_limit,
+            reporter=_reporter(),
+            on_end=on_end,
+        )
+        print(json.dumps(tables.run_as_dict(done), indent=2) if as_json else tables.run(done))
 
 
 @app.command()
 def compare(
     study: Annotated[
-        list[str], typer.Argument(help="A study (TOML file or shipped name), or run directories.")
+        list[str],
+        typer.Argument(
+            help="A study (TOML file or shipped name), or directories of runs or finished studies."
+        ),
     ],
     overrides: SetOption = None,
     out: OutOption = None,
     device: DeviceOption = "auto",
+    cache_limit: CacheLimitOption = None,
+    track: TrackOption = None,
     as_json: JSONOption = False,
 ) -> None:
     """Run a study, or take finished runs, and compare them."""
     from headstart import tables
     from headstart.recipe import load_study
-    from headstart.rundir import open_run
+    from headstart.rundir import open_runs
 
-    runs_given = all((Path(path) / "manifest.json").exists() for path in study)
+    runs_given = all(_holds_runs(path) for path in study)
     if not runs_given and len(study) > 1:
         raise HeadstartError(f"{' '.join(study)}: give one study, or several run directories")
     if runs_given and overrides:
         raise HeadstartError("--set changes recipes, and these runs are done: give a study instead")
-    what = (
-        [open_run(path) for path in study] if runs_given else load_study(study[0], overrides or ())
-    )
-    from headstart import workbench
+    what = open_runs(study) if runs_given else load_study(study[0], overrides or ())
+    with _tracking(track, None if isinstance(what, list) else what.name) as on_end:
+        from headstart import workbench
 
-    result = workbench.compare(what, out=out, device=device, reporter=_reporter())
+        result = workbench.compare(
+            what,
+            out=out,
+            device=device,
+            cache_limit_gb=cache_limit,
+            reporter=_reporter(),
+            on_end=on_end,
+        )
+        if as_json:
+            print(json.dumps(tables.comparison_as_dict(result), indent=2))
+        else:
+            print(tables.comparison(result))
+
+
+@app.command()
+def explain(
+    runs: Annotated[
+        list[str], typer.Argument(help="Finished runs, in the order of the story, or a study's.")
+    ],
+    as_json: JSONOption = False,
+) -> None:
+    """Say which change of the recipe bought what, or what a single run should do otherwise."""
+    from headstart import tables
+    from headstart.comparison.explain import explain_runs
+    from headstart.comparison.leaderboard import split_finished
+    from headstart.rundir import list_runs, open_runs
+
+    opened, skipped = open_runs(runs), []
+    if any(list_runs(Path(path)) for path in runs):  # a study goes past those that failed
+        opened, failures = split_finished(opened)
+        skipped = [f"{failure.run}: {failure.reason}" for failure in failures]
+    explained = explain_runs(opened, skipped)
     if as_json:
-        print(json.dumps(tables.comparison_as_dict(result), indent=2))
+        print(json.dumps(explained.to_dict(), indent=2))
     else:
-        print(tables.comparison(result))
+        print(tables.explanation(explained))
 
 
 @app.command()
 def check(
-    recipe: Annotated[str, typer.Argument(help="A TOML file, or a shipped recipe's name.")],
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe or study: a TOML file, or a shipped one's name.")
+    ],
     overrides: SetOption = None,
+    device: DeviceOption = "auto",
+    cache_limit: CacheLimitOption = None,
     as_json: JSONOption = False,
 ) -> None:
-    """Show what a recipe would do; trains nothing."""
+    """Show what a recipe would do, phase by phase; trains nothing."""
     from headstart import tables
-    from headstart.recipe import load_recipe
+    from headstart.recipe import load_recipes
 
-    loaded = load_recipe(recipe, overrides or ())
-    from headstart.data import describe
-    from headstart.workbench import resolve
+    loaded = load_recipes(recipe, overrides or ())
+    from headstart import workbench
 
-    resolved, _ = resolve(loaded, _reporter())
-    description = describe(resolved.data, progress=_reporter().transfer)
+    reporter = _reporter()
+    previews = [
+        workbench.preview(each, device=device, cache_limit_gb=cache_limit, reporter=reporter)
+        for each in loaded
+    ]
     if as_json:
-        content = {"recipe": resolved.model_dump(mode="json"), "data": description.as_dict()}
-        print(json.dumps(content, indent=2))
+        shown = [preview.as_dict() for preview in previews]
+        print(json.dumps(shown[0] if len(shown) == 1 else shown, indent=2))
     else:
-        print(f"{tables.description(description)}\n\n{resolved.to_toml().rstrip()}")
+        print("\n\n".join(tables.preview(preview) for preview in previews))
 
 
 @app.command()
@@ -194,7 +263,7 @@ def predict(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run directories.")],
+    runs: Annotated[list[Path], typer.Argument(help="Directories of runs or studies.")],
     out: Annotated[Path, typer.Option("--out", help="The HTML file to write.")] = Path(
         "report.html"
     ),
@@ -202,9 +271,9 @@ def report(
     """Write one HTML report of finished runs."""
     from headstart.comparison.leaderboard import build_comparison, split_finished
     from headstart.report import write_report
-    from headstart.rundir import open_run
+    from headstart.rundir import open_runs
 
-    opened = [open_run(path) for path in runs]
+    opened = open_runs(runs)
     finished, failures = split_finished(opened)
     compared = None
     if len(finished) > 1:
@@ -337,6 +406,34 @@ def recipes_copy(
         raise HeadstartError(f"{path}: exists already: choose another name")
     write_atomically(path, text)
     print(path)
+
+
+@contextlib.contextmanager
+def _tracking(uri: str | None, experiment: str | None = None) -> Iterator[Callable[[Run], None]]:
+    """What to call with each run that ends. What could not be tracked is raised after the results
+    are printed."""
+    if uri is None:
+        yield lambda run: None
+        return
+    from headstart.tracking import create_tracker
+
+    tracker = create_tracker(uri, experiment, _reporter())
+    yield tracker
+    tracker.close()
+
+
+def _holds_runs(path: str) -> bool:
+    """Whether this names finished work rather than a study to carry out.
+
+    A shipped study's name is the study, also where a folder is called so: ./NAME is the folder.
+    """
+    from headstart.recipe import shipped_recipes
+    from headstart.rundir import list_runs
+
+    folder = Path(path)
+    if (folder / "manifest.json").exists():
+        return True
+    return path not in shipped_recipes() and bool(list_runs(folder))
 
 
 def _shipped(name: str) -> str:

@@ -20,7 +20,7 @@ from headstart.rundir import Run, atomic_path, write_arrays, write_json
 from headstart.runtime import peak_memory_mb
 from headstart.training.phases import Training
 
-SAMPLES, MISTAKES, THUMBNAIL = 40, 24, 96
+SAMPLES, ANSWERS, MISTAKES, THUMBNAIL = 40, 24, 24, 96
 
 
 def finish_run(training: Training, started: float) -> None:
@@ -82,26 +82,45 @@ def _times(current: Run, started: float) -> dict[str, Any]:
 
 
 def _pictures(splits: Splits, test: Predictions) -> dict[str, np.ndarray]:
-    """Thumbnails for the report: a class-balanced sample of train, and the surest mistakes."""
-    classes = len(splits.class_names)
-    order = np.argsort(splits.train.keys, kind="stable")
-    labels = splits.train.labels[order]
-    rank = np.zeros(len(order), np.int64)
-    for label in range(classes):
-        own = labels == label
-        rank[own] = np.arange(own.sum())
-    samples = order[np.lexsort((labels, rank))][:SAMPLES]
+    """Thumbnails for the report: samples of train, answers on random test images, sure mistakes.
+
+    The random ones are the lowest keys of each class, so that the runs of a study show the same.
+    """
+    samples = _balanced(splits.train, SAMPLES)
+    shown = _balanced(splits.test, ANSWERS)
     wrong = confident_mistakes(test, MISTAKES)
-    predicted = test.predicted[wrong]
     return {
         "sample_images": _thumbnails(splits.train, samples),
         "sample_labels": splits.train.labels[samples],
+        "prediction_images": _thumbnails(splits.test, shown),
         "mistake_images": _thumbnails(splits.test, wrong),
-        "mistake_ids": test.ids[wrong],
-        "mistake_labels": test.labels[wrong],
-        "mistake_predicted": predicted,
-        "mistake_confidence": test.probabilities[wrong, predicted].astype(np.float32),
+        **_answers("prediction", test, shown),
+        **_answers("mistake", test, wrong),
     }
+
+
+def _answers(kind: str, test: Predictions, rows: np.ndarray) -> dict[str, np.ndarray]:
+    predicted = test.predicted[rows]
+    return {
+        f"{kind}_ids": test.ids[rows],
+        f"{kind}_labels": test.labels[rows],
+        f"{kind}_predicted": predicted,
+        f"{kind}_confidence": test.probabilities[rows, predicted].astype(np.float32),
+    }
+
+
+def _balanced(images: ImageSet, most: int) -> np.ndarray:
+    """Rows of random images, as many of each class as of any other give or take one: int64.
+
+    Random by key, and so is which classes get the one more.
+    """
+    order = np.argsort(images.keys, kind="stable")
+    labels = images.labels[order]
+    rank = np.zeros(len(order), np.int64)
+    for label in np.unique(labels):
+        own = labels == label
+        rank[own] = np.arange(own.sum())
+    return order[np.argsort(rank, kind="stable")][:most]
 
 
 def _thumbnails(images: ImageSet, rows: np.ndarray) -> np.ndarray:

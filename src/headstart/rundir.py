@@ -6,7 +6,7 @@
     checkpoints/last.*          what a resumed run starts from (removed when the run finishes)
     checkpoints/best.safetensors  the adapted model, backbone and head
     predictions/{val,test}.npz  ids, labels, logits
-    pictures.npz                thumbnails the report shows: samples and confident mistakes
+    pictures.npz                thumbnails the report shows: samples, answers, sure mistakes
     metrics.json  cost.json     functions of the predictions; what the run cost
 
 No pickle anywhere. FORMAT is raised when a reader of the old files would misread the new ones.
@@ -18,7 +18,7 @@ import contextlib
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -117,9 +117,10 @@ class Run:
 
     @cached_property
     def pictures(self) -> dict[str, np.ndarray]:
-        """Thumbnails, uint8 (n, side, side, 3): `sample_images`, `sample_labels`,
-        `mistake_images`, `mistake_ids`, `mistake_labels`, `mistake_predicted`,
-        `mistake_confidence` (float32, of the wrong answer)."""
+        """Thumbnails, uint8 (n, side, side, 3): `sample_images` of train with `sample_labels`;
+        `prediction_images` of random test images and `mistake_images`, each with `_ids`,
+        `_labels`, `_predicted` and `_confidence` (float32, of the answer). Runs of an older
+        version have no `prediction_*`."""
         path = self.path / "pictures.npz"
         return read_arrays(path) if path.exists() else {}
 
@@ -183,3 +184,35 @@ def open_run(path: str | Path) -> Run:
             f"{path}: run format {run.manifest.get('format')}; this version reads {FORMAT}"
         )
     return run
+
+
+def open_runs(paths: Sequence[str | Path]) -> list[Run]:
+    """Open run directories, and the runs of study directories in the study's order.
+
+    Raises RunError where a path is neither, or a run's format is newer.
+    """
+    return [open_run(run) for path in paths for run in list_runs(Path(path)) or [Path(path)]]
+
+
+def list_runs(path: Path) -> list[Path]:
+    """The run directories of a study's or comparison's directory, in its order; [] of any other.
+
+    The order is the one that its comparison.json notes. Without it, which is how a study that was
+    interrupted looks, runs come by the time they were made.
+    """
+    if (path / "manifest.json").exists() or not path.is_dir():
+        return []
+    found = [entry for entry in path.iterdir() if (entry / "manifest.json").exists()]
+    found.sort(key=lambda run: (str(Run(run).manifest.get("created", "~")), run.name))
+    compared = path / "comparison.json"
+    if not compared.exists():
+        return found
+    try:
+        content = json.loads(compared.read_text(encoding="utf-8"))
+        order = content.get("order") or [row["path"] for row in content["rows"] if row["path"]]
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{compared}: damaged: {error}") from error
+    noted = [Path(os.path.normpath(path / place)) for place in order]
+    known = [run for run in noted if (run / "manifest.json").exists()]
+    # Runs that failed are in the folder but not in the order; they come last.
+    return [*known, *(run for run in found if run not in known)] if known else found

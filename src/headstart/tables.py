@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import shlex
 import shutil
 import sys
 import tomllib
@@ -13,11 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headstart.comparison.explain import Entry, Explanation, Step
     from headstart.comparison.leaderboard import Comparison, Row
     from headstart.data import Description, SourceInfo
     from headstart.deployment.predictor import Answer
     from headstart.models.catalogue import BackboneInfo
     from headstart.rundir import Run
+    from headstart.training.outline import PhaseOutline
+    from headstart.workbench import Preview
 
 NONE = "-"
 
@@ -129,6 +133,97 @@ def comparison(comparison: Comparison) -> str:
     return "\n".join(lines)
 
 
+def preview(preview: Preview) -> str:
+    """What `headstart check` prints: the data, the phases, the resolved recipe."""
+    parts = [description(preview.data), *map(_phase, preview.phases)]
+    return "\n\n".join([*parts, preview.recipe.to_toml().rstrip()])
+
+
+def _phase(phase: PhaseOutline) -> str:
+    how = phase.optimizer if phase.epochs is None else f"{phase.optimizer}, {phase.epochs} epochs"
+    rate = "" if phase.lr is None else f", lr {phase.lr:g}"
+    trained = f"{phase.trainable_head:,} parameters of the head"
+    if phase.first:
+        norms = f"{phase.moving_norms} moving" if phase.moving_norms else "all frozen"
+        trained += (
+            f" and {phase.trainable_backbone:,} of the backbone, {phase.first} to {phase.last} "
+            f"({phase.stages} stages; batch norms: {norms})"
+        )
+    lines = [
+        f"phase {phase.phase}: {phase.train} ({how}{rate})",
+        f"  trains    {trained}",
+        f"  frozen    {phase.frozen:,} parameters; the boundary lies at {phase.boundary}",
+    ]
+    if phase.recomputed is None:
+        lines.append(f"  caches    {phase.cache}")
+    else:
+        lines.append(f"  caches    nothing: {phase.recomputed}")
+    return "\n".join(lines)
+
+
+def explanation(explanation: Explanation) -> str:
+    """Runs side by side, each step's change, and what is known to go wrong in them."""
+    entries, single = explanation.entries, len(explanation.entries) == 1
+    rows = [[key, *values] for key, values in explanation.settings.items()]
+    rows += [
+        ["test accuracy", *(_percent(entry.accuracy) for entry in entries)],
+        ["95 % interval", *(_interval(entry.interval) for entry in entries)],
+        ["seconds", *(_or_none(entry.seconds, ".1f") for entry in entries)],
+        ["parameters trained", *(_or_none(entry.trained_parameters, ",") for entry in entries)],
+    ]
+    parts = [grid(["", *(entry.run for entry in entries)], rows)]
+    if len(made := {(entry.backbone, entry.weights) for entry in entries}) == 1:
+        ((backbone, weights),) = made
+        parts.insert(0, f"{backbone}, weights: {weights}")
+    if explanation.steps:
+        ladder = "a ladder: one group of settings changes at a time"
+        kind = ladder if explanation.ladder else "each from its nearest"
+        head = f"Steps ({kind}; the same {entries[0].n:,} test images, paired):"
+        parts.append("\n".join([head, *map(step_line, explanation.steps)]))
+    if single:
+        parts.append(_departures(explanation))
+    elif wrong := _mistake_lines(entries):
+        parts.append("\n".join(["Known to cost accuracy:", *wrong]))
+    parts += [f"left out: {line}" for line in explanation.skipped]
+    return "\n\n".join(parts)
+
+
+def step_line(step: Step) -> str:
+    """ "a -> b: +31.2 points [27.1, 35.2], p < 0.001 (data.normalize unit -> weights)"."""
+    low, high = (100 * bound for bound in step.interval)
+    p_value = "p < 0.001" if step.p_value < 0.001 else f"p = {step.p_value:.2g}"
+    doubt = "" if step.told_from_chance else ", not told from chance"
+    return (
+        f"{step.first} -> {step.second}: {100 * step.change:+.1f} points "
+        f"[{low:+.1f}, {high:+.1f}], {p_value}{doubt} ({step.cause})"
+    )
+
+
+def _mistake_lines(entries: Sequence[Entry]) -> list[str]:
+    """One line a mistake, with the runs that make it."""
+    made: dict[str, list[str]] = {}
+    for entry in entries:
+        for finding in entry.findings:
+            if finding.mistake:
+                line = f"({finding.key} = {finding.has}): {finding.why}"
+                made.setdefault(line, []).append(entry.run)
+    return [f"{', '.join(runs)} {line}" for line, runs in made.items()]
+
+
+def _departures(explanation: Explanation) -> str:
+    """What one run departs from, and the commands that would put it right one by one."""
+    entry, rights = explanation.entries[0], explanation.siblings
+    if not entry.findings:
+        return "It handles its images as its weights expect, and no known mistake shows in it."
+    rows = [[finding.key, finding.has, finding.wants] for finding in entry.findings]
+    lines = [grid(["departs from what is known to work", "has", "should be"], rows)]
+    lines += [f"{finding.key}: {finding.why}." for finding in entry.findings]
+    lines += ["", "Put right one by one, then explained side by side:"]
+    lines += [right.command.replace("headstart", _command(), 1) for right in rights]
+    paths = [entry.path, *(right.path for right in rights)]
+    return "\n".join([*lines, f"{_command()} explain {shlex.join(paths)}"])
+
+
 def answers(answers: Sequence[Answer]) -> str:
     rows = []
     for answer in answers:
@@ -225,6 +320,10 @@ def _command() -> str:
 
 def _path(comparison: Comparison, row: Row) -> Path:
     return Path(os.path.normpath((comparison.path or Path()) / (row.path or "")))
+
+
+def _or_none(value: float | None, form: str) -> str:
+    return NONE if value is None else format(value, form)
 
 
 def _percent(value: float) -> str:

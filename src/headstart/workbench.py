@@ -76,6 +76,8 @@ def run(
     ended, once its manifest says how. Raises HeadstartError for whatever the user can fix; a run
     that fails after it began says so in its manifest and can be resumed.
     """
+    if not isinstance(recipe, Recipe):
+        raise RecipeError("run() takes a Recipe, which load_recipe(name or path) returns")
     reporter = reporter or Reporter()
     runtime = create_runtime(device, cache_limit_gb)
     resolved, weights = resolve(recipe, reporter)

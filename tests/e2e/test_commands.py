@@ -51,7 +51,7 @@ name = "scratch"
 "backbone.name" = "small_cnn"
 "backbone.weights" = "random"
 "data.size" = 32
-phases = [{ train = "all", epochs = 1 }]
+phases = [{ train = "from_scratch", epochs = 1 }]
 [[variants]]
 name = "fails"
 "backbone.weights" = "file:nowhere.safetensors"
@@ -239,6 +239,52 @@ def test_check_says_what_would_run(probe: Path, headstart: Command) -> None:
     assert outcome.code == 0, outcome.err
     assert "10 classes" in outcome.out
     assert 'optimizer = "lbfgs"' in outcome.out
+
+
+@pytest.mark.usefixtures("in_shared_cache")
+def test_check_shows_each_phase(probe: Path, tmp_path: Path, headstart: Command) -> None:
+    text = RECIPE.replace('train = "head"', 'train = "head"\n[[phases]]\ntrain = "last_layers:9"')
+    (tmp_path / "two.toml").write_text(text)
+    outcome = headstart("check", tmp_path / "two.toml", "--json")
+    assert outcome.code == 0, outcome.err
+    head, tuned = json.loads(outcome.out)["phases"]
+    assert (head["boundary"], head["trainable_backbone"], head["first"]) == ("head", 0, None)
+    assert head["trainable_head"] == 1280 * 10 + 10
+    assert (tuned["boundary"], tuned["last"], tuned["moving_norms"]) == (
+        "blocks.5.3",
+        "conv_head",
+        0,
+    )
+    total = head["frozen"]
+    assert tuned["frozen"] + tuned["trainable_backbone"] == total
+    # 450 + 50 + 100 rows at the input of blocks.5.3: 192 channels of 3 x 3 in float16.
+    assert tuned["cache_bytes"] == 600 * 192 * 3 * 3 * 2
+    table = headstart("check", tmp_path / "two.toml", "--cache-limit", "0.001")
+    assert "blocks.5.3 to conv_head" in table.out
+    assert "caches    nothing: " in table.out
+
+
+@pytest.mark.usefixtures("in_shared_cache")
+def test_a_phase_that_does_not_fit_the_cache_recomputes(
+    probe: Path, tmp_path: Path, headstart: Command
+) -> None:
+    """The same recipe with room for its cache and without: the same result, and it says so."""
+    text = RECIPE.replace("train_limit = 500", "train_limit = 100").replace(
+        'train = "head"',
+        'train = "last_stage"\nepochs = 1\nlr = 1e-3\nviews = 2',
+    )
+    text = text.replace("size = 96", "size = 64\naugment = { flip = true }")
+    (tmp_path / "r.toml").write_text(text)
+    accuracies = []
+    for number, limit in enumerate(("1", "0.0001")):
+        out = tmp_path / str(number)
+        outcome = headstart(
+            "run", tmp_path / "r.toml", "--out", out, "--cache-limit", limit, "--json"
+        )
+        assert outcome.code == 0, outcome.err
+        assert ("every epoch recomputes it" in outcome.err) == (limit == "0.0001")
+        accuracies.append(json.loads(outcome.out)["test"]["loss"])
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=0.01)
 
 
 def test_data_and_recipes_verbs(cache: Path, tmp_path: Path, headstart: Command) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from headstart.errors import RecipeError
-from headstart.recipe import load_recipe, load_study, shipped_recipes
+from headstart.recipe import load_recipe, load_recipes, load_study, shipped_recipes
 
 RECIPE = """\
 name = "two-phase"
@@ -156,9 +156,9 @@ def test_a_recipe_is_not_a_study(recipe_file: Path) -> None:
 
 def test_every_shipped_recipe_is_valid() -> None:
     shipped = shipped_recipes()
-    studies = [name for name, text in shipped.items() if "[grid]" in text]
-    for name in shipped:
-        assert load_study(name).recipes() if name in studies else load_recipe(name)
-    assert len(shipped) >= 4
-    assert "demo" in studies
+    counts = {name: len(load_recipes(name)) for name in shipped}
+    assert len(shipped) >= 16
+    assert (counts["cifar10-probe"], counts["demo"], counts["ladder"]) == (1, 5, 4)
+    with pytest.raises(RecipeError, match="this is a study; run it with: headstart compare demo"):
+        load_recipe("demo")
     assert all(text.startswith("# ") for text in shipped.values())

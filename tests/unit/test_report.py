@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -62,6 +63,10 @@ def fabricate(
 ) -> Run:
     """A finished run with everything a real one leaves, its logits drawn around the truth."""
     rng = np.random.default_rng(sum(name.encode()))
+    wide, shown = (
+        images is not None,
+        np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), "u1"),
+    )
     names = class_names or [f"class {k}" for k in range(classes)]
     labels = np.arange(n) % classes if labels is None else labels[:n]
     images = rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8) if images is None else images[:n]
@@ -98,6 +103,11 @@ def fabricate(
         {
             "sample_images": images[: 3 * classes],
             "sample_labels": labels[: 3 * classes],
+            "prediction_images": images[:24] if wide else shown,  # the same for every run
+            "prediction_ids": ids[:24],
+            "prediction_labels": labels[:24],
+            "prediction_predicted": test.predicted[:24],
+            "prediction_confidence": test.probabilities[:24].max(axis=1).astype("f4"),
             "mistake_images": images[wrong],
             "mistake_ids": ids[wrong],
             "mistake_labels": labels[wrong],
@@ -209,8 +219,39 @@ def test_ids_are_unique_and_links_lead_somewhere(page: Page) -> None:
 def test_every_picture_is_described(page: Page) -> None:
     assert len(page.images) == 30 + 12 + 12
     assert all(image.get("alt") for image in page.images)
-    assert len(page.labels) == 3 + 4 + 2  # cost panels; path and curves; curves alone
+    drawn = 3 + 4 + 2  # cost panels; path and curves; curves alone
+    assert len(page.labels) == drawn + 2 * 24
     assert all(page.labels)
+
+
+def test_right_and_wrong_answers_are_drawn(runs: list[Run], tmp_path: Path) -> None:
+    page = read(write_report(runs[:1], tmp_path))
+    shown = runs[0].pictures
+    right = shown["prediction_predicted"] == shown["prediction_labels"]
+    assert 0 < right.sum() < 24
+    assert page.text.count("✓ ") == right.sum()
+    assert page.text.count("✗ ") == 24 - right.sum() + 1  # and once in the caption
+    assert f"{right.sum()} of 24 right" in page.text
+    assert sum(" recognised" in str(label) for label in page.labels) == right.sum()
+
+
+def test_pictures_that_runs_share_are_in_the_page_once(page: Page) -> None:
+    stored = [name for name in page.ids if name.startswith("picture-")]
+    assert len(stored) == 24
+    assert all(page.references.count(f"#{name}") == 2 for name in stored)
+
+
+def test_curves_mark_the_epoch_that_was_kept(runs: list[Run], tmp_path: Path) -> None:
+    solved, fitted = (write_report([run], tmp_path / run.path.name) for run in runs[:2])
+    assert solved.read_text(encoding="utf-8").count('class="kept"') == 2  # loss and accuracy
+    text = fitted.read_text(encoding="utf-8")
+    kept = re.findall(r'class="kept" (cx="[\d.]+" cy="[\d.]+")', text)
+    tips = [
+        re.findall(rf"{at}[^>]*><title>val, (.*?): [\d. %\u202f]+</title>", text) for at in kept
+    ]
+    assert tips == 2 * [["head, epoch 10"], ["last stage, epoch 8"]]  # of loss and of accuracy
+    assert text.count('class="boundary"') == 2
+    assert "2 last stage</text>" in text
 
 
 def test_every_run_is_in_the_page(page: Page, runs: list[Run]) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from headstart.training.optimisation import class_weights
 from headstart.training.solver import solve_path
 
 
@@ -81,3 +82,23 @@ def test_warm_starts_change_the_cost_and_not_the_answer(problem: tuple[torch.Ten
     path = solve_path(x, y, x_val, y_val, 4, l2_path=[1.0, 0.3, 0.1])
     (cold,) = solve_path(x, y, x_val, y_val, 4, l2_path=[0.1])
     assert path[-1].val_loss == pytest.approx(cold.val_loss, abs=1e-3)
+
+
+def test_class_weights_are_scikit_learns(problem: tuple[torch.Tensor, ...]) -> None:
+    x, y, x_val, y_val = problem
+    kept = torch.cat([torch.arange(len(y))[y != 0], torch.arange(len(y))[y == 0][:12]])
+    x, y = x[kept], y[kept]
+    weights = class_weights(y.numpy(), 4)
+    (solution,) = solve_path(x, y, x_val, y_val, 4, l2_path=[0.1], class_weights=weights)
+    scale = x.std(dim=0, correction=0)
+    scale = torch.where(scale > 1e-6, scale, torch.ones_like(scale))
+    z = ((x - x.mean(dim=0)) / scale).double()
+    reference = LogisticRegression(
+        C=1 / (0.1 * len(z)), class_weight="balanced", tol=1e-10, max_iter=10_000
+    ).fit(z, y)
+    expected = torch.from_numpy(reference.decision_function(z))
+    got = (x @ solution.weight.T + solution.bias).double()
+    difference = (got - got.mean(1, keepdim=True)) - (expected - expected.mean(1, keepdim=True))
+    assert difference.abs().max() < 0.02
+    (plain,) = solve_path(x, y, x_val, y_val, 4, l2_path=[0.1])
+    assert (plain.weight - solution.weight).abs().max() > 0.01

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -270,3 +271,18 @@ def test_mixing_is_no_matter_of_one_image(images: tuple[torch.Tensor, np.ndarray
     assert torch.equal(out, Transform(PLAIN, both.per_image, seed=3)(pixels, keys, 5))
     with pytest.raises(ValidationError, match=r"mixup and cutmix .* at most 1"):
         AugmentSpec(mixup=0.6, cutmix=0.5)
+
+
+def test_the_resize_chain_is_taken_step_by_step() -> None:
+    rng = np.random.default_rng(0)
+    pixels = torch.from_numpy(rng.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8))
+    keys = np.arange(3, dtype=np.uint64)
+    preprocess = Preprocess(96, (0.0,) * 3, (1.0,) * 3, "bilinear", via=(64,))
+    chained = Transform(preprocess)(pixels, keys)
+    x = pixels.permute(0, 3, 1, 2).float() / 255
+    for size in (64, 96):
+        x = torch.nn.functional.interpolate(x, (size, size), mode="bilinear", align_corners=False)
+    assert torch.allclose(chained, x, atol=1e-6)
+    straight = Transform(replace(preprocess, via=()))
+    assert (straight(pixels, keys) - chained).abs().max() > 0.01
+    assert straight.describe() != Transform(preprocess).describe()

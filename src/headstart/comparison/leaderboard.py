@@ -54,13 +54,15 @@ class Comparison:
     best: str
     rows: tuple[Row, ...]
     protocol: dict[str, str]
+    order: tuple[str, ...] = ()  # the finished runs' paths in the order given: the study's
     path: Path | None = None
     report: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values, without the paths of this machine."""
         rows = [asdict(row) for row in self.rows]
-        return {"name": self.name, "best": self.best, "rows": rows, "protocol": self.protocol}
+        plain = {"name": self.name, "best": self.best, "rows": rows, "protocol": self.protocol}
+        return {**plain, "order": list(self.order)}
 
     @property
     def best_row(self) -> Row:
@@ -87,13 +89,15 @@ def build_comparison(
     whose errors on the test images do not differ from the best run's (exact McNemar, p >= 0.05).
     Raises RunError where the runs were tested on different images.
     """
-    _require_same_test(runs)
+    require_same_test(runs)
     best = max(runs, key=_validation)
-    labels = _labels(runs)
+    labels = label_runs(runs)
     rows = [_row(run, label, best, root) for run, label in zip(runs, labels, strict=True)]
     rows.sort(key=lambda row: (-(row.accuracy or 0), row.run))
     failed = [Row(f.run, status="failed", error=f.reason, backbone=f.backbone) for f in failures]
-    return Comparison(name, labels[list(runs).index(best)], (*rows, *failed), _protocol())
+    order = tuple(os.path.relpath(run.path, root) for run in runs)
+    chosen = labels[list(runs).index(best)]
+    return Comparison(name, chosen, (*rows, *failed), _protocol(), order)
 
 
 def _validation(run: Run) -> tuple[float, float]:
@@ -101,7 +105,8 @@ def _validation(run: Run) -> tuple[float, float]:
     return val["accuracy"], -val["loss"]
 
 
-def _require_same_test(runs: Sequence[Run]) -> None:
+def require_same_test(runs: Sequence[Run]) -> None:
+    """Raises RunError where two of the runs were tested on different images."""
     first = runs[0].manifest["data"]["test_fingerprint"]
     for run in runs[1:]:
         if run.manifest["data"]["test_fingerprint"] != first:
@@ -111,7 +116,7 @@ def _require_same_test(runs: Sequence[Run]) -> None:
             )
 
 
-def _labels(runs: Sequence[Run]) -> list[str]:
+def label_runs(runs: Sequence[Run]) -> list[str]:
     """The runs' names; runs that share one are told apart by their fingerprints."""
     names = [run.name for run in runs]
     full = [f"{run.name}-{run.manifest['fingerprint']}" for run in runs]

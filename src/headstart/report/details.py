@@ -51,10 +51,12 @@ def describe_run(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "phases": _phases(run),
         "figures": figures(run.log),
+        "fitted": any(event["event"] == "epoch" for event in run.log),
         "classes": _class_rows(scores.get("per_class", []), names),
         "macro_f1": scores.get("macro_f1"),
         "matrix": _matrix(confusion, names) if 0 < len(confusion) <= MATRIX_CLASSES else None,
         "pairs": _pairs(confusion, names) if len(confusion) > MATRIX_CLASSES else [],
+        "answers": _answers(run, names),
         "mistakes": _mistakes(run, names),
         "recipe": _recipe_text(run),
         "identity": _identity(manifest, run),
@@ -155,7 +157,6 @@ def _curves(
         if not epochs and not spans:
             at = -width  # a solved head first stands left of zero, so that epochs count from there
         title = _title(starts[phase])
-        spans.append(plots.Span(at, at + width, number, title))
         placed = [(at + k, e, f", epoch {k}") for k, e in enumerate(epochs, start=1)]
         for kind in ("train", "val"):
             shown = [
@@ -165,10 +166,21 @@ def _curves(
             ]
             points, tips = [(px, py) for px, py, _ in shown], [tip for _, _, tip in shown]
             series.append(plots.Series(kind, points, tips))
+        kept = _kept(at, _done(log, phase).get("best_epoch"), series[-1].points)
+        spans.append(plots.Span(at, at + width, number, title, kept))
         at += width
     if not any(line.points for line in series):
         return None
     return plots.curve_panel(series, spans, name=_NAMES[measure], percent=measure == "accuracy")
+
+
+def _kept(
+    start: float, best_epoch: int | None, points: Sequence[tuple[float, float]]
+) -> tuple[float, float] | None:
+    """The validation point of the epoch that a fitted phase kept."""
+    if best_epoch is None:
+        return None
+    return next((p for p in points if p[0] == start + best_epoch + 1), None)
 
 
 def _chosen(log: Sequence[Mapping[str, Any]], phase: int) -> list[Mapping[str, Any]]:
@@ -283,18 +295,43 @@ def _mistakes(run: Run, names: Sequence[str]) -> list[dict[str, Any]]:
     pictures = run.pictures
     if "mistake_images" not in pictures:
         return []
-    confidence = pictures["mistake_confidence"]
-    surest = np.argsort(-confidence, kind="stable")[:MISTAKES]
-    return [
-        {
-            "uri": data_uri(pictures["mistake_images"][k]),
-            "true": _name(names, pictures["mistake_labels"][k]),
-            "predicted": _name(names, pictures["mistake_predicted"][k]),
-            "confidence": float(confidence[k]),
-            "id": str(pictures["mistake_ids"][k]),
-        }
-        for k in surest
-    ]
+    surest = np.argsort(-pictures["mistake_confidence"], kind="stable")[:MISTAKES]
+    return [_answer(pictures, "mistake", k, names) for k in surest]
+
+
+def _answers(run: Run, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Random test images with their answers, in class order; older runs have none."""
+    pictures = run.pictures
+    if "prediction_ids" not in pictures:
+        return []
+    order = np.argsort(pictures["prediction_labels"], kind="stable")
+    return [_answer(pictures, "prediction", k, names) for k in order]
+
+
+def share_pictures(sections: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Give each answer's picture an id, and return the pictures by it.
+
+    The runs of a study answer for the same images, so the page holds each picture once.
+    """
+    known: dict[str, str] = {}
+    for section in sections:
+        for answer in section["answers"]:
+            answer["picture"] = known.setdefault(answer["uri"], f"picture-{len(known) + 1}")
+    return {name: uri for uri, name in known.items()}
+
+
+def _answer(
+    pictures: Mapping[str, np.ndarray], kind: str, row: int, names: Sequence[str]
+) -> dict[str, Any]:
+    true, predicted = (pictures[f"{kind}_{part}"][row] for part in ("labels", "predicted"))
+    return {
+        "id": str(pictures[f"{kind}_ids"][row]),
+        "uri": data_uri(pictures[f"{kind}_images"][row]),
+        "true": _name(names, true),
+        "predicted": _name(names, predicted),
+        "right": bool(true == predicted),
+        "confidence": float(pictures[f"{kind}_confidence"][row]),
+    }
 
 
 def _name(names: Sequence[str], label: int) -> str:

@@ -20,6 +20,11 @@ def interval(bounds: Sequence[float] | None, digits: int = 1) -> str:
     return f"[{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
 
 
+def points(fraction: float) -> str:
+    """A difference of two shares in percentage points, with its sign."""
+    return f"{100 * fraction:+.1f}".replace("-", "\u2212").replace("+0.0", "0.0")
+
+
 def decimal(value: float | None, digits: int = 3) -> str:
     return MISSING if value is None else f"{value:.{digits}f}"
 

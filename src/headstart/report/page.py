@@ -16,7 +16,15 @@ from markupsafe import Markup
 
 from headstart.recipe import Recipe
 from headstart.report import formats, plots
-from headstart.report.details import class_names, describe_run, manifest_of, optional, samples
+from headstart.report.changes import describe_changes
+from headstart.report.details import (
+    class_names,
+    describe_run,
+    manifest_of,
+    optional,
+    samples,
+    share_pictures,
+)
 from headstart.rundir import Run, write_atomically
 
 Row = Mapping[str, Any]
@@ -103,7 +111,8 @@ def render(
     finished = [row for row in rows if row.get("accuracy") is not None]
     named = [row for row in finished if row["run"] == compared.get("best")]
     best = next(iter(named or finished), None)
-    sections = _match(rows, runs)
+    matched = _match(rows, runs)
+    sections = [{**describe_run(run, row), "id": f"run-{k}"} for k, row, run in matched]
     style, script = _asset("style.css"), _asset("script.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     name = compared.get("name") or (rows[0]["run"] if len(rows) == 1 else "")
@@ -115,12 +124,14 @@ def render(
         "mixed": len(_distinct(runs, "data", "fingerprint")) > 1,
         "answer": answer(finished, best),
         "board": _leaderboard(rows, finished, best),
-        "linked": {number for number, _, _ in sections},
+        "linked": {number for number, _, _ in matched},
         "columns": COLUMNS,
         "tested": any(row.get("p_value") is not None for row in rows),
         "panels": cost_panels(finished, best),
+        "changes": describe_changes([run for run in runs if (run.path / "metrics.json").exists()]),
         "samples": next((found for run in runs if (found := samples(run))), []),
-        "sections": [{**describe_run(run, row), "id": f"run-{k}"} for k, row, run in sections],
+        "sections": sections,
+        "pictures": share_pictures(sections),
         "versions": sorted(_distinct(runs, "versions", "headstart")),
         "style": Markup(style),
         "script": Markup(script),

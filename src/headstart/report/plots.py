@@ -52,6 +52,7 @@ class Span:
     end: float
     number: int
     label: str
+    kept: tuple[float, float] | None = None  # the point whose weights the phase went on with
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,11 @@ def curve_panel(
             element("text", tip, text, class_="phase", x=left + 4, y=_TOP - 6, text_anchor="start")
         )
     marks += [mark for line in series for mark in _line(line, x, y)]
+    kept = [span.kept for span in spans if span.kept is not None]
+    marks += [
+        element("circle", class_="kept", cx=x(px), cy=y(py), r=5.5, pointer_events="none")
+        for px, py in kept
+    ]
     shown = _in_percent if percent else general
     frame = _frame(x, y, x_label="epoch, all phases", y_format=shown, whole=True)
     return _panel([*frame, *marks], f"{name} by epoch, train and validation")

@@ -1,0 +1,198 @@
+"""Which change bought what: runs side by side, and each step's change on the same test images.
+
+A step is attributed only where the two runs differ in one group of settings; where several
+changed at once, no arithmetic on two results can tell them apart, and that is said instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+from headstart.comparison.leaderboard import NOISE_LEVEL, label_runs, require_same_test
+from headstart.comparison.mistakes import Finding, Sibling, find_departures, siblings
+from headstart.comparison.settings import Change, changes, differing, settings_of
+from headstart.errors import RunError
+from headstart.evaluation.metrics import paired_change
+from headstart.rundir import Run
+
+# A change in these says nothing about how images or training should be handled.
+_PLAIN_CHOICES = frozenset({"backbone", "seed"})
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run: what it reached, what it cost, and what its settings get wrong."""
+
+    run: str
+    path: str
+    backbone: str
+    weights: str
+    accuracy: float
+    interval: tuple[float, float]
+    n: int
+    seconds: float | None  # of the whole run
+    trained_parameters: int | None
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """From one run to another: what changed in the recipe, and in accuracy (fractions)."""
+
+    first: str
+    second: str
+    changes: tuple[Change, ...]
+    n: int
+    gained: int  # test images that only the second gets right
+    lost: int
+    change: float
+    interval: tuple[float, float]
+    p_value: float
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(change.group for change in self.changes))
+
+    @property
+    def attributed(self) -> bool:
+        """Whether one group of settings explains the step."""
+        return len(self.groups) == 1
+
+    @property
+    def told_from_chance(self) -> bool:
+        return self.p_value < NOISE_LEVEL
+
+    @property
+    def cause(self) -> str:
+        """What the step is due to, as a phrase."""
+        if not self.changes:
+            return "the same settings: only chance and the machine differ"
+        told = ", ".join(change.told for change in self.changes)
+        if len(self.changes) == 1:
+            return told
+        if self.attributed:
+            return f"{self.groups[0]} as a whole: {told}"
+        *most, last = self.groups
+        return (
+            f"{', '.join(most)} and {last} changed at once, so the change cannot be assigned to "
+            f"one of them: {told}"
+        )
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What `explain` answers. `settings`: the differing ones by key, a value for each entry."""
+
+    entries: tuple[Entry, ...]
+    settings: dict[str, list[str]]
+    steps: tuple[Step, ...]
+    siblings: tuple[Sibling, ...] = ()
+    skipped: tuple[str, ...] = ()  # runs of a study that did not finish
+
+    @property
+    def ladder(self) -> bool:
+        """Whether each run differs from the one before it in one group of settings."""
+        order = [entry.run for entry in self.entries]
+        links = [(step.first, step.second) for step in self.steps if step.attributed]
+        return len(order) > 1 and links == list(pairwise(order))
+
+    @property
+    def telling(self) -> tuple[Step, ...]:
+        """The steps worth a picture: attributed to more than the choice of backbone or seed.
+
+        Of two runs alone, the step between them whatever it is.
+        """
+        if len(self.entries) == 2:
+            return self.steps
+        return tuple(s for s in self.steps if s.attributed and s.groups[0] not in _PLAIN_CHOICES)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        steps = [
+            {**asdict(step), "groups": list(step.groups), "attributed": step.attributed,
+             "cause": step.cause}
+            for step in self.steps
+        ]  # fmt: skip
+        return {**asdict(self), "steps": steps, "ladder": self.ladder}
+
+
+def explain_runs(runs: Sequence[Run], skipped: Sequence[str] = ()) -> Explanation:
+    """Explain finished runs in the order given; the order tells which change came first.
+
+    Each run but the first is compared with the earlier one nearest to it in settings, which in a
+    ladder is the one before it. A single run is set beside what its weights expect. Raises
+    RunError where there is no run, one did not finish, or two saw different test images.
+    """
+    if not runs:
+        raise RunError("no finished run to explain")
+    for run in runs:
+        if not run.finished:
+            raise RunError(f"{run.path}: the run is {run.status}: explain takes finished runs")
+    require_same_test(runs)
+    labels = label_runs(runs)
+    settings = [settings_of(run) for run in runs]
+    entries = tuple(_entry(run, label) for run, label in zip(runs, labels, strict=True))
+    steps = tuple(
+        _step(runs, labels, _nearest(settings, number), number, settings)
+        for number in range(1, len(runs))
+    )
+    rights = siblings(runs[0]) if len(runs) == 1 else ()
+    return Explanation(entries, differing(settings), steps, rights, tuple(skipped))
+
+
+def _entry(run: Run, label: str) -> Entry:
+    test, cost = run.metrics["test"], run.cost
+    weights = run.manifest["weights"]
+    named = [weights.get("provider"), weights.get("tag")]
+    return Entry(
+        run=label,
+        path=str(run.path),
+        backbone=run.recipe.backbone.name,
+        weights=" ".join(str(part) for part in named if part),
+        accuracy=test["accuracy"],
+        interval=(test["interval"][0], test["interval"][1]),
+        n=test["n"],
+        seconds=cost.get("wall_s"),
+        trained_parameters=cost.get("trainable_parameters"),
+        findings=find_departures(run),
+    )
+
+
+def _nearest(settings: Sequence[Mapping[str, Any]], number: int) -> int:
+    """The earlier run to compare with: fewest groups differ, then settings, then the latest.
+
+    Another seed is never the nearest where another run differs in one group too: what a seed does
+    is noise, and the ladder of each seed should stay whole.
+    """
+
+    def distance(other: int) -> tuple[int, bool, int, int]:
+        found = changes(settings[other], settings[number])
+        groups = {change.group for change in found}
+        return len(groups), groups == {"seed"}, len(found), -other
+
+    return min(range(number), key=distance)
+
+
+def _step(
+    runs: Sequence[Run],
+    labels: Sequence[str],
+    before: int,
+    after: int,
+    settings: Sequence[Mapping[str, Any]],
+) -> Step:
+    first, second = (runs[k].predictions("test") for k in (before, after))
+    paired = paired_change(first, second)
+    return Step(
+        first=labels[before],
+        second=labels[after],
+        changes=changes(settings[before], settings[after]),
+        n=paired.n,
+        gained=paired.gained,
+        lost=paired.lost,
+        change=paired.change,
+        interval=paired.interval,
+        p_value=paired.p_value,
+    )

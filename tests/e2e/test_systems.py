@@ -1,0 +1,122 @@
+"""The five published systems run end to end, each as described and each done right.
+
+Small subsets of real images and real weights. Backbones whose ImageNet weights no registry carries
+take the hub's own path, through a local hub cache that holds random numbers of the right shapes:
+that they run is tested here, what they are worth is not.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from headstart import workbench
+from headstart.recipe import Recipe, load_recipes, shipped_recipes
+from headstart.rundir import Run
+
+HUB_ONLY = {
+    "resnet50": "resnet50.a1_in1k",
+    "vit_small_patch16_224": "vit_small_patch16_224.augreg_in21k_ft_in1k",
+}
+SYSTEMS = [
+    (name, number)
+    for name, runs in {
+        "s1": 3,
+        "s1-right": 5,
+        "s2": 1,
+        "s2-right": 1,
+        "s2-free": 1,
+        "s3": 2,
+        "s3-right": 2,
+        "s4": 2,
+        "s4-right": 2,
+        "s5": 2,
+        "s5-right": 2,
+    }.items()
+    for number in range(runs)
+]
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hub cache as the hub's client leaves it: a commit's snapshot and a ref to it."""
+    import timm
+
+    folder = tmp_path_factory.mktemp("hub")
+    torch.manual_seed(0)
+    for name, tagged in HUB_ONLY.items():
+        commit = "0123456789abcdef0123456789abcdef01234567"
+        repository = folder / f"models--timm--{tagged}"
+        snapshot = repository / "snapshots" / commit
+        snapshot.mkdir(parents=True)
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text(commit)
+        save_file(timm.create_model(name).state_dict(), snapshot / "model.safetensors")
+    return folder
+
+
+def shrink(recipe: Recipe) -> Recipe:
+    """The same recipe on few images and few pixels, an epoch a phase, a view an image."""
+    data = recipe.data
+    changes: dict[str, Any] = {
+        "source": "cifar10-mini",
+        "train_limit": 30,
+        "test_limit": 10,
+        "val_fraction": 0.34,
+        "size": 32,
+        "resize_via": tuple(min(via, 40) for via in data.resize_via),
+    }
+    phases = []
+    for phase in recipe.phases:
+        cached = phase.views != 0 and phase.train not in ("convs", "all", "from_scratch")
+        short = {"epochs": 1} if phase.epochs else {}
+        phases.append(phase.model_copy(update={**short, **({"views": 1} if cached else {})}))
+    return recipe.model_copy(
+        update={
+            "data": data.model_copy(update=changes),
+            "phases": tuple(phases),
+            "batch_size": 10,
+        }
+    )
+
+
+def test_every_system_ships_as_described_and_done_right() -> None:
+    shipped = {name for name in shipped_recipes() if name[0] == "s" and name[1].isdigit()}
+    assert shipped == {name for name, _ in SYSTEMS}
+    assert {name[:2] for name in shipped} == {"s1", "s2", "s3", "s4", "s5"}
+    for name in shipped:
+        assert len(load_recipes(name)) == sum(1 for system, _ in SYSTEMS if system == name)
+
+
+@pytest.mark.parametrize(("name", "number"), SYSTEMS)
+@pytest.mark.usefixtures("cache", "real_weights")
+def test_systems_run(
+    name: str, number: int, hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(hub))
+    recipe = load_recipes(name)[number]
+    run = workbench.run(shrink(recipe), out=tmp_path / "run")
+    assert run.finished
+    check_weights(run, recipe)
+    done = [event for event in run.log if event["event"] == "phase_done"]
+    assert len(done) == len(recipe.phases)
+    assert run.metrics["test"]["n"] == 10
+    assert ("unit scaling" in run.manifest["marks"]) == (recipe.data.normalize == "unit")
+    assert tuple(run.manifest["preprocess"]["via"]) == run.recipe.data.resize_via
+    assert (run.path / "report" / "report.html").stat().st_size > 10_000
+
+
+def check_weights(run: Run, recipe: Recipe) -> None:
+    """Registry weights where there are any, else the hub's path; from scratch only when asked."""
+    provider = run.manifest["weights"]["provider"]
+    name = run.recipe.backbone.name.partition(".")[0]
+    if recipe.backbone.weights == "random":
+        assert provider == "random"
+    else:
+        assert provider == ("hub" if name in HUB_ONLY else "registry")
