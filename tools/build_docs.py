@@ -14,16 +14,8 @@ from typing import Any
 from typer.main import get_command
 
 from headstart.cli import app
-from headstart.recipe import (
-    AugmentSpec,
-    BackboneSpec,
-    DataSpec,
-    HeadSpec,
-    PhaseSpec,
-    Recipe,
-    Spec,
-    shipped_recipes,
-)
+from headstart.recipe import Recipe, shipped_recipes
+from headstart.specs import AugmentSpec, BackboneSpec, DataSpec, HeadSpec, PhaseSpec, Spec
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 TABLES: dict[str, type[Spec]] = {

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from headstart.recipe import load_recipe as load_recipe
     from headstart.recipe import load_study as load_study
     from headstart.report import write_report as write_report
+    from headstart.resolution import resolve as resolve
     from headstart.rundir import Run as Run
     from headstart.rundir import open_run as open_run
     from headstart.tracking import track as track
     from headstart.training.loop import fit as fit
     from headstart.training.loop import predict as predict
     from headstart.workbench import compare as compare
-    from headstart.workbench import resolve as resolve
     from headstart.workbench import run as run
 
 _HOMES = {
@@ -51,7 +51,7 @@ _HOMES = {
     "load_study": "recipe",
     "open_run": "rundir",
     "predict": "training.loop",
-    "resolve": "workbench",
+    "resolve": "resolution",
     "run": "workbench",
     "score": "evaluation.metrics",
     "track": "tracking",

@@ -17,34 +17,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.exceptions import TyperException
 
+from headstart.cli_data import data_app
+from headstart.cli_options import (
+    CacheLimitOption,
+    DeviceOption,
+    JSONOption,
+    OutOption,
+    SetOption,
+    TrackOption,
+    make_reporter,
+)
+from headstart.cli_recipes import recipes_app
 from headstart.errors import DataError, HeadstartError, explain_os_error
 
 if TYPE_CHECKING:
-    from headstart.progress import Reporter
     from headstart.rundir import Run
-
-OutOption = Annotated[Path | None, typer.Option("--out", help="Directory of the run or study.")]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
-CacheLimitOption = Annotated[
-    float | None,
-    typer.Option(
-        "--cache-limit",
-        metavar="GB",
-        min=0,
-        help="What the boundary cache may hold; a phase that needs more recomputes.",
-    ),
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe field; repeatable."),
-]
-JSONOption = Annotated[bool, typer.Option("--json", help="Print one JSON object or list.")]
-TrackOption = Annotated[
-    str | None,
-    typer.Option(
-        "--track", metavar="URI", help="Log to MLflow: its URI, or local for mlflow.db here."
-    ),
-]
 
 app = typer.Typer(
     name="headstart",
@@ -54,8 +41,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(help="List, fetch, describe and draw data sets.", rich_markup_mode=None)
-recipes_app = typer.Typer(help="List, show and copy the shipped recipes.", rich_markup_mode=None)
 app.add_typer(data_app, name="data", invoke_without_command=True)
 app.add_typer(recipes_app, name="recipes", invoke_without_command=True)
 
@@ -124,7 +109,7 @@ def run(
             out=out,
             device=device,
             cache_limit_gb=cache_limit,
-            reporter=_reporter(),
+            reporter=make_reporter(),
             on_end=on_end,
         )
         print(json.dumps(tables.run_as_dict(done), indent=2) if as_json else tables.run(done))
@@ -164,7 +149,7 @@ def compare(
             out=out,
             device=device,
             cache_limit_gb=cache_limit,
-            reporter=_reporter(),
+            reporter=make_reporter(),
             on_end=on_end,
         )
         if as_json:
@@ -214,7 +199,7 @@ def check(
     loaded = load_recipes(recipe, overrides or ())
     from headstart import workbench
 
-    reporter = _reporter()
+    reporter = make_reporter()
     previews = [
         workbench.preview(each, device=device, cache_limit_gb=cache_limit, reporter=reporter)
         for each in loaded
@@ -292,120 +277,11 @@ def models(
     from headstart import tables
     from headstart.models.catalogue import list_backbones
 
-    backbones = list_backbones(pattern or "*", notice=_reporter().say)
+    backbones = list_backbones(pattern or "*", notice=make_reporter().say)
     if as_json:
         print(json.dumps([vars(info) for info in backbones], indent=2))
     else:
         print(tables.backbones(backbones))
-
-
-@data_app.callback()
-def data(context: typer.Context, as_json: JSONOption = False) -> None:
-    """List the data sets that have a name, and where each was found."""
-    if context.invoked_subcommand:
-        return
-    from headstart import tables
-    from headstart.data import sources
-
-    found = sources()
-    if as_json:
-        rows = [{**vars(info), "path": str(info.path) if info.path else None} for info in found]
-        print(json.dumps(rows, indent=2))
-    else:
-        print(tables.sources(found))
-
-
-@data_app.command("fetch")
-def data_fetch(
-    name: Annotated[str, typer.Argument(help="cifar10 or cifar100.")],
-) -> None:
-    """Fetch and verify a data set; prints the folder it is in."""
-    from headstart.data import fetch
-
-    print(fetch(name, progress=_reporter().transfer))
-
-
-@data_app.command("describe")
-def data_describe(
-    source: Annotated[str, typer.Argument(help="A name, or folder:PATH.")],
-    as_json: JSONOption = False,
-) -> None:
-    """Count a data set's images by class and split, and list what is wrong with it."""
-    from headstart import tables
-    from headstart.data import describe
-    from headstart.recipe import DataSpec
-
-    description = describe(DataSpec(source=source), progress=_reporter().transfer)
-    if as_json:
-        print(json.dumps(description.as_dict(), indent=2))
-    else:
-        print(tables.description(description))
-
-
-@data_app.command("samples")
-def data_samples(
-    source: Annotated[str, typer.Argument(help="A name, or folder:PATH.")],
-    out: Annotated[Path, typer.Option("--out", help="The PNG to write.")] = Path("samples.png"),
-    seed: Annotated[int, typer.Option("--seed", help="Which random samples.")] = 0,
-) -> None:
-    """Draw a labelled grid of random training images to a PNG."""
-    from headstart.data import load_data, sample_grid
-    from headstart.recipe import DataSpec
-
-    splits = load_data(DataSpec(source=source, size=128), progress=_reporter().transfer)
-    print(sample_grid(splits.train, splits.class_names, out, seed=seed))
-
-
-@data_app.command("cache")
-def data_cache(
-    clear: Annotated[bool, typer.Option("--clear", help="Remove every boundary entry.")] = False,
-    as_json: JSONOption = False,
-) -> None:
-    """List what the boundary cache holds, or clear it."""
-    from headstart import tables
-    from headstart.training import cache
-
-    if clear:
-        cache.clear()
-    entries = cache.list_entries()
-    if as_json:
-        print(json.dumps([{"path": str(path), "bytes": size} for path, size in entries], indent=2))
-    else:
-        print(tables.cache_entries(entries, cache.entries_root(), cache.limit_bytes()))
-
-
-@recipes_app.callback()
-def recipes(context: typer.Context, as_json: JSONOption = False) -> None:
-    """List the shipped recipes and studies."""
-    if context.invoked_subcommand:
-        return
-    from headstart import tables
-    from headstart.recipe import shipped_recipes
-
-    shipped = shipped_recipes()
-    print(json.dumps(list(shipped), indent=2) if as_json else tables.recipes(shipped))
-
-
-@recipes_app.command("show")
-def recipes_show(name: Annotated[str, typer.Argument(help="A shipped recipe's name.")]) -> None:
-    """Print a shipped recipe."""
-    print(_shipped(name), end="")
-
-
-@recipes_app.command("copy")
-def recipes_copy(
-    name: Annotated[str, typer.Argument(help="A shipped recipe's name.")],
-    to: Annotated[Path | None, typer.Argument(help="The file to write; default NAME.toml.")] = None,
-) -> None:
-    """Copy a shipped recipe to a file, to edit it."""
-    from headstart.rundir import write_atomically
-
-    path = to or Path(f"{name}.toml")
-    text = _shipped(name)
-    if path.exists():
-        raise HeadstartError(f"{path}: exists already: choose another name")
-    write_atomically(path, text)
-    print(path)
 
 
 @contextlib.contextmanager
@@ -417,7 +293,7 @@ def _tracking(uri: str | None, experiment: str | None = None) -> Iterator[Callab
         return
     from headstart.tracking import create_tracker
 
-    tracker = create_tracker(uri, experiment, _reporter())
+    tracker = create_tracker(uri, experiment, make_reporter())
     yield tracker
     tracker.close()
 
@@ -434,19 +310,3 @@ def _holds_runs(path: str) -> bool:
     if (folder / "manifest.json").exists():
         return True
     return path not in shipped_recipes() and bool(list_runs(folder))
-
-
-def _shipped(name: str) -> str:
-    from headstart.errors import did_you_mean
-    from headstart.recipe import shipped_recipes
-
-    shipped = shipped_recipes()
-    if name not in shipped:
-        raise HeadstartError(f"no shipped recipe {name!r}{did_you_mean(name, shipped)}")
-    return shipped[name]
-
-
-def _reporter() -> Reporter:
-    from headstart.progress import TerminalReporter
-
-    return TerminalReporter()

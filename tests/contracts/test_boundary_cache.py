@@ -21,8 +21,8 @@ from headstart.models.backbones import Backbone, create_backbone
 from headstart.models.freezing import plan_phase, set_training
 from headstart.models.heads import create_head
 from headstart.progress import Reporter
-from headstart.recipe import AugmentSpec, BackboneSpec, DataSpec, HeadSpec, PhaseSpec
 from headstart.runtime import create_runtime
+from headstart.specs import AugmentSpec, BackboneSpec, DataSpec, HeadSpec, PhaseSpec
 from headstart.training import cache as cache_module
 from headstart.training.cache import BoundaryCache, footprint, list_entries
 from headstart.training.classifier import Classifier

@@ -15,8 +15,9 @@ from PIL import Image
 
 import headstart as library
 from headstart.data import load_data
-from headstart.recipe import DataSpec, load_recipe
+from headstart.recipe import load_recipe
 from headstart.rundir import open_run
+from headstart.specs import DataSpec
 from tests.conftest import Outcome
 
 Command = Callable[..., Outcome]

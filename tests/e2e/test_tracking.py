@@ -24,8 +24,9 @@ from PIL import Image
 
 from headstart import tracking, workbench
 from headstart.data import load_data
-from headstart.recipe import DataSpec, load_recipe
+from headstart.recipe import load_recipe
 from headstart.rundir import Run, open_run
+from headstart.specs import DataSpec
 from headstart.tracking import TrackingError, track
 from tests.conftest import Outcome
 

@@ -21,7 +21,7 @@ from headstart.data.cifar import CIFAR10, CIFAR100, BinaryFile, Cifar, find, ope
 from headstart.data.download import UnreachableError
 from headstart.data.fetching import fetch_cifar, unpack
 from headstart.errors import DataError
-from headstart.recipe import DataSpec
+from headstart.specs import DataSpec
 
 DATA = os.environ.get("HEADSTART_DATA")
 NOWHERE = "http://127.0.0.1:9/cifar.tar.gz"  # the discard port: refused at once

@@ -13,7 +13,7 @@ from PIL import Image
 from headstart.data import UnreadableImageError, decode_image, load_data
 from headstart.data.decode import inspect_image
 from headstart.errors import DataError
-from headstart.recipe import DataSpec
+from headstart.specs import DataSpec
 
 
 @pytest.fixture(scope="module")

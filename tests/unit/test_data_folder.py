@@ -12,7 +12,7 @@ from PIL import Image
 from headstart.data import Splits, describe, load_data
 from headstart.data import scan as scanning
 from headstart.errors import DataError
-from headstart.recipe import DataSpec
+from headstart.specs import DataSpec
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from headstart.data.images import map_threads
 from headstart.data.samples import choose_samples
 from headstart.errors import DataError
 from headstart.paths import cache_root, data_root
-from headstart.recipe import DataSpec
+from headstart.specs import DataSpec
 
 PIXELS_SHA256 = "9675e60770c6a58d332ebd4964ecb9e9c5ae383ae565f56f2396d2155c220ac2"
 

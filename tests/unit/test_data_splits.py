@@ -10,7 +10,7 @@ import pytest
 from headstart.data.images import ImageSet, PlanarPixels, build_image_set, hash_ids
 from headstart.data.splits import Source, Splits, make_splits, repeated_images
 from headstart.errors import DataError
-from headstart.recipe import DataSpec
+from headstart.specs import DataSpec
 
 
 def image_set(counts: list[int], prefix: str = "train", shade: int = 0) -> ImageSet:

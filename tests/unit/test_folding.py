@@ -9,7 +9,7 @@ from headstart.models.backbones import Backbone, build_architecture
 from headstart.models.folding import folded_norms
 from headstart.models.freezing import FreezeAudit, plan_phase, set_training
 from headstart.models.identity import Preprocess, WeightsIdentity
-from headstart.recipe import PhaseSpec
+from headstart.specs import PhaseSpec
 
 
 def make(name: str) -> Backbone:

@@ -10,7 +10,7 @@ from headstart.models.backbones import Backbone, build_architecture
 from headstart.models.freezing import FreezeAudit, plan_phase, set_training
 from headstart.models.heads import create_head, l2_penalty
 from headstart.models.identity import Preprocess, WeightsIdentity
-from headstart.recipe import HeadSpec, PhaseSpec
+from headstart.specs import HeadSpec, PhaseSpec
 
 
 def make(name: str, provider: str = "file") -> Backbone:

@@ -15,8 +15,8 @@ from headstart.models.backbones import Backbone, build_architecture
 from headstart.models.freezing import plan_phase, set_training
 from headstart.models.heads import create_head
 from headstart.models.identity import Preprocess, WeightsIdentity
-from headstart.recipe import HeadSpec, PhaseSpec
 from headstart.runtime import create_runtime
+from headstart.specs import HeadSpec, PhaseSpec
 from headstart.training.checkpoints import load_checkpoint, read_phase, save_checkpoint
 from headstart.training.classifier import Classifier
 from headstart.training.feeds import CachedFeed, batch_bounds, epoch_order

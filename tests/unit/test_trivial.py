@@ -14,7 +14,7 @@ from headstart.data import colour, trivial
 from headstart.data.hashing import uniforms
 from headstart.data.transforms import Draws, Transform
 from headstart.models.identity import Preprocess
-from headstart.recipe import AugmentSpec
+from headstart.specs import AugmentSpec
 
 SIDE = 48
 PLAIN = Preprocess(SIDE, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear")

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from headstart.models.registry import REGISTRY
-from headstart.recipe import PhaseSpec, load_recipe
+from headstart.recipe import load_recipe
 from headstart.rundir import Run
+from headstart.specs import PhaseSpec
 
 # Below this share of the size the weights were trained at, the network's shape itself suffers.
 FAR_BELOW = 0.5

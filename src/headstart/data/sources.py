@@ -16,7 +16,7 @@ from headstart.data.fetching import fetch_cifar
 from headstart.data.folder import open_folder
 from headstart.data.splits import BadImage, Source, Splits, make_splits, repeated_images
 from headstart.errors import DataError, did_you_mean
-from headstart.recipe import DataSpec
+from headstart.specs import DataSpec
 
 _FOLDER = "folder:"
 

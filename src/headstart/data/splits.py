@@ -19,7 +19,7 @@ import numpy as np
 from headstart.data.hashing import scramble
 from headstart.data.images import ImageSet
 from headstart.errors import DataError
-from headstart.recipe import DataSpec
+from headstart.specs import DataSpec
 
 
 @dataclass(frozen=True)

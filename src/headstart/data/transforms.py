@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from headstart.data import colour, trivial
 from headstart.data.hashing import uniforms
 from headstart.models.identity import Preprocess
-from headstart.recipe import AugmentSpec
+from headstart.specs import AugmentSpec
 
 NO_AUGMENT = AugmentSpec()
 

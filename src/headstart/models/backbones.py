@@ -19,7 +19,7 @@ from headstart.models.names import canonical_name
 from headstart.models.small_cnn import SmallCNN
 from headstart.models.stages import Stage, split_stages
 from headstart.models.weights import check_state, locate_weights, read_state
-from headstart.recipe import BackboneSpec
+from headstart.specs import BackboneSpec
 
 
 class SqueezeNetTrunk(nn.Module):

@@ -14,7 +14,7 @@ from torch import nn
 
 from headstart.errors import RecipeError, RunError, did_you_mean
 from headstart.models.backbones import Backbone
-from headstart.recipe import PhaseSpec
+from headstart.specs import PhaseSpec
 
 # Below this share of a backbone's parameters, "convolutions only" is not what its name promises.
 CONVOLUTIONAL = 0.5

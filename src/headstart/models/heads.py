@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from headstart.recipe import HeadSpec
+from headstart.specs import HeadSpec
 
 
 def create_head(spec: HeadSpec, *, num_features: int, num_classes: int) -> nn.Sequential:

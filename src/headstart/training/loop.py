@@ -17,8 +17,8 @@ from headstart.errors import RunError
 from headstart.evaluation.predictions import Predictions
 from headstart.models.freezing import FreezePlan, set_training
 from headstart.models.heads import l2_penalty
-from headstart.recipe import PhaseSpec
 from headstart.runtime import Runtime, named_seed, seeded
+from headstart.specs import PhaseSpec
 from headstart.training.classifier import Classifier
 from headstart.training.feeds import Feed, batch_bounds, batches, epoch_order
 from headstart.training.mixing import Mixer

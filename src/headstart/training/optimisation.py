@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from headstart.recipe import PhaseSpec
+from headstart.specs import PhaseSpec
 from headstart.training.classifier import Classifier
 
 # One-cycle: where the rate starts and ends, as shares of the peak, and how long it rises.

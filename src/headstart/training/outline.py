@@ -14,8 +14,9 @@ from headstart.models.backbones import Backbone, build_architecture
 from headstart.models.freezing import FreezePlan, plan_phase
 from headstart.models.heads import create_head
 from headstart.models.identity import Weights
-from headstart.recipe import PhaseSpec, Recipe
+from headstart.recipe import Recipe
 from headstart.runtime import Runtime
+from headstart.specs import PhaseSpec
 from headstart.training.cache import footprint, lack_of_room
 from headstart.training.phases import cached_rows
 

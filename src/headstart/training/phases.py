@@ -25,9 +25,10 @@ from headstart.evaluation.predictions import Predictions
 from headstart.models.folding import folded_norms
 from headstart.models.freezing import FreezeAudit, FreezePlan, plan_phase, set_training
 from headstart.progress import Reporter
-from headstart.recipe import PhaseSpec, Recipe
+from headstart.recipe import Recipe
 from headstart.rundir import Run, Split
 from headstart.runtime import Runtime, named_seed
+from headstart.specs import PhaseSpec
 from headstart.training.cache import BoundaryCache, footprint, lack_of_room
 from headstart.training.checkpoints import load_checkpoint, read_phase, save_checkpoint
 from headstart.training.classifier import Classifier

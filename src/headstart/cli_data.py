@@ -1,0 +1,88 @@
+"""headstart data: list, fetch, describe and draw data sets; the boundary cache."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headstart.cli_options import JSONOption, make_reporter
+
+data_app = typer.Typer(help="List, fetch, describe and draw data sets.", rich_markup_mode=None)
+
+
+@data_app.callback()
+def data(context: typer.Context, as_json: JSONOption = False) -> None:
+    """List the data sets that have a name, and where each was found."""
+    if context.invoked_subcommand:
+        return
+    from headstart import tables
+    from headstart.data import sources
+
+    found = sources()
+    if as_json:
+        rows = [{**vars(info), "path": str(info.path) if info.path else None} for info in found]
+        print(json.dumps(rows, indent=2))
+    else:
+        print(tables.sources(found))
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="cifar10 or cifar100.")],
+) -> None:
+    """Fetch and verify a data set; prints the folder it is in."""
+    from headstart.data import fetch
+
+    print(fetch(name, progress=make_reporter().transfer))
+
+
+@data_app.command("describe")
+def data_describe(
+    source: Annotated[str, typer.Argument(help="A name, or folder:PATH.")],
+    as_json: JSONOption = False,
+) -> None:
+    """Count a data set's images by class and split, and list what is wrong with it."""
+    from headstart import tables
+    from headstart.data import describe
+    from headstart.specs import DataSpec
+
+    description = describe(DataSpec(source=source), progress=make_reporter().transfer)
+    if as_json:
+        print(json.dumps(description.as_dict(), indent=2))
+    else:
+        print(tables.description(description))
+
+
+@data_app.command("samples")
+def data_samples(
+    source: Annotated[str, typer.Argument(help="A name, or folder:PATH.")],
+    out: Annotated[Path, typer.Option("--out", help="The PNG to write.")] = Path("samples.png"),
+    seed: Annotated[int, typer.Option("--seed", help="Which random samples.")] = 0,
+) -> None:
+    """Draw a labelled grid of random training images to a PNG."""
+    from headstart.data import load_data, sample_grid
+    from headstart.specs import DataSpec
+
+    splits = load_data(DataSpec(source=source, size=128), progress=make_reporter().transfer)
+    print(sample_grid(splits.train, splits.class_names, out, seed=seed))
+
+
+@data_app.command("cache")
+def data_cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove every boundary entry.")] = False,
+    as_json: JSONOption = False,
+) -> None:
+    """List what the boundary cache holds, or clear it."""
+    from headstart import tables
+    from headstart.training import cache
+
+    if clear:
+        cache.clear()
+    entries = cache.list_entries()
+    if as_json:
+        print(json.dumps([{"path": str(path), "bytes": size} for path, size in entries], indent=2))
+    else:
+        print(tables.cache_entries(entries, cache.entries_root(), cache.limit_bytes()))

@@ -1,0 +1,41 @@
+"""Options that several verbs share, and what they say their progress with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from headstart.progress import Reporter
+
+OutOption = Annotated[Path | None, typer.Option("--out", help="Directory of the run or study.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+CacheLimitOption = Annotated[
+    float | None,
+    typer.Option(
+        "--cache-limit",
+        metavar="GB",
+        min=0,
+        help="What the boundary cache may hold; a phase that needs more recomputes.",
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe field; repeatable."),
+]
+JSONOption = Annotated[bool, typer.Option("--json", help="Print one JSON object or list.")]
+TrackOption = Annotated[
+    str | None,
+    typer.Option(
+        "--track", metavar="URI", help="Log to MLflow: its URI, or local for mlflow.db here."
+    ),
+]
+
+
+def make_reporter() -> Reporter:
+    """Lines and bars on stderr."""
+    from headstart.progress import TerminalReporter
+
+    return TerminalReporter()

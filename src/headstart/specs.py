@@ -1,0 +1,214 @@
+"""The tables of a recipe: data, backbone, head and phases, every field declared once.
+
+The name, type, default and help of a field stand here; the TOML, `--set`, the docs and the error
+messages all take them from here.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator, model_validator
+
+from headstart.errors import did_you_mean
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(ge=0)]
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+
+# What a phase may train, besides last_layers:N and from:MODULE.
+PARTS = ("head", "last_stage", "convs", "all", "from_scratch")
+
+
+class Spec(BaseModel):
+    """Base of every part of a recipe: immutable, equal by value, closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class AugmentSpec(Spec):
+    """Random changes of a training image; all zero means none. Geometry is one warp."""
+
+    flip: bool = Field(False, description="mirror left to right, half of the time")
+    rotate: Amount = Field(0.0, description="largest rotation either way, degrees")
+    zoom: Fraction = Field(0.0, description="largest change of scale either way, fraction")
+    shift: Fraction = Field(0.0, description="largest shift along each axis, fraction of the side")
+    brightness: Fraction = Field(0.0, description="largest change of brightness, fraction")
+    contrast: Fraction = Field(0.0, description="largest change of contrast, fraction")
+    saturation: Fraction = Field(
+        0.0, description="largest change of saturation around each pixel's grey, fraction"
+    )
+    erasing: Share = Field(
+        0.0,
+        description="probability that a rectangle of 2 to 33 % of the image takes the mean colour "
+        "(random erasing, Zhong et al. 2020)",
+    )
+    trivial: bool = Field(
+        False,
+        description="TrivialAugment Wide: one of 14 operations an image, of random strength "
+        "(Müller & Hutter 2021)",
+    )
+    mixup: Share = Field(
+        0.0,
+        description="share of images mixed with their successor in the epoch's order, "
+        "lambda ~ Beta(0.2, 0.2) (Zhang et al. 2018)",
+    )
+    cutmix: Share = Field(
+        0.0,
+        description="share of images with a rectangle of their successor, area ~ uniform "
+        "(Yun et al. 2019)",
+    )
+
+    @model_validator(mode="after")
+    def _mixed_once(self) -> AugmentSpec:
+        if self.mixup + self.cutmix > 1:
+            raise ValueError("mixup and cutmix are shares of the images: together at most 1")
+        return self
+
+    @property
+    def per_image(self) -> AugmentSpec:
+        """What happens to each image by itself; the training loop mixes."""
+        return self.model_copy(update={"mixup": 0.0, "cutmix": 0.0})
+
+    @property
+    def active(self) -> bool:
+        """Whether views of an image differ."""
+        return self.per_image != AugmentSpec()
+
+
+class DataSpec(Spec):
+    """Which images, split how, at what size."""
+
+    source: str = Field(description="cifar10, cifar100, cifar10-mini or folder:PATH")
+    train_limit: Positive | None = Field(
+        None,
+        description="images to take from train, class-balanced; validation is carved from them "
+        "unless a folder brings its own",
+    )
+    test_limit: Positive | None = Field(None, description="test images to use, class-balanced")
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1, description="share of train held out for every choice, stratified"
+    )
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.2, description="share set aside as test where a folder brings no test split"
+    )
+    split_seed: int = Field(0, description="seed of the splits; apart from the run's own seed")
+    size: Annotated[int, Field(ge=8, le=1024)] | None = Field(
+        None, description="pixels a side into the backbone; default: what the weights want"
+    )
+    resize_via: Annotated[tuple[Annotated[int, Field(ge=8, le=1024)], ...], Strict(False)] = Field(
+        (),
+        description="sizes that images pass through on their way to `size`, such as [64] for "
+        "32 -> 64 -> 224; each step blurs, and none is needed",
+    )
+    normalize: Literal["weights", "unit"] = Field(
+        "weights", description="pixel scaling: what the weights were trained with, or plain 0..1"
+    )
+    augment: AugmentSpec = Field(AugmentSpec(), description="random changes of training images")
+
+
+class BackboneSpec(Spec):
+    """Which pretrained network, with which weights."""
+
+    name: str = Field(description='any timm name, a well-known alias, or "small_cnn"')
+    weights: str = Field("auto", description="auto, hub, registry, file:PATH or random")
+
+    @field_validator("weights")
+    @classmethod
+    def _known_provider(cls, value: str) -> str:
+        if value in ("auto", "hub", "registry", "random") or value.startswith("file:"):
+            return value
+        raise ValueError("weights must be auto, hub, registry, random or file:PATH")
+
+
+class HeadSpec(Spec):
+    """What is added on top of the backbone's pooled features."""
+
+    hidden: Annotated[tuple[Positive, ...], Strict(False)] = Field(
+        (), description="sizes of the hidden layers; [] is a linear head"
+    )
+    batch_norm: bool = Field(False, description="batch norm after each hidden layer")
+    dropout: Fraction = Field(0.0, description="dropout before each linear layer")
+    l2: Amount | None = Field(
+        None,
+        description="weight of the penalty l2/2 * |W|^2 on the head's matrices; default: chosen on "
+        "validation where the head is solved (on standardised features), 0 where it is trained",
+    )
+
+
+class PhaseSpec(Spec):
+    """One stretch of training with one answer to "what may change"."""
+
+    train: str = Field(
+        description="what may change: head; last_stage; last_layers:N, the last N layers that own "
+        "parameters; from:MODULE, that module and all behind it; convs, every convolution and "
+        "nothing else of the backbone; all; from_scratch, for random weights"
+    )
+    optimizer: Literal["auto", "lbfgs", "sgd", "adam", "adamw"] = Field(
+        "auto",
+        description="lbfgs solves a linear head exactly; auto picks it for a head phase on a "
+        "linear head that names no epochs and no lr, and adamw otherwise",
+    )
+    epochs: Positive | None = Field(None, description="passes over the training images")
+    lr: Annotated[float, Field(gt=0)] | None = Field(None, description="peak learning rate")
+    schedule: Literal["cosine", "constant", "one_cycle", "plateau"] = Field(
+        "cosine",
+        description="of the learning rate; one_cycle warms up over 30 % unless warmup says "
+        "otherwise; plateau lowers it when the validation loss no longer falls",
+    )
+    warmup: Fraction = Field(0.0, description="share of the phase spent warming up")
+    plateau_patience: Positive = Field(
+        3, description="epochs without a lower validation loss before plateau acts"
+    )
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.2, description="what plateau multiplies the rate by"
+    )
+    momentum: Fraction = Field(0.9, description="of sgd, in Nesterov's form")
+    weight_decay: Amount | None = Field(
+        None,
+        description="decoupled in adamw (default 0.01), an L2 gradient in sgd (5e-4) and adam (0); "
+        "biases and norms are left alone",
+    )
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="each trained stage below the head learns at this share of the next one's"
+    )
+    label_smoothing: Fraction = Field(
+        0.0, description="share of the target spread over all classes"
+    )
+    grad_clip: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="largest L2 norm of the gradient of all trained parameters"
+    )
+    ema: Fraction = Field(
+        0.0, description="decay a step of the averaged weights that are validated and kept; 0: none"
+    )
+    norm: Literal["frozen", "train"] | None = Field(
+        None,
+        description="batch norm inside the trained part; default: frozen for pretrained weights",
+    )
+    views: Count | None = Field(
+        None,
+        description="augmented views cached per image; 0 draws a fresh one each epoch, which "
+        "recomputes the frozen part; default: 4 where the recipe augments, else 1; 0 where "
+        "everything trains",
+    )
+    patience: Positive | None = Field(
+        None,
+        description="epochs without a better validation accuracy, or an equal one at a lower "
+        "loss, before the phase stops",
+    )
+
+    @field_validator("train")
+    @classmethod
+    def _known_part(cls, value: str) -> str:
+        kind, colon, argument = value.partition(":")
+        if not colon and kind in PARTS:
+            return value
+        if kind == "last_layers" and re.fullmatch(r"[1-9][0-9]*", argument):
+            return value
+        if kind == "from" and argument:
+            return value
+        near = did_you_mean(kind, PARTS)
+        raise ValueError(f"takes {', '.join(PARTS)}, last_layers:N or from:MODULE{near}")
