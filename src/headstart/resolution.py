@@ -20,7 +20,18 @@ DEFAULT_EPOCHS = 10
 DEFAULT_DECAY = {"adamw": 0.01, "sgd": 5e-4, "adam": 0.0}
 SGD_RATE_RATIO = 10  # its steps are not normalised: it wants larger rates than Adam
 # What steers a fit and means nothing to a solver.
-_FITTED = ("epochs", "lr", "label_smoothing", "grad_clip", "ema", "patience")
+_FITTED = (
+    "epochs",
+    "lr",
+    "schedule",
+    "warmup",
+    "weight_decay",
+    "layer_decay",
+    "label_smoothing",
+    "grad_clip",
+    "ema",
+    "patience",
+)
 
 
 def resolve(recipe: Recipe, reporter: Reporter | None = None) -> tuple[Recipe, Weights]:
