@@ -182,14 +182,11 @@ def preview(
 
 
 def _transform(recipe: Recipe, weights: Weights) -> Transform:
-    preprocess = replace(
-        weights.preprocess,
-        size=recipe.data.size or weights.preprocess.size,
-        via=recipe.data.resize_via,
-    )
+    preprocess = replace(weights.preprocess, size=recipe.data.size or weights.preprocess.size)
     if recipe.data.normalize == "unit":
         preprocess = replace(preprocess, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    return Transform(preprocess, recipe.data.augment.per_image, recipe.seed)
+    augment = recipe.data.augment.per_image
+    return Transform(preprocess, augment, recipe.seed, recipe.data.resize_via)
 
 
 def _existing(path: Path, recipe: Recipe) -> Run | None:

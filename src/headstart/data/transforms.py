@@ -56,23 +56,26 @@ class Draws(NamedTuple):
 
 @dataclass(frozen=True)
 class Transform:
-    """Pixels to input. With `augment`, view v of an image is drawn from (seed, key, v)."""
+    """Pixels to input. With `augment`, view v of an image is drawn from (seed, key, v).
+
+    via: sizes that pixels pass through first, one after the other; normally none.
+    """
 
     preprocess: Preprocess
     augment: AugmentSpec = NO_AUGMENT
     seed: int = 0
+    via: tuple[int, ...] = ()
 
     @property
     def plain(self) -> Transform:
         """The same without augmentation: what validation, test and prediction use."""
-        return Transform(self.preprocess)
+        return Transform(self.preprocess, via=self.via)
 
     def describe(self) -> dict[str, Any]:
         """Everything that changes the output's bytes, for cache keys."""
-        preprocess = asdict(self.preprocess)
-        if not self.preprocess.via:
-            del preprocess["via"]
-        described: dict[str, Any] = {"preprocess": preprocess}
+        described: dict[str, Any] = {"preprocess": asdict(self.preprocess)}
+        if self.via:
+            described["via"] = self.via
         if self.augment.active:
             fields = self.augment.model_dump(exclude={"mixup", "cutmix"})
             named = {key: fields[key] for key in fields if key in _FIRST_FIELDS or fields[key]}
@@ -87,8 +90,8 @@ class Transform:
         The order is warp, TrivialAugment, contrast, brightness, saturation, scaling, erasing.
         """
         x = pixels.permute(0, 3, 1, 2).float().div_(255)
-        for via in self.preprocess.via:
-            x = self._resize(x, via)
+        for size in self.via:
+            x = self._resize(x, size)
         if not self.augment.active:
             return self._scale(self._resize(x))
         uniform = _draw(keys, views, self.seed)

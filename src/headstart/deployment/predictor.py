@@ -108,8 +108,8 @@ def load_predictor(source: Run | str | Path, *, device: str = "auto") -> Predict
     manifest, recipe = run.manifest, run.recipe
     described: dict[str, Any] = dict(manifest["preprocess"])
     side = described.pop("side")
-    tuples = {name: tuple(described[name]) for name in ("mean", "std", "via")}
-    preprocess = Preprocess(**{**described, **tuples})
+    triples = {name: tuple(described[name]) for name in ("mean", "std")}
+    preprocess = Preprocess(**{**described, **triples})
     identity = WeightsIdentity(**manifest["weights"])
     architecture = build_architecture(recipe.backbone.name, size=preprocess.size)
     backbone = Backbone(architecture, identity, preprocess)
@@ -125,4 +125,5 @@ def load_predictor(source: Run | str | Path, *, device: str = "auto") -> Predict
         raise RunError(f"{path}: the run's model cannot be loaded: {error}") from error
     runtime = create_runtime(device)
     runtime.adopt(model.eval())
-    return Predictor(model, Transform(preprocess), side, run.class_names, runtime)
+    transform = Transform(preprocess, via=recipe.data.resize_via)
+    return Predictor(model, transform, side, run.class_names, runtime)

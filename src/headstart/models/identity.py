@@ -13,16 +13,12 @@ IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How pixels reach the backbone: RGB in 0..1, resized to `size`, then (x - mean) / std.
-
-    via: sizes they pass through before, one after the other; normally none.
-    """
+    """How pixels reach the backbone: RGB in 0..1, resized to `size`, then (x - mean) / std."""
 
     size: int  # pixels a side
     mean: Triple
     std: Triple
     interpolation: str  # bilinear or bicubic
-    via: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
