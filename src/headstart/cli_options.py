@@ -18,7 +18,7 @@ CacheLimitOption = Annotated[
         "--cache-limit",
         metavar="GB",
         min=0,
-        help="What the boundary cache may hold; a phase that needs more recomputes.",
+        help="What the boundary cache may hold; a fitted phase that needs more recomputes.",
     ),
 ]
 SetOption = Annotated[

@@ -138,9 +138,7 @@ def load_study(source: str | Path, overrides: Sequence[str] = ()) -> Study:
         raise RecipeError(
             f"{where}: a study needs a [grid] or [[variants]]; see: headstart recipes"
         )
-    for override in overrides:
-        if (key := override.partition("=")[0].strip()) in grid:
-            raise RecipeError(f"--set {override}: the study's [grid] sets {key} itself")
+    _refuse_lost_overrides(overrides, grid, variants)
     name = raw.get("name")
     if not isinstance(name, str):
         raise RecipeError(f'{where}: name is missing: add name = "my-study" at the top')
@@ -155,6 +153,24 @@ def load_study(source: str | Path, overrides: Sequence[str] = ()) -> Study:
     _validate(Recipe, trial, where=where, text=text, overrides=overrides)
     study.recipes()
     return study
+
+
+def _refuse_lost_overrides(
+    overrides: Sequence[str], grid: Mapping[str, Any], variants: Sequence[Mapping[str, Any]]
+) -> None:
+    """An override that the grid or a variant would overwrite reaches nothing, or not all runs."""
+    own = dict.fromkeys(grid, "[grid]")
+    for variant in variants:
+        own |= {key: f"variant {variant.get('name', '')}".strip() for key in variant}
+    own.pop("name", None)
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        for taken, by in own.items():
+            if f"{key}.".startswith(f"{taken}.") or f"{taken}.".startswith(f"{key}."):
+                raise RecipeError(
+                    f"--set {override}: the study's {by} sets {taken} itself: copy the study "
+                    "and edit it (headstart recipes copy)"
+                )
 
 
 def load_recipes(source: str | Path, overrides: Sequence[str] = ()) -> list[Recipe]:
@@ -266,6 +282,8 @@ def _describe(error: Any, location: tuple[int | str, ...]) -> str:
         return f"{dotted} is missing"
     message = re.sub(r"^(Input|Value error,) ?", "", error["msg"]).strip()
     given = error["input"]
+    if dotted == "phases" and isinstance(given, dict):
+        return "phases is a list of tables: write [[phases]], not [phases]"
     message = message.replace("a valid tuple", "a list, such as [256]")
     shown = f", not {given!r}" if isinstance(given, str | int | float | bool) else ""
     return f"{dotted}: {message}{shown}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.errors import RecipeError
+from headstart.models.freezing import norm_mode
 from headstart.models.identity import Weights
 from headstart.models.names import canonical_name
 from headstart.models.weights import locate_weights
@@ -25,6 +26,9 @@ _FITTED = (
     "lr",
     "schedule",
     "warmup",
+    "momentum",
+    "plateau_patience",
+    "plateau_factor",
     "weight_decay",
     "layer_decay",
     "label_smoothing",
@@ -58,6 +62,7 @@ def resolve(recipe: Recipe, reporter: Reporter | None = None) -> tuple[Recipe, W
                 f'phases.{number}: train = "from_scratch" begins with random weights: '
                 'set backbone.weights = "random", or train = "all" to start from pretrained ones'
             )
+    _refuse_what_nothing_uses(recipe)
     # Paths are written out, so that the saved recipe means the same files from anywhere.
     source = recipe.data.source
     if source.startswith("folder:"):
@@ -73,40 +78,28 @@ def resolve(recipe: Recipe, reporter: Reporter | None = None) -> tuple[Recipe, W
     return recipe.model_copy(update=changes), weights
 
 
+def _refuse_what_nothing_uses(recipe: Recipe) -> None:
+    if recipe.head.batch_norm and not recipe.head.hidden:
+        raise RecipeError("head.batch_norm needs hidden layers to stand behind: set head.hidden")
+    augment = recipe.data.augment
+    fitted = [p for p in recipe.phases if _optimizer(p, recipe) != "lbfgs"]
+    if (augment.mixup or augment.cutmix) and not fitted:
+        raise RecipeError(
+            "data.augment: mixup and cutmix need a phase that is fitted, and these heads are "
+            "solved: name epochs in a phase, or leave them out"
+        )
+
+
 def _resolve_phase(number: int, phase: PhaseSpec, recipe: Recipe, pretrained: bool) -> PhaseSpec:
-    linear = not recipe.head.hidden and not recipe.head.dropout
     # Where no stage stays frozen there is nothing to cache.
     whole = phase.train in ("all", "from_scratch", "convs")
-    optimizer = phase.optimizer
-    if optimizer == "auto":
-        solvable = phase.train == "head" and linear and phase.views != 0
-        named = phase.epochs is not None or phase.lr is not None
-        optimizer = "lbfgs" if solvable and not named else "adamw"
-    views = phase.views
-    if views and whole:
-        raise RecipeError(
-            f'phases.{number}: train = "{phase.train}" has nothing to cache: leave out views'
-        )
-    if phase.train == "convs" and phase.norm == "train":
-        raise RecipeError(
-            f'phases.{number}: train = "convs" keeps batch norm frozen: leave out norm'
-        )
-    if _needs_larger_batches(recipe, phase, pretrained):
-        raise RecipeError(
-            f"phases.{number}: batch norm learns nothing from batch_size = 1: raise batch_size"
-        )
+    optimizer, views = _optimizer(phase, recipe), phase.views
+    wrong = _contradiction(phase, recipe, optimizer, whole, pretrained)
+    if wrong:
+        raise RecipeError(f"phases.{number}: {wrong}")
     if views is None:
         views = 0 if whole else 4 if recipe.data.augment.active else 1
     if optimizer == "lbfgs":
-        changed = [name for name in _FITTED if getattr(phase, name) != _default(name)]
-        wrong = (
-            (phase.train != "head" and 'it needs train = "head"')
-            or (not linear and "it needs a linear head: hidden = [] and dropout = 0")
-            or (changed and f"it takes no {' and no '.join(changed)}")
-            or (views == 0 and "it needs cached views: views = 1 or more")
-        )
-        if wrong:
-            raise RecipeError(f'phases.{number}: optimizer = "lbfgs" solves the head: {wrong}')
         return phase.model_copy(update={"optimizer": optimizer, "views": views})
     rate = 1e-3 if phase.train == "head" or not pretrained else 1e-4
     if optimizer == "sgd":
@@ -118,17 +111,68 @@ def _resolve_phase(number: int, phase: PhaseSpec, recipe: Recipe, pretrained: bo
             "views": views,
             "epochs": phase.epochs or DEFAULT_EPOCHS,
             "lr": phase.lr or rate,
-            "norm": phase.norm or ("frozen" if pretrained else "train"),
+            "norm": norm_mode(phase, pretrained),
             "weight_decay": DEFAULT_DECAY[optimizer] if decay is None else decay,
         }
     )
+
+
+def _optimizer(phase: PhaseSpec, recipe: Recipe) -> str:
+    """A head is solved where it can be, unless the phase says how to train it."""
+    if phase.optimizer != "auto":
+        return phase.optimizer
+    solvable = phase.train == "head" and _linear(recipe) and phase.views != 0
+    return "lbfgs" if solvable and phase.epochs is None and phase.lr is None else "adamw"
+
+
+def _linear(recipe: Recipe) -> bool:
+    return not recipe.head.hidden and not recipe.head.dropout
+
+
+def _contradiction(
+    phase: PhaseSpec, recipe: Recipe, optimizer: str, whole: bool, pretrained: bool
+) -> str | None:
+    """What a phase asks for that cannot be, or would be ignored without a word."""
+    part = f'train = "{phase.train}"'
+    if phase.views and whole:
+        return f"{part} has nothing to cache: leave out views"
+    if (phase.views or 0) > 1 and not recipe.data.augment.active:
+        return f"views = {phase.views} needs something to vary: set data.augment, or views = 1"
+    if phase.norm == "train" and phase.train in ("head", "convs"):
+        return f"{part} keeps batch norm frozen: leave out norm"
+    if recipe.batch_size == 1 and _learns_norms(recipe, phase, pretrained):
+        return "batch norm learns nothing from batch_size = 1: raise batch_size"
+    if optimizer == "lbfgs":
+        return _unsolvable(phase, recipe)
+    if phase.layer_decay != 1 and phase.train == "head":
+        return f"{part} trains no stage that layer_decay could slow: leave it out"
+    if phase.momentum != _default("momentum") and optimizer != "sgd":
+        return f'momentum belongs to optimizer = "sgd", not to {optimizer}'
+    for name in ("plateau_patience", "plateau_factor"):
+        if getattr(phase, name) != _default(name) and phase.schedule != "plateau":
+            return f'{name} belongs to schedule = "plateau", not to {phase.schedule}'
+    return None
+
+
+def _unsolvable(phase: PhaseSpec, recipe: Recipe) -> str | None:
+    changed = [name for name in _FITTED if getattr(phase, name) != _default(name)]
+    wrong = (
+        (phase.train != "head" and 'it needs train = "head"')
+        or (not _linear(recipe) and "it needs a linear head: hidden = [] and dropout = 0")
+        or (changed and f"it takes no {' and no '.join(changed)}")
+        or (phase.views == 0 and "it needs cached views: views = 1 or more")
+    )
+    if not wrong:
+        return None
+    if phase.optimizer == "auto":
+        return f"a linear head is solved, and then {wrong}; name epochs or lr to train it instead"
+    return f'optimizer = "lbfgs" solves the head: {wrong}'
 
 
 def _default(name: str) -> Any:
     return PhaseSpec.model_fields[name].default
 
 
-def _needs_larger_batches(recipe: Recipe, phase: PhaseSpec, pretrained: bool) -> bool:
-    moving = phase.train != "head" and (phase.norm or ("frozen" if pretrained else "train"))
+def _learns_norms(recipe: Recipe, phase: PhaseSpec, pretrained: bool) -> bool:
     in_head = recipe.head.batch_norm and bool(recipe.head.hidden)
-    return recipe.batch_size == 1 and (moving == "train" or in_head)
+    return in_head or norm_mode(phase, pretrained) == "train"

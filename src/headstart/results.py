@@ -23,7 +23,7 @@ from headstart.training.phases import Training
 SAMPLES, ANSWERS, MISTAKES, THUMBNAIL = 40, 24, 24, 96
 
 
-def finish_run(training: Training, started: float) -> None:
+def finish_run(training: Training) -> None:
     """Predictions, metrics, cost, pictures and the model; the status is written last."""
     current, recipe, model = training.run, training.recipe, training.model
     metrics = {}
@@ -43,7 +43,7 @@ def finish_run(training: Training, started: float) -> None:
     side = training.splits.test.side
     measured = latency(model, training.transform.plain, side, training.runtime)
     cost = {
-        **_times(current, started),
+        **_times(current, training.started),
         **model_cost(model, size),
         "trainable_parameters": max(
             (e["trainable_parameters"] for e in current.log if e["event"] == "phase"), default=0
@@ -60,20 +60,23 @@ def finish_run(training: Training, started: float) -> None:
 
 def _times(current: Run, started: float) -> dict[str, Any]:
     """Seconds of the whole run, interrupted parts included, and what they went to."""
-    extracts = [e for e in current.log if e["event"] == "extract" and not e["cached"]]
+    log = current.log
+    extracts = [e for e in log if e["event"] == "extract" and not e["cached"]]
     extract_s = sum(e["seconds"] for e in extracts)
-    solved = [e for e in current.log if e["event"] == "phase_done" and e["l2"] is not None]
-    fitted = [e for e in current.log if e["event"] == "epoch"]
-    train_s = sum(e["seconds"] for e in (*solved, *fitted))
+    # A kill between an event and its checkpoint repeats the event: the last of its kind counts.
+    done = {e["phase"]: e for e in log if e["event"] == "phase_done"}
+    epochs = {(e["phase"], e["epoch"]): e for e in log if e["event"] == "epoch"}
+    solved = [e for e in done.values() if e["l2"] is not None]
+    train_s = sum(e["seconds"] for e in (*solved, *epochs.values()))
     # Images that went through the backbone from their pixels: frozen passes, or training on them.
     images, seconds = sum(e["images"] for e in extracts), extract_s
     if not extracts:
-        pixels = {e["phase"] for e in current.log if e["event"] == "phase" and not e["cached"]}
-        epochs = [e for e in current.log if e["event"] == "epoch" and e["phase"] in pixels]
-        images = current.manifest["data"]["counts"]["train"] * len(epochs)
-        seconds = sum(e["seconds"] for e in epochs)
+        pixels = {e["phase"] for e in log if e["event"] == "phase" and not e["cached"]}
+        fitted = [e for (phase, _), e in epochs.items() if phase in pixels]
+        images = current.manifest["data"]["counts"]["train"] * len(fitted)
+        seconds = sum(e["seconds"] for e in fitted)
     return {
-        "wall_s": float(current.manifest.get("spent_s", 0.0)) + time.perf_counter() - started,
+        "wall_s": time.perf_counter() - started,
         "extract_s": extract_s,
         "train_s": train_s,
         "images_per_s": images / seconds if seconds else None,

@@ -47,6 +47,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
 
 
+def remove_partial(folder: Path) -> None:
+    """Remove what a killed process left half written, here and in the folders below."""
+    for path in folder.rglob(".*.partial"):
+        path.unlink(missing_ok=True)
+
+
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a whole file or nothing."""
     with atomic_path(path) as partial:
@@ -105,7 +111,7 @@ class Run:
     def cost(self) -> dict[str, Any]:
         return self._json("cost.json")
 
-    @cached_property
+    @property
     def log(self) -> list[dict[str, Any]]:
         """The events of the run in order; a line cut short by a crash is dropped."""
         path = self.path / "log.jsonl"
@@ -161,6 +167,7 @@ def create_run(path: Path, recipe: Recipe) -> Run:
     if (path / "manifest.json").exists():
         raise RunError(f"{path}: holds a run already")
     # A recipe alone is what a run leaves that was killed as it began.
+    remove_partial(path)
     if path.is_dir() and any(entry.name != "recipe.toml" for entry in path.iterdir()):
         raise RunError(f"{path}: not empty, and not a run: choose another --out")
     run = Run(path)

@@ -59,7 +59,7 @@ class AugmentSpec(Spec):
     cutmix: Share = Field(
         0.0,
         description="share of images with a rectangle of their successor, area ~ uniform "
-        "(Yun et al. 2019)",
+        "(Yun et al. 2019); nothing where a phase begins at tokens or pooled features",
     )
 
     @model_validator(mode="after")

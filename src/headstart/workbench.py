@@ -36,6 +36,7 @@ from headstart.rundir import (
     Run,
     create_run,
     open_run,
+    remove_partial,
     write_atomically,
     write_json,
 )
@@ -82,7 +83,8 @@ def run(
         reporter.say(f"{path}: this recipe's run is finished: nothing to repeat")
         on_end(existing)
         return existing
-    started = time.perf_counter()
+    spent = float(existing.manifest.get("spent_s", 0.0)) if existing else 0.0
+    started = time.perf_counter() - spent
     reset_peak_memory()
     splits = load_data(resolved.data, progress=reporter.transfer)
     if existing:
@@ -93,8 +95,12 @@ def run(
         backbone = load_backbone(weights, size=transform.preprocess.size)
     for phase in resolved.phases:
         plan_phase(backbone, phase)  # a part that this architecture lacks is told before any work
+    if existing:
+        remove_partial(path)
     current = existing or create_run(path, resolved)
-    current.update_manifest(**_identity(resolved, weights, transform, splits, runtime))
+    created = current.manifest.get("created") or datetime.now(UTC).isoformat(timespec="seconds")
+    identity = _identity(resolved, weights, transform, splits, runtime)
+    current.update_manifest(created=created, **identity)
     with _ending(current, on_end), _recorded(current, started):
         with seeded(resolved.seed, "head"):
             head = create_head(
@@ -103,9 +109,9 @@ def run(
                 num_classes=len(splits.class_names),
             )
         model = Classifier(backbone, head)
-        training = Training(current, resolved, splits, model, transform, runtime, reporter)
+        training = Training(current, resolved, splits, model, transform, runtime, reporter, started)
         training.train()
-        finish_run(training, started)
+        finish_run(training)
     return current
 
 
@@ -231,7 +237,6 @@ def _identity(
 ) -> dict[str, Any]:
     """The manifest's account of what the run is made of."""
     return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "commit": source_commit(),
         "machine": {"device": runtime.device.type, **machine()},
@@ -270,7 +275,6 @@ def _marks(recipe: Recipe) -> list[str]:
 @contextlib.contextmanager
 def _recorded(current: Run, started: float) -> Iterator[None]:
     """Keep the manifest's status true however the block ends."""
-    spent = float(current.manifest.get("spent_s", 0.0))
     current.update_manifest(status="running", error=None)
     try:
         try:
@@ -283,7 +287,7 @@ def _recorded(current: Run, started: float) -> Iterator[None]:
             current.update_manifest(
                 status="interrupted" if interrupted else "failed",
                 error=None if interrupted else _reason(error),
-                spent_s=spent + time.perf_counter() - started,
+                spent_s=time.perf_counter() - started,
             )
             if not isinstance(error, HeadstartError | OSError | KeyboardInterrupt):
                 write_atomically(current.path / "error.txt", traceback.format_exc())

@@ -9,15 +9,15 @@ import random
 import signal
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from safetensors.numpy import load_file
 
-from headstart import workbench
+from headstart import results, workbench
 from headstart.recipe import load_recipe
 from headstart.rundir import open_run
-from headstart.training import loop, phases
+from headstart.training import cache, loop, phases
 
 RECIPE = """
 name = "killed"
@@ -65,6 +65,7 @@ schedule = "one_cycle"
 """
 
 # How many runs of each kind are killed, three times each.
+EPOCHS, STEPS = 4, 12  # of the first phase from scratch: 180 images in batches of 16
 KILLED_RUNS = int(os.environ.get("HEADSTART_KILLED_RUNS", "1"))
 
 # Every process is forked from one that has torch loaded and has not yet used it.
@@ -72,24 +73,41 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["headstart.workbench", "timm", "headstart.training.cache"])
 
 
-def train(recipe: Path, out: Path, saved: Connection) -> None:
-    """A run that checkpoints after every step, so that most kills fall within an epoch."""
+def train(recipe: Path, out: Path, saved: Connection, moment: str | None) -> None:
+    """A run that checkpoints after every step, so that most kills fall within an epoch.
+
+    With a `moment`, it kills itself there.
+    """
     loop.CHECKPOINT_S = 0.0
     save = phases.save_checkpoint
+    saves = 0
 
     def saving(*arguments: Any) -> None:
+        nonlocal saves
         save(*arguments)
+        saves += 1
         saved.send(None)
+        if moment == "last epoch" and saves == EPOCHS * STEPS:
+            die()
 
     phases.save_checkpoint = saving  # type: ignore[assignment]
+    if moment == "extraction":
+        cache.BoundaryCache._pack = die  # type: ignore[method-assign]
+    if moment == "finish":
+        results.save_file = die
     workbench.run(load_recipe(recipe), out=out)
     saved.close()
 
 
-def run_until(recipe: Path, out: Path, saves: int | None = None) -> int:
+def die(*arguments: Any) -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def run_until(recipe: Path, out: Path, saves: int | None = None, moment: str | None = None) -> int:
     """Run, and kill after a number of checkpoints if that many come; returns how many came."""
     receiver, sender = CONTEXT.Pipe(duplex=False)
-    process = CONTEXT.Process(target=train, args=(recipe, out, sender))
+    process = CONTEXT.Process(target=train, args=(recipe, out, sender, moment))
     process.start()
     sender.close()
     seen = 0
@@ -100,7 +118,9 @@ def run_until(recipe: Path, out: Path, saves: int | None = None) -> int:
     if saves is not None:
         process.kill()  # SIGKILL: nothing is flushed, nothing is said
     process.join()
-    assert process.exitcode in ((0,) if saves is None else (0, -signal.SIGKILL))
+    killed = -signal.SIGKILL
+    expected = (killed,) if moment else (0,) if saves is None else (0, killed)
+    assert process.exitcode in expected
     return seen
 
 
@@ -120,15 +140,34 @@ def test_a_killed_run_ends_bit_for_bit_as_an_uninterrupted_one(
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(text.replace("BACKBONE", backbone).replace("PROVIDER", provider))
     saves = run_until(recipe, tmp_path / "whole")
-    expected = load_file(tmp_path / "whole" / "checkpoints" / "best.safetensors")
     for number in range(KILLED_RUNS):
         draw = random.Random(number)
         out = tmp_path / f"killed-{number}"
         for _ in range(3):
             run_until(recipe, out, draw.randint(1, saves // 2))
         run_until(recipe, out)
-        assert open_run(out).finished
-        found = load_file(out / "checkpoints" / "best.safetensors")
-        assert found.keys() == expected.keys()
-        different = [n for n in expected if expected[n].tobytes() != found[n].tobytes()]
-        assert different == []
+        assert_same_weights(out, tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("cache")
+def test_kills_at_the_worst_moments(tmp_path: Path) -> None:
+    """After the last epoch but before its phase is closed; in a frozen pass; while it finishes."""
+    recipe = tmp_path / "recipe.toml"
+    text = RECIPE + SCRATCH
+    recipe.write_text(text.replace("BACKBONE", "small_cnn").replace("PROVIDER", "random"))
+    out = tmp_path / "killed"
+    assert run_until(recipe, out, moment="last epoch") == EPOCHS * STEPS
+    run_until(recipe, out, moment="extraction")
+    run_until(recipe, out, moment="finish")
+    run_until(recipe, out)
+    assert not list(out.rglob(".*.partial"))
+    cache.clear()  # a poisoned entry would serve the whole run as well
+    run_until(recipe, tmp_path / "whole")
+    assert_same_weights(out, tmp_path / "whole")
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    assert open_run(one).finished
+    found, expected = (load_file(p / "checkpoints" / "best.safetensors") for p in (one, other))
+    assert found.keys() == expected.keys()
+    assert [n for n in expected if expected[n].tobytes() != found[n].tobytes()] == []

@@ -80,7 +80,7 @@ def test_last_layers_counts_layers_that_own_parameters() -> None:
     assert every == plan_phase(backbone, PhaseSpec(train="all", norm="train"))
     with pytest.raises(RecipeError, match=f"has {layers} layers that own parameters"):
         plan_phase(backbone, PhaseSpec(train=f"last_layers:{layers + 1}"))
-    with pytest.raises(RecipeError, match="nothing but frozen batch norms"):
+    with pytest.raises(RecipeError, match="no parameters of resnet18 but batch norms"):
         plan_phase(backbone, PhaseSpec(train="last_layers:1"))
 
 
@@ -105,6 +105,11 @@ def test_from_a_module_on(name: str, module: str, boundary: str, below: str) -> 
     assert last in plan.trainable
     if not below:
         assert plan == plan_phase(backbone, PhaseSpec(train="all"))
+
+
+def test_from_the_pooling_reaches_nothing() -> None:
+    with pytest.raises(RecipeError, match='no parameters of resnet18: use train = "head"'):
+        plan_phase(make("resnet18"), PhaseSpec(train="from:pool"))
 
 
 def test_from_an_unknown_module_names_the_nearest() -> None:

@@ -106,10 +106,9 @@ def load_predictor(source: Run | str | Path, *, device: str = "auto") -> Predict
     if not run.finished:
         raise RunError(f"{run.path}: the run is {run.status}: finish it before predicting with it")
     manifest, recipe = run.manifest, run.recipe
-    described: dict[str, Any] = dict(manifest["preprocess"])
-    side = described.pop("side")
-    triples = {name: tuple(described[name]) for name in ("mean", "std")}
-    preprocess = Preprocess(**{**described, **triples})
+    said: dict[str, Any] = manifest["preprocess"]
+    mean, std = tuple(said["mean"]), tuple(said["std"])
+    preprocess = Preprocess(said["size"], mean, std, said["interpolation"])
     identity = WeightsIdentity(**manifest["weights"])
     architecture = build_architecture(recipe.backbone.name, size=preprocess.size)
     backbone = Backbone(architecture, identity, preprocess)
@@ -126,4 +125,4 @@ def load_predictor(source: Run | str | Path, *, device: str = "auto") -> Predict
     runtime = create_runtime(device)
     runtime.adopt(model.eval())
     transform = Transform(preprocess, via=recipe.data.resize_via)
-    return Predictor(model, transform, side, run.class_names, runtime)
+    return Predictor(model, transform, said["side"], run.class_names, runtime)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -42,7 +43,7 @@ def plan_phase(backbone: Backbone, phase: PhaseSpec) -> FreezePlan:
         return FreezePlan(len(stages), "head", frozenset(), frozenset())
     layers = _layers(backbone)
     chosen = _choose(backbone, layers, phase.train)
-    frozen_norms = norm_mode(backbone, phase) == "frozen"
+    frozen_norms = norm_mode(phase, backbone.pretrained) == "frozen"
     norms = {n for n, m in backbone.model.named_modules() if _is_batch_norm(m)} & set(chosen)
     trainable = {
         parameter
@@ -51,20 +52,21 @@ def plan_phase(backbone: Backbone, phase: PhaseSpec) -> FreezePlan:
         if not (frozen_norms and layer in norms)
     }
     if not trainable:
+        norms_too = ' but batch norms, which are frozen: take more, or set norm = "train"'
         raise RecipeError(
-            f'train = "{phase.train}" reaches nothing but frozen batch norms in {backbone.name}: '
-            'take more, or set norm = "train"'
+            f'train = "{phase.train}" reaches no parameters of {backbone.name}'
+            + (norms_too if chosen else ': use train = "head"')
         )
     boundary = min(_stage_of(backbone, parameter) for parameter in trainable)
     moving = frozenset() if frozen_norms else frozenset(norms)
     return FreezePlan(boundary, stages[boundary].name, frozenset(trainable), moving)
 
 
-def norm_mode(backbone: Backbone, phase: PhaseSpec) -> str:
+def norm_mode(phase: PhaseSpec, pretrained: bool) -> Literal["frozen", "train"]:
     """Statistics learnt on a million images beat those of a few batches, unless there are none."""
-    if phase.train == "convs":
+    if phase.train in ("head", "convs"):
         return "frozen"
-    return phase.norm or ("frozen" if backbone.pretrained else "train")
+    return phase.norm or ("frozen" if pretrained else "train")
 
 
 def _layers(backbone: Backbone) -> dict[str, list[str]]:

@@ -46,10 +46,15 @@ DEFAULT_LIMIT_GB = 20.0
 
 @dataclass(frozen=True)
 class CachedRows:
-    """array: (n, views, *shape), float32 or float16, memory-mapped; hit: it was there already."""
+    """array: (n, views, *shape), float32 or float16, memory-mapped. computed: rows that were not
+    there yet."""
 
     array: np.ndarray
-    hit: bool
+    computed: int
+
+    @property
+    def hit(self) -> bool:
+        return self.computed == 0
 
 
 class BoundaryCache:
@@ -88,10 +93,10 @@ class BoundaryCache:
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
         folder = entries_root() / name
         with _locked(folder):
-            hit = (folder / "index.json").exists()
-            if not hit:
+            computed = 0
+            if not (folder / "index.json").exists():
                 try:
-                    self._write(folder, key, images, transform, views or 1, label)
+                    computed = self._write(folder, key, images, transform, views or 1, label)
                 except HeadstartError:
                     shutil.rmtree(folder, ignore_errors=True)
                     raise
@@ -108,7 +113,7 @@ class BoundaryCache:
             shape = tuple(index["shape"])
             # Mapped under the lock: from here on even an eviction leaves the pages readable.
             array = np.memmap(folder / "rows.bin", index["dtype"], "r", shape=shape)
-        return CachedRows(array, hit)
+        return CachedRows(array, computed)
 
     def _write(
         self,
@@ -118,7 +123,8 @@ class BoundaryCache:
         transform: Transform,
         views: int,
         label: str,
-    ) -> None:
+    ) -> int:
+        """Compute the rows that are not there yet; returns how many those were."""
         partial = folder / "rows.partial"
         total = len(images) * views
         if self._prefix is None:
@@ -130,6 +136,7 @@ class BoundaryCache:
             shape = json.loads((folder / "partial.json").read_text(encoding="utf-8"))["shape"]
             row_bytes = int(np.prod(shape)) * self._dtype.itemsize
             start = partial.stat().st_size // row_bytes // BATCH * BATCH
+        if shape is not None:
             make_room((total - start) * row_bytes, self._runtime)
         with (
             partial.open("ab") as file,
@@ -152,6 +159,7 @@ class BoundaryCache:
             "key": key,
         }
         write_json(folder / "index.json", described)
+        return total - start
 
     def _pack(self, outputs: np.ndarray) -> bytes:
         packed = outputs.astype(self._dtype, copy=False)
@@ -189,12 +197,16 @@ def list_entries() -> list[tuple[Path, int]]:
 def limit_bytes(runtime: Runtime | None = None) -> int:
     """What the cache may hold: --cache-limit, or $HEADSTART_CACHE_LIMIT_GB, or 20 GB."""
     if runtime and runtime.cache_limit_gb is not None:
-        return int(runtime.cache_limit_gb * 1e9)
+        return _bytes(runtime.cache_limit_gb)
     text = os.environ.get("HEADSTART_CACHE_LIMIT_GB", str(DEFAULT_LIMIT_GB))
     try:
-        return int(float(text) * 1e9)
+        return _bytes(float(text))
     except ValueError:
         raise HeadstartError(f"HEADSTART_CACHE_LIMIT_GB={text}: not a number of GB") from None
+
+
+def _bytes(gigabytes: float) -> int:
+    return int(min(gigabytes * 1e9, 2.0**62))  # "inf" is a limit too
 
 
 @dataclass(frozen=True)
@@ -231,6 +243,20 @@ def row_dtype(backbone: Backbone, boundary: int) -> np.dtype[Any]:
     larger, and what is trained on top of them forgives a rounding.
     """
     return np.dtype(np.float32 if boundary == len(backbone.stages()) else np.float16)
+
+
+def cache_or_recompute(needs: Footprint, runtime: Runtime, *, required: bool) -> str | None:
+    """None where the footprint can be cached, else why every epoch has to recompute it.
+
+    Raises HeadstartError where it is required and there is no room: a solver reads all rows.
+    """
+    lack = lack_of_room(needs.bytes, runtime)
+    if lack and required:
+        raise HeadstartError(
+            f"a head that is solved needs its features cached ({needs}), and {lack}; "
+            "or name epochs in its phase: then it is trained, with or without a cache"
+        )
+    return lack
 
 
 def lack_of_room(needed: int, runtime: Runtime) -> str | None:

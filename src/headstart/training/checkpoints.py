@@ -49,14 +49,14 @@ def save_checkpoint(
 
 def read_phase(path: Path) -> int:
     """The phase that the checkpoint stands in. Raises RunError on a damaged file."""
-    return int(_open(path)[0]["phase"])
+    return int(_read(path, tensors=False)[0]["phase"])
 
 
 def load_checkpoint(
     path: Path, model: Classifier, optimizer: torch.optim.Optimizer | None = None
 ) -> FitState:
     """Put model and optimizer back to where the checkpoint stands; returns the phase's state."""
-    header, tensors = _open(path)
+    header, tensors = _read(path)
     model.lowest = min(model.lowest, int(header["lowest"]))
     model.load_state_dict(_part(tensors, "model."), strict=False)
     values = _part(tensors, "optimizer.")
@@ -80,13 +80,14 @@ def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tens
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
-def _open(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def _read(path: Path, *, tensors: bool = True) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["headstart"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = file.keys() if tensors else ()
+            found = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise RunError(f"{path}: not a checkpoint that can be read: {error}") from error
     if header["format"] != FORMAT:
         raise RunError(f"{path}: checkpoint format {header['format']}; this version reads {FORMAT}")
-    return header, tensors
+    return header, found

@@ -45,10 +45,12 @@ class Mixer:
         shares = np.ones(len(keys), np.float32)
         blended = u[:, 0] < self.mixup
         # Zhang et al. 2018; the larger share is the image's own, so that its label stays its name.
-        drawn = stats.beta.ppf(u[:, 1], MIXUP_ALPHA, MIXUP_ALPHA)
-        shares[blended] = np.maximum(drawn, 1 - drawn)[blended]
+        drawn = stats.beta.ppf(u[blended, 1], MIXUP_ALPHA, MIXUP_ALPHA)
+        shares[blended] = np.maximum(drawn, 1 - drawn)
         weights = torch.from_numpy(shares).to(x.device)
-        mixed = torch.lerp(partner, own, weights.view(-1, *[1] * (x.dim() - 1)).to(x.dtype))
+        mixed = own
+        if self.mixup:
+            mixed = torch.lerp(partner, own, weights.view(-1, *[1] * (x.dim() - 1)).to(x.dtype))
         if x.dim() == 4 and self.cutmix:
             cut = (u[:, 0] >= self.mixup) & (u[:, 0] < self.mixup + self.cutmix)
             inside = torch.from_numpy(

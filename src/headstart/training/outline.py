@@ -17,7 +17,7 @@ from headstart.models.identity import Weights
 from headstart.recipe import Recipe
 from headstart.runtime import Runtime
 from headstart.specs import PhaseSpec
-from headstart.training.cache import footprint, lack_of_room
+from headstart.training.cache import cache_or_recompute, footprint
 from headstart.training.phases import cached_rows
 
 
@@ -108,4 +108,5 @@ def _caching(
     views = (phase.views or 1) if recipe.data.augment.active else 1
     size = recipe.data.size or backbone.preprocess.size
     needs = footprint(backbone, plan.boundary, size, cached_rows(counts, views))
-    return str(needs), needs.bytes, lack_of_room(needs.bytes, runtime)
+    lack = cache_or_recompute(needs, runtime, required=phase.optimizer == "lbfgs")
+    return str(needs), needs.bytes, lack

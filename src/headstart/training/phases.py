@@ -20,7 +20,6 @@ from torch import nn
 
 from headstart.data import ImageSet, Splits
 from headstart.data.transforms import Transform
-from headstart.errors import RunError
 from headstart.evaluation.predictions import Predictions
 from headstart.models.folding import folded_norms
 from headstart.models.freezing import FreezeAudit, FreezePlan, plan_phase, set_training
@@ -29,7 +28,7 @@ from headstart.recipe import Recipe
 from headstart.rundir import Run, Split
 from headstart.runtime import Runtime, named_seed
 from headstart.specs import PhaseSpec
-from headstart.training.cache import BoundaryCache, footprint, lack_of_room
+from headstart.training.cache import BoundaryCache, cache_or_recompute, footprint
 from headstart.training.checkpoints import load_checkpoint, read_phase, save_checkpoint
 from headstart.training.classifier import Classifier
 from headstart.training.feeds import CachedFeed, Feed, PixelFeed
@@ -50,6 +49,7 @@ class Training:
     transform: Transform
     runtime: Runtime
     reporter: Reporter
+    started: float  # time.perf_counter() less the seconds that earlier parts of the run took
     _feeds: _Feeds | None = None
 
     @property
@@ -84,6 +84,9 @@ class Training:
         phase = self.recipe.phases[number]
         plan = plan_phase(self.model.backbone, phase)
         self.runtime.adopt(self.model)
+        # A phase that was resumed after its last epoch has not left training mode; a moving norm
+        # would learn from whatever is measured or extracted next.
+        self.model.eval()
         if self._feeds is None or self._feeds.number != number:
             self._feeds = _Feeds(self, number, phase, plan)
         self.model.enter(self._feeds.start, plan.boundary)
@@ -154,11 +157,13 @@ class Training:
             mixer=Mixer(augment.mixup, augment.cutmix, named_seed(seed, "mix")),
             class_weights=self._class_weights(),
         )
+        self._warn_of_idle_cutmix(number, plan)
         total = (phase.epochs or 1) * len(train.keys)
         label = f"phase {number + 1}: {phase.train}"
 
         def on_checkpoint() -> None:
             save_checkpoint(self.checkpoint, self.model, number, state, optimizer)
+            self.run.update_manifest(spent_s=time.perf_counter() - self.started)
 
         def on_epoch(record: dict[str, Any]) -> None:
             self.run.append_log({"event": "epoch", **record})
@@ -191,6 +196,15 @@ class Training:
             "val_accuracy": state.best_val_accuracy,
             "l2": None,
         }
+
+    def _warn_of_idle_cutmix(self, number: int, plan: FreezePlan) -> None:
+        size = self.transform.preprocess.size
+        shape = footprint(self.model.backbone, plan.boundary, size, 1).shape
+        if self.recipe.data.augment.cutmix and len(shape) != 3:
+            self.reporter.warn(
+                f"phase {number + 1} begins at {plan.boundary_name}, where an image has no height "
+                "and width: CutMix does nothing here; mixup would"
+            )
 
     def _class_weights(self) -> torch.Tensor | None:
         if self.recipe.balance == "none":
@@ -268,14 +282,15 @@ class _Feeds:
         rows = cached_rows(counts, self._views)
         needs = footprint(backbone, plan.boundary, size, rows)
         what = f"phase {self.number + 1}: a boundary cache of {needs}"
-        lack = lack_of_room(needs.bytes, t.runtime)
-        if lack is None:
-            t.reporter.say(what)
-            return cache
-        if phase.optimizer == "lbfgs":
-            raise RunError(f"{what}: {lack}; or name epochs, which needs none")
-        t.reporter.warn(f"{what}, has no room, so every epoch recomputes it: {lack}")
-        return None
+        begun = [e for e in t.run.log if e["event"] == "phase" and e["phase"] == self.number]
+        if begun:  # a run that is resumed keeps to what it began with, or its bits would differ
+            return cache if begun[0]["cached"] else None
+        lack = cache_or_recompute(needs, t.runtime, required=phase.optimizer == "lbfgs")
+        if lack:
+            t.reporter.warn(f"{what}, has no room, so every epoch recomputes it: {lack}")
+            return None
+        t.reporter.say(what)
+        return cache
 
     def train(self) -> Feed:
         augmented = self._training.transform.augment.active
@@ -294,7 +309,7 @@ class _Feeds:
         started = time.perf_counter()
         rows = self._cache.rows(images, views=views, label=f"frozen pass over {split}")
         seconds = time.perf_counter() - started
-        count = len(images) * (views or 1)
+        count = rows.computed
         t.run.append_log(
             {
                 "event": "extract",
@@ -306,7 +321,8 @@ class _Feeds:
             }
         )
         if rows.hit:
-            t.reporter.say(f"frozen pass over {split}: {count:,} rows from the cache")
+            held = len(images) * (views or 1)
+            t.reporter.say(f"frozen pass over {split}: {held:,} rows from the cache")
         else:
             t.reporter.say(
                 f"frozen pass over {split}: {count:,} images in {seconds:.1f} s "

@@ -172,9 +172,10 @@ def _eigenbasis(Z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         # iteration does not.
         found = linalg.eigh(gram.cpu().numpy(), driver="ev")
         values, vectors = (torch.from_numpy(part).to(gram.device) for part in found)
+    # Directions in which nothing varies: no penalty means no curvature there, and 0/0.
+    kept = values > 1e-9 * values[-1].clamp_min(1e-300)
+    values, vectors = values[kept], vectors[:, kept]
     if rows:
-        kept = values > 1e-9 * values[-1].clamp_min(1e-300)
-        values, vectors = values[kept], vectors[:, kept]
         vectors = Z.double().T @ vectors / (n * values).sqrt()
     return values.clamp_min(0).to(Z.dtype), vectors.to(Z.dtype)
 
