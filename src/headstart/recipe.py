@@ -161,7 +161,8 @@ def _refuse_lost_overrides(
     """An override that the grid or a variant would overwrite reaches nothing, or not all runs."""
     own = dict.fromkeys(grid, "[grid]")
     for variant in variants:
-        own |= {key: f"variant {variant.get('name', '')}".strip() for key in variant}
+        for key in variant:
+            own.setdefault(key, f"variant {variant.get('name', '')}".strip())
     own.pop("name", None)
     for override in overrides:
         key = override.partition("=")[0].strip()

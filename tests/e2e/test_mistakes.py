@@ -76,7 +76,7 @@ def test_recipes(run_with: Command, override: str, says: str) -> None:
 def test_recipes_that_contradict_themselves(run_with: Command) -> None:
     one_line(run_with("backbone.weights=random"), "would freeze noise", 'train = "from_scratch"')
     one_line(run_with("phases.0.optimizer=lbfgs", "head.hidden=[8]"), "needs a linear head")
-    one_line(run_with("phases.0.optimizer=lbfgs", "phases.0.lr=1"), "takes no epochs and no lr")
+    one_line(run_with("phases.0.optimizer=lbfgs", "phases.0.lr=1"), "takes no lr")
 
 
 def test_words_of_the_command_line(headstart: Command, recipe: Path) -> None:

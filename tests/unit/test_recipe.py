@@ -154,6 +154,28 @@ def test_a_recipe_is_not_a_study(recipe_file: Path) -> None:
         load_study(recipe_file)
 
 
+@pytest.mark.parametrize(
+    ("study", "override", "taken"),
+    [
+        ("s3", "phases.0.epochs=1", "variant baseline sets phases"),
+        ("s3", "data.augment.flip=false", "variant final sets data.augment"),
+        ("demo", "backbone.name=vgg16", "[grid] sets backbone.name"),
+        ("s4", "head={}", "variant custom-cnn sets head"),
+    ],
+)
+def test_an_override_that_would_be_lost_is_refused(study: str, override: str, taken: str) -> None:
+    with pytest.raises(RecipeError, match="copy the study and edit it") as error:
+        load_study(study, [override])
+    assert taken in str(error.value)
+
+
+def test_phases_are_a_list_of_tables(recipe_file: Path) -> None:
+    text = recipe_file.read_text()
+    recipe_file.write_text(text[: text.index("[[phases]]")] + '[phases]\ntrain = "head"\n')
+    with pytest.raises(RecipeError, match=r"write \[\[phases\]\], not \[phases\]"):
+        load_recipe(recipe_file)
+
+
 def test_every_shipped_recipe_is_valid() -> None:
     shipped = shipped_recipes()
     counts = {name: len(load_recipes(name)) for name in shipped}

@@ -84,6 +84,15 @@ def test_warm_starts_change_the_cost_and_not_the_answer(problem: tuple[torch.Ten
     assert path[-1].val_loss == pytest.approx(cold.val_loss, abs=1e-3)
 
 
+def test_without_a_penalty_constant_features_say_nothing(
+    problem: tuple[torch.Tensor, ...],
+) -> None:
+    (solution,) = solve_path(*problem, 4, l2_path=[0.0])
+    assert torch.isfinite(solution.weight).all()
+    assert solution.weight[:, 2].abs().max() < 1e-4
+    assert solution.train_accuracy > 0.9
+
+
 def test_class_weights_are_scikit_learns(problem: tuple[torch.Tensor, ...]) -> None:
     x, y, x_val, y_val = problem
     kept = torch.cat([torch.arange(len(y))[y != 0], torch.arange(len(y))[y == 0][:12]])
