@@ -92,6 +92,54 @@ def test_every_system_ships_as_described_and_done_right() -> None:
         assert len(load_recipes(name)) == sum(1 for system, _ in SYSTEMS if system == name)
 
 
+def test_the_systems_are_as_they_were_described() -> None:
+    """The settings that system after system published, mistakes included."""
+    s1 = load_recipes("s1")
+    assert [r.backbone.name for r in s1] == ["resnet50", "vgg16", "mobilenetv2_100"]
+    assert {(r.data.source, r.data.size, r.data.normalize) for r in s1} == {
+        ("cifar100", 32, "weights")
+    }
+    (s2,) = load_recipes("s2")
+    assert (s2.data.size, s2.head.hidden, s2.data.augment.flip) == (96, (), True)
+    assert [(p.train, p.epochs, p.lr) for p in s2.phases] == [
+        ("head", 10, 1e-3),
+        ("from:blocks.4.1", 10, 1e-5),
+    ]
+    baseline, final = load_recipes("s3")
+    for run in (baseline, final):
+        assert (run.backbone.name, run.data.normalize, run.data.size) == ("resnet50", "unit", 32)
+    assert [p.train for p in baseline.phases] == ["head"]
+    assert [p.train for p in final.phases] == ["head", "last_stage"]
+    augment = final.data.augment
+    assert all((augment.flip, augment.rotate, augment.zoom, augment.shift))
+    custom, resnet = load_recipes("s4")
+    assert {r.data.train_limit for r in (custom, resnet)} == {10_000}
+    assert (custom.backbone.name, custom.phases[0].train) == ("small_cnn", "from_scratch")
+    assert (resnet.data.resize_via, resnet.data.size) == ((64,), 224)
+    head = resnet.head
+    assert (head.hidden, head.batch_norm, head.dropout) == ((256, 128, 64), True, 0.6)
+    assert head.l2
+    assert [(p.train, p.optimizer, p.epochs, p.lr) for p in resnet.phases] == [
+        ("head", "adam", 10, 1e-4),
+        ("convs", "adam", 3, 1e-5),
+    ]
+    s5 = load_recipes("s5")
+    assert [r.backbone.name for r in s5] == ["mobilenetv2_100", "resnet50"]
+    for run in s5:
+        assert (run.data.size, run.data.normalize, bool(run.head.dropout)) == (224, "unit", True)
+        first, second = run.phases
+        assert (first.epochs, first.schedule, bool(first.patience)) == (30, "plateau", True)
+        assert (second.train, (second.lr or 1) < (first.lr or 0)) == ("last_layers:50", True)
+
+
+def test_done_right_nothing_is_scaled_or_sized_against_the_weights() -> None:
+    for name in {name for name, _ in SYSTEMS if name.endswith(("-right", "-free"))}:
+        for run in load_recipes(name):
+            assert run.data.normalize == "weights"
+            assert not run.data.resize_via
+            assert run.backbone.name == "small_cnn" or (run.data.size or 224) >= 96
+
+
 @pytest.mark.parametrize(("name", "number"), SYSTEMS)
 @pytest.mark.usefixtures("cache", "real_weights")
 def test_systems_run(

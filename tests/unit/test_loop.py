@@ -192,6 +192,16 @@ def test_smoothing_and_weights_reach_the_loss() -> None:
     smooth = (1 - 0.3) * torch.nn.functional.one_hot(y, 4) + 0.3 / 4
     each = -(smooth * weights * logits.log_softmax(1)).sum(1)
     assert float(plain) == pytest.approx(float(each.sum() / weights[y].sum()), rel=1e-5)
+    own = torch.tensor([1.0, 0.9, 0.5, 0.2, 0.7, 0.0])
+    labels = torch.cat([y, torch.tensor([2])])
+    got = cross_entropy_loss(job, logits, labels, own)
+    sums = []
+    for share, target in ((own, labels[:-1]), (1 - own, labels[1:])):
+        soft = (1 - 0.3) * torch.nn.functional.one_hot(target, 4) + 0.3 / 4
+        row = -(soft * weights * logits.log_softmax(1)).sum(1)
+        sums.append(((share * row).sum(), (share * weights[target]).sum()))
+    (a, b), (c, d) = sums
+    assert float(got) == pytest.approx(float((a + c) / (b + d)), rel=1e-5)
     # All of an image its own: the mixed loss is the plain one.
     mixed = cross_entropy_loss(job, logits, torch.cat([y, y[:1]]), torch.ones(6))
     assert float(mixed) == pytest.approx(float(plain), rel=1e-5)
