@@ -62,7 +62,10 @@ def run_with(
         ("data.source=cifar11", "did you mean cifar10"),
         ("data.source=folder:nowhere", "nowhere"),
         ("backbone.weights=file:none.safetensors", "none.safetensors"),
-        ("phases.0.train=tail", "should be 'head', 'last_stage' or 'all'"),
+        (
+            "phases.0.train=tail",
+            "takes head, last_stage, convs, all, from_scratch, last_layers:N or from:MODULE",
+        ),
         ("head.dropout=1.5", "head.dropout"),
         ("data.train_limit=5", "train_limit"),
         ("data.train_limit=1000000", "train_limit"),
@@ -256,8 +259,8 @@ def test_interrupt_leaves_a_run_that_goes_on(tmp_path: Path, headstart: Command)
         env=dict(os.environ),
     )
     assert process.stderr is not None
-    for line in process.stderr:  # until the first epoch is on disk
-        if "epoch   1/3" in line:
+    for line in process.stderr:  # by then the first epoch is on disk
+        if "epoch   2/3" in line:
             break
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
