@@ -244,7 +244,7 @@ def test_check_says_what_would_run(probe: Path, headstart: Command) -> None:
 
 @pytest.mark.usefixtures("in_shared_cache")
 def test_check_shows_each_phase(probe: Path, tmp_path: Path, headstart: Command) -> None:
-    text = RECIPE.replace('train = "head"', 'train = "head"\n[[phases]]\ntrain = "last_layers:9"')
+    text = RECIPE.replace('train = "head"', 'train = "head"\n[[phases]]\ntrain = "last_layers:10"')
     (tmp_path / "two.toml").write_text(text)
     outcome = headstart("check", tmp_path / "two.toml", "--json")
     assert outcome.code == 0, outcome.err
@@ -260,7 +260,11 @@ def test_check_shows_each_phase(probe: Path, tmp_path: Path, headstart: Command)
     assert tuned["frozen"] + tuned["trainable_backbone"] == total
     # 450 + 50 + 100 rows at the input of blocks.5.3: 192 channels of 3 x 3 in float16.
     assert tuned["cache_bytes"] == 600 * 192 * 3 * 3 * 2
-    table = headstart("check", tmp_path / "two.toml", "--cache-limit", "0.001")
+    refused = headstart("check", tmp_path / "two.toml", "--cache-limit", "0.001")
+    assert refused.code == 2
+    assert "a head that is solved needs its features cached" in refused.err
+    trained = ("--set", "phases.0.epochs=1")
+    table = headstart("check", tmp_path / "two.toml", "--cache-limit", "0.001", *trained)
     assert "blocks.5.3 to conv_head" in table.out
     assert "caches    nothing: " in table.out
 
