@@ -53,10 +53,10 @@ def test_the_ladder_is_explained_from_its_directory(ladder: Path, headstart: Com
     accuracies = [open_run(ladder / rung).metrics["test"]["accuracy"] for rung in RUNGS]
     changes = [step["change"] for step in told["steps"]]
     assert changes == pytest.approx(np.diff(accuracies))
-    assert changes[1] > 0.1  # 96 pixels instead of 32
+    assert changes[1] > 0.1  # 112 pixels instead of 32
     text = headstart("explain", *(ladder / rung for rung in RUNGS)).out
     assert "right-scaling -> right-size: +" in text
-    assert "(data.size 32 -> 96)" in text
+    assert "(data.size 32 -> 112)" in text
     assert "as-claimed (data.normalize = unit): pixels reach the network as 0..1" in text
     two = headstart("explain", ladder / RUNGS[0], ladder / RUNGS[2]).out
     assert "size and scaling changed at once, so the change cannot be assigned" in two
