@@ -73,11 +73,14 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["headstart.workbench", "timm", "headstart.training.cache"])
 
 
-def train(recipe: Path, out: Path, saved: Connection, moment: str | None) -> None:
+def train(
+    recipe: Path, out: Path, saved: Connection, moment: str | None, environment: dict[str, str]
+) -> None:
     """A run that checkpoints after every step, so that most kills fall within an epoch.
 
     With a `moment`, it kills itself there.
     """
+    os.environ.update(environment)  # the server's is that of the first test
     loop.CHECKPOINT_S = 0.0
     save = phases.save_checkpoint
     saves = 0
@@ -107,7 +110,7 @@ def die(*arguments: Any) -> NoReturn:
 def run_until(recipe: Path, out: Path, saves: int | None = None, moment: str | None = None) -> int:
     """Run, and kill after a number of checkpoints if that many come; returns how many came."""
     receiver, sender = CONTEXT.Pipe(duplex=False)
-    process = CONTEXT.Process(target=train, args=(recipe, out, sender, moment))
+    process = CONTEXT.Process(target=train, args=(recipe, out, sender, moment, {**os.environ}))
     process.start()
     sender.close()
     seen = 0
