@@ -326,10 +326,10 @@ def test_a_study_is_an_experiment_and_its_failed_run_is_failed(
     monkeypatch.chdir(tmp_path)
     finish = workbench.finish_run
 
-    def fail_once(training: Any, started: float) -> None:
+    def fail_once(training: Any) -> None:
         if training.recipe.seed == 1:
             raise RuntimeError("the disk went away")
-        finish(training, started)
+        finish(training)
 
     monkeypatch.setattr(workbench, "finish_run", fail_once)
     outcome = headstart(

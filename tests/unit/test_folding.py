@@ -39,14 +39,15 @@ def make(name: str) -> Backbone:
     ],
 )
 def test_folding_changes_neither_outputs_nor_gradients(name: str, most: int) -> None:
-    backbone = make(name)
+    # In double precision: in single, rounding carries some activations over the kink of a ReLU.
+    backbone = make(name).double()
     phase = PhaseSpec(train="all")
     plan = plan_phase(backbone, phase)
     set_training(backbone, plan)
     for module in backbone.modules():  # dropout and drop path would draw differently
         if not list(module.children()):
             module.eval()
-    x = torch.randn(2, 3, 64, 64)
+    x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
 
     def gradients() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         backbone.zero_grad()
@@ -62,11 +63,11 @@ def test_folding_changes_neither_outputs_nor_gradients(name: str, most: int) -> 
         assert folded == most
         got, inside = gradients()
     audit.verify()
-    assert torch.allclose(got, expected, atol=1e-4 * float(expected.abs().max()))
+    assert torch.allclose(got, expected, atol=1e-9 * float(expected.abs().max()))
     assert inside.keys() == plain.keys()
     scale = max(float(g.abs().max()) for g in plain.values())
     for parameter, gradient in plain.items():
-        assert torch.allclose(inside[parameter], gradient, atol=2e-4 * scale), parameter
+        assert torch.allclose(inside[parameter], gradient, atol=1e-9 * scale), parameter
     assert not any("forward" in module.__dict__ for module in backbone.modules())
 
 

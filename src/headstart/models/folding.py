@@ -29,10 +29,10 @@ def folded_norms(backbone: Backbone, plan: FreezePlan, size: int) -> Iterator[in
     compute what the plain one does, nothing is folded.
     """
     model = backbone.model
-    device = next(model.parameters()).device
+    like = next(model.parameters())
     # A generator of its own: whether to fold must not depend on what was drawn before.
     generator = torch.Generator().manual_seed(0)
-    example = torch.rand(2, 3, size, size, generator=generator).to(device)
+    example = torch.rand(2, 3, size, size, generator=generator).to(like)
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -42,7 +42,7 @@ def folded_norms(backbone: Backbone, plan: FreezePlan, size: int) -> Iterator[in
                 _fold(conv, norm)
             if pairs:
                 error = (backbone(example) - expected).abs().max()
-                if error > TOLERANCE[device.type] * expected.abs().max():
+                if error > TOLERANCE[like.device.type] * expected.abs().max():
                     _unfold(pairs)
                     pairs = []
     finally:
