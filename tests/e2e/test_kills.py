@@ -158,15 +158,19 @@ def test_kills_at_the_worst_moments(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     text = RECIPE + SCRATCH
     recipe.write_text(text.replace("BACKBONE", "small_cnn").replace("PROVIDER", "random"))
-    out = tmp_path / "killed"
-    assert run_until(recipe, out, moment="last epoch") == EPOCHS * STEPS
-    run_until(recipe, out, moment="extraction")
-    run_until(recipe, out, moment="finish")
-    run_until(recipe, out)
-    assert not list(out.rglob(".*.partial"))
-    cache.clear()  # a poisoned entry would serve the whole run as well
+    first, second = tmp_path / "first", tmp_path / "second"
+    # The next kill would hide what the first one did: each of these two goes on to its end.
+    assert run_until(recipe, first, moment="last epoch") == EPOCHS * STEPS
+    run_until(recipe, first)
+    cache.clear()  # a poisoned entry would serve the other runs as well
+    run_until(recipe, second, moment="extraction")
+    run_until(recipe, second, moment="finish")
+    run_until(recipe, second)
+    assert not list(second.rglob(".*.partial"))
+    cache.clear()
     run_until(recipe, tmp_path / "whole")
-    assert_same_weights(out, tmp_path / "whole")
+    for killed in (first, second):
+        assert_same_weights(killed, tmp_path / "whole")
 
 
 def assert_same_weights(one: Path, other: Path) -> None:
