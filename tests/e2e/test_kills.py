@@ -64,8 +64,9 @@ epochs = 4
 schedule = "one_cycle"
 """
 
-# How many runs of each kind are killed, three times each.
 EPOCHS, STEPS = 4, 12  # of the first phase from scratch: 180 images in batches of 16
+
+# How many runs of each kind are killed, three times each.
 KILLED_RUNS = int(os.environ.get("HEADSTART_KILLED_RUNS", "1"))
 
 # Every process is forked from one that has torch loaded and has not yet used it.
