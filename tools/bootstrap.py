@@ -69,6 +69,10 @@ def lock(uv: list[str]) -> None:
         *("pip", "compile", "--group", "dev", "-c", str(runtime)),
         *(*common, *upgrade, "-o", str(development)),
     )
+    # What we are measured against: the same versions of what we share with it.
+    for peer in sorted((ROOT / "bench" / "peers").glob("requirements-*.in")):
+        paths = (str(peer), "-c", str(runtime), "-o", str(peer.with_suffix(".txt")))
+        call(uv, "pip", "compile", *paths, *common, *upgrade)
 
 
 def call(uv: list[str], *arguments: str) -> None:

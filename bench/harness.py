@@ -1,0 +1,66 @@
+"""What the rows share: peers in environments of their own, and how ratios are told."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from headstart.runtime import machine
+
+ROOT = Path(__file__).resolve().parents[1]
+PEERS = ROOT / "bench" / "peers"
+sys.path.insert(0, str(ROOT / "tools"))
+
+from bootstrap import find_uv  # noqa: E402 - a script, not a package
+
+
+def peer_python(name: str) -> Path:
+    """The interpreter of bench/peers/requirements-NAME.txt, installed when it is first needed."""
+    requirements = PEERS / f"requirements-{name}.txt"
+    environment = ROOT / ".cache" / "peers" / name
+    python, stamp = environment / "bin" / "python", environment / "installed.txt"
+    wanted = requirements.read_text(encoding="utf-8")
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
+        uv = find_uv()
+        subprocess.run(
+            [*uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(environment)],
+            check=True,
+        )
+        install = [*uv, "pip", "install", "--quiet", "--require-hashes", "--python", str(python)]
+        subprocess.run([*install, "--requirement", str(requirements)], check=True)
+        stamp.write_text(wanted, encoding="utf-8")
+    return python
+
+
+def run_peer(environment: str, script: str, job: Path) -> dict[str, Any]:
+    """What a peer says of the job: one line of JSON, the last of its output."""
+    # Nothing of ours reaches a peer but the job.
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HEADSTART", "PYTHON"))}
+    done = subprocess.run(
+        [str(peer_python(environment)), str(PEERS / script), str(job)],
+        env=inherited,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(f"{script} failed:\n{done.stderr[-2000:]}")
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def machine_line(repeats: int) -> str:
+    found = machine()
+    return f"machine: {found['gpu'] or found['cpu']}, {found['cores']} cores; n = {repeats}, seed 0"
+
+
+def ratio(theirs: Sequence[float], ours: Sequence[float]) -> str:
+    """How many times their time is ours: the median of the pairs, and their range."""
+    found = sorted(a / b for a, b in zip(theirs, ours, strict=True))
+    return f"{statistics.median(found):.2f} ({found[0]:.2f} to {found[-1]:.2f})"

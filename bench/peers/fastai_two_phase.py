@@ -1,0 +1,92 @@
+"""The two-phase workflow in fastai: a frozen fit with one-cycle, then one of the upper blocks.
+
+Images come from memory, resized a batch at a time. Reads the job folder it is given, prints one
+line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import fastai
+import fastai.callback.progress
+import fastai.callback.schedule
+import numpy as np
+import timm
+import torch
+from fastai.callback.core import Callback
+from fastai.data.core import DataLoaders
+from fastai.data.load import DataLoader
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
+from fastai.metrics import accuracy
+from torch import nn
+from torch_two_phase import Prepare
+
+
+class EpochClock(Callback):
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def before_train(self) -> None:
+        self._started = time.perf_counter()
+
+    def after_train(self) -> None:
+        self.seconds.append(time.perf_counter() - self._started)
+
+
+def main(folder: Path) -> None:
+    job = json.loads((folder / "job.json").read_text())
+    with np.load(folder / "data.npz") as data:
+        images = {name: torch.from_numpy(data[name]) for name in data.files}
+    with np.load(folder / "weights.npz") as weights:
+        state = {name: torch.from_numpy(weights[name]) for name in weights.files}
+    torch.manual_seed(job["seed"])
+    backbone = timm.create_model(job["backbone"], num_classes=0)
+    backbone.load_state_dict(state, strict=False)
+    model = nn.Sequential(backbone, nn.Linear(backbone.num_features, job["classes"]))
+    model.to(memory_format=torch.channels_last)
+    prepare = Prepare(job, torch.device("cpu"))
+
+    def loader(split: str) -> DataLoader:
+        x, y, training = images[f"{split}_images"], images[f"{split}_labels"], split == "train"
+
+        def collate(rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+            return prepare(x[rows], augment=training), y[rows]
+
+        return DataLoader(
+            range(len(x)), bs=job["batch"], shuffle=training, create_batch=collate, num_workers=0
+        )
+
+    learner = Learner(
+        DataLoaders(loader("train"), loader("test")),
+        model,
+        loss_func=CrossEntropyLossFlat(),
+        metrics=accuracy,
+        train_bn=False,
+    )
+    names = [name for name, _ in backbone.named_parameters()]
+    first = next(i for i, name in enumerate(names) if name.startswith(job["boundary"]))
+    answer: dict[str, object] = {"peer": f"fastai {fastai.__version__}"}
+    for phase in ("frozen", "tuned"):
+        if not job[f"{phase}_epochs"]:
+            continue
+        moving = set(names[first:]) if phase == "tuned" else set()
+        for name, parameter in backbone.named_parameters():
+            parameter.requires_grad = name in moving
+        learner.create_opt()
+        clock = EpochClock()
+        with learner.no_bar(), learner.no_logging():
+            learner.fit_one_cycle(job[f"{phase}_epochs"], job[f"{phase}_lr"], cbs=[clock])
+        answer[phase] = {
+            "epoch_s": clock.seconds,
+            "accuracy": float(learner.recorder.values[-1][-1]),
+        }
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,93 @@
+"""The two-phase workflow in plain PyTorch and timm: the frozen backbone in the loop.
+
+As most scripts have it, with the advantage of every doubt: images in memory, resized a batch at a
+time, channels-last, no gradients below the boundary, fused AdamW. Reads the job folder that it is
+given, prints one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Prepare:
+    """uint8 (n, 32, 32, 3) to what the network wants: resized, normalised, augmented if asked."""
+
+    def __init__(self, job: dict, device: torch.device) -> None:  # type: ignore[type-arg]
+        self.size = job["size"]
+        self.mean = torch.tensor(job["mean"], device=device).view(1, 3, 1, 1)
+        self.std = torch.tensor(job["std"], device=device).view(1, 3, 1, 1)
+
+    def __call__(self, x: torch.Tensor, *, augment: bool) -> torch.Tensor:
+        x = x.permute(0, 3, 1, 2).float() / 255
+        if augment:
+            flipped = torch.rand(len(x), device=x.device) < 0.5
+            x = torch.where(flipped.view(-1, 1, 1, 1), x.flip(3), x)
+            dx, dy = torch.randint(-3, 4, (2,)).tolist()
+            x = F.pad(x, (3, 3, 3, 3), mode="reflect")[:, :, 3 + dy : 35 + dy, 3 + dx : 35 + dx]
+        x = F.interpolate(x, size=(self.size, self.size), mode="bilinear", antialias=False)
+        return ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+
+def main(folder: Path) -> None:
+    job = json.loads((folder / "job.json").read_text())
+    torch.manual_seed(job["seed"])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with np.load(folder / "data.npz") as data:
+        images = {name: torch.from_numpy(data[name]).to(device) for name in data.files}
+    with np.load(folder / "weights.npz") as weights:
+        state = {name: torch.from_numpy(weights[name]) for name in weights.files}
+    backbone = timm.create_model(job["backbone"], num_classes=0)
+    backbone.load_state_dict(state, strict=False)
+    model = nn.Sequential(backbone, nn.Linear(backbone.num_features, job["classes"]))
+    model.to(device, memory_format=torch.channels_last)
+    prepare = Prepare(job, device)
+    names = [name for name, _ in backbone.named_parameters()]
+    first = next(i for i, name in enumerate(names) if name.startswith(job["boundary"]))
+    answer: dict[str, object] = {"peer": f"PyTorch {torch.__version__}, timm {timm.__version__}"}
+    for phase in ("frozen", "tuned"):
+        moving = set(names[first:]) if phase == "tuned" else set()
+        for name, parameter in backbone.named_parameters():
+            parameter.requires_grad = name in moving
+        trained = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.Adam(trained, job[f"{phase}_lr"], fused=True)
+        model.eval()  # the batch norms keep their statistics; there is no dropout
+        x_all, y_all = images["train_images"], images["train_labels"]
+        seconds = []
+        for _ in range(job[f"{phase}_epochs"]):
+            started = time.perf_counter()
+            for rows in torch.randperm(len(x_all), device=device).split(job["batch"]):
+                x = prepare(x_all[rows], augment=True)
+                loss = F.cross_entropy(model(x), y_all[rows])
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - started)
+        if seconds:
+            answer[phase] = {"epoch_s": seconds, "accuracy": score(model, images, prepare)}
+    print(json.dumps(answer))
+
+
+@torch.inference_mode()
+def score(model: nn.Module, images: dict[str, torch.Tensor], prepare: Prepare) -> float:
+    hits = 0
+    for x, y in zip(
+        images["test_images"].split(256), images["test_labels"].split(256), strict=True
+    ):
+        hits += int((model(prepare(x, augment=False)).argmax(dim=1) == y).sum())
+    return hits / len(images["test_labels"])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,117 @@
+"""The two-phase workflow with Hugging Face's Trainer: a frozen timm backbone, then its last blocks.
+
+Images come from memory and are resized and augmented a batch at a time in the collator, so that the
+loader is not what is measured. Reads the job folder that it is given, prints one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+import torch.nn.functional as F
+import transformers
+from torch import nn
+from torch.utils.data import TensorDataset
+from torch_two_phase import Prepare
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+
+class Classifier(nn.Module):
+    """Backbone and linear head with the interface that Trainer wants."""
+
+    def __init__(self, backbone: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(backbone.num_features, classes)  # type: ignore[arg-type]
+
+    def forward(self, pixels: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        logits = self.head(self.backbone(pixels))
+        return {"loss": F.cross_entropy(logits, labels), "logits": logits}
+
+    def train(self, mode: bool = True) -> Classifier:
+        """Batch norms keep their statistics in both phases; there is no dropout."""
+        return super().train(False)
+
+
+class EpochClock(TrainerCallback):
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_epoch_begin(self, *_: object, **__: object) -> None:
+        self._started = time.perf_counter()
+
+    def on_epoch_end(self, *_: object, **__: object) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds.append(time.perf_counter() - self._started)
+
+
+def main(folder: Path) -> None:
+    job = json.loads((folder / "job.json").read_text())
+    with np.load(folder / "data.npz") as data:
+        images = {name: torch.from_numpy(data[name]) for name in data.files}
+    with np.load(folder / "weights.npz") as weights:
+        state = {name: torch.from_numpy(weights[name]) for name in weights.files}
+    torch.manual_seed(job["seed"])
+    backbone = timm.create_model(job["backbone"], num_classes=0)
+    backbone.load_state_dict(state, strict=False)
+    model = Classifier(backbone, job["classes"]).to(memory_format=torch.channels_last)
+    prepare = Prepare(job, torch.device("cpu"))
+
+    def collate(
+        rows: list[tuple[torch.Tensor, torch.Tensor]], *, augment: bool
+    ) -> dict[str, torch.Tensor]:
+        x, y = (torch.stack(parts) for parts in zip(*rows, strict=True))
+        return {"pixels": prepare(x, augment=augment), "labels": y}
+
+    names = [name for name, _ in backbone.named_parameters()]
+    first = next(i for i, name in enumerate(names) if name.startswith(job["boundary"]))
+    train = TensorDataset(images["train_images"], images["train_labels"])
+    test = TensorDataset(images["test_images"], images["test_labels"])
+    answer: dict[str, object] = {"peer": f"transformers {transformers.__version__} Trainer"}
+    for phase in ("frozen", "tuned"):
+        if not job[f"{phase}_epochs"]:
+            continue
+        moving = set(names[first:]) if phase == "tuned" else set()
+        for name, parameter in backbone.named_parameters():
+            parameter.requires_grad = name in moving
+        clock = EpochClock()
+        with tempfile.TemporaryDirectory() as scratch:
+            arguments = TrainingArguments(
+                output_dir=scratch,
+                num_train_epochs=job[f"{phase}_epochs"],
+                per_device_train_batch_size=job["batch"],
+                per_device_eval_batch_size=256,
+                learning_rate=job[f"{phase}_lr"],
+                lr_scheduler_type="constant",
+                bf16=torch.cuda.is_available(),
+                remove_unused_columns=False,
+                save_strategy="no",
+                report_to=[],
+                disable_tqdm=True,
+                seed=job["seed"],
+            )
+            trainer = Trainer(
+                model,
+                arguments,
+                data_collator=lambda rows: collate(rows, augment=True),
+                train_dataset=train,
+                callbacks=[clock],
+            )
+            trainer.train()
+            trainer.data_collator = lambda rows: collate(rows, augment=False)
+            logits = trainer.predict(test).predictions
+        accuracy = float((logits.argmax(axis=1) == images["test_labels"].numpy()).mean())
+        answer[phase] = {"epoch_s": clock.seconds, "accuracy": accuracy}
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
