@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from headstart.models.backbones import create_backbone as create_backbone
     from headstart.models.catalogue import list_backbones as list_backbones
     from headstart.models.heads import create_head as create_head
+    from headstart.profiling import profiled as profiled
     from headstart.recipe import Recipe as Recipe
     from headstart.recipe import Study as Study
     from headstart.recipe import load_recipe as load_recipe
@@ -51,6 +52,7 @@ _HOMES = {
     "load_study": "recipe",
     "open_run": "rundir",
     "predict": "training.loop",
+    "profiled": "profiling",
     "resolve": "resolution",
     "run": "workbench",
     "score": "evaluation.metrics",

@@ -94,6 +94,9 @@ def run(
     device: DeviceOption = "auto",
     cache_limit: CacheLimitOption = None,
     track: TrackOption = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Measure where the time goes; adds to the report.")
+    ] = False,
     as_json: JSONOption = False,
 ) -> None:
     """Adapt one backbone as a recipe says, and test it once."""
@@ -103,16 +106,22 @@ def run(
     loaded = load_recipe(recipe, overrides or ())
     with _tracking(track) as on_end:
         from headstart import workbench
+        from headstart.profiling import profiled
 
-        done = workbench.run(
-            loaded,
-            out=out,
-            device=device,
-            cache_limit_gb=cache_limit,
-            reporter=make_reporter(),
-            on_end=on_end,
-        )
+        with profiled() if profile else contextlib.nullcontext():
+            done = workbench.run(
+                loaded,
+                out=out,
+                device=device,
+                cache_limit_gb=cache_limit,
+                reporter=make_reporter(),
+                on_end=on_end,
+            )
+        if profile and not done.profile:
+            raise HeadstartError(f"{done.path}: finished without a profile: choose another --out")
         print(json.dumps(tables.run_as_dict(done), indent=2) if as_json else tables.run(done))
+        if profile and not as_json:
+            print(tables.profile(done))
 
 
 @app.command()

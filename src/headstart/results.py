@@ -15,6 +15,7 @@ from headstart.comparison.cost import latency, model_cost
 from headstart.data import ImageSet, Splits
 from headstart.evaluation.metrics import confident_mistakes, score
 from headstart.evaluation.predictions import Predictions
+from headstart.profiling import active_profile, section
 from headstart.report import write_report
 from headstart.rundir import Run, atomic_path, write_arrays, write_json
 from headstart.runtime import peak_memory_mb
@@ -41,7 +42,8 @@ def finish_run(training: Training) -> None:
         save_file(state, partial)
     size = training.transform.preprocess.size
     side = training.splits.test.side
-    measured = latency(model, training.transform.plain, side, training.runtime)
+    with section("latency"):
+        measured = latency(model, training.transform.plain, side, training.runtime)
     cost = {
         **_times(current, training.started),
         **model_cost(model, size),
@@ -53,7 +55,13 @@ def finish_run(training: Training) -> None:
         "threads": torch.get_num_threads(),
     }
     write_json(current.path / "cost.json", cost)
-    write_report([current], current.path / "report" / "report.html", title=recipe.name)
+    report = current.path / "report" / "report.html"
+    with section("report"):
+        write_report([current], report, title=recipe.name)
+    profile = active_profile()
+    if profile:  # it has to hold the report's own time, and the report has to show it
+        write_json(current.path / "profile.json", profile.as_dict())
+        write_report([current], report, title=recipe.name)
     current.update_manifest(status="finished")
     training.checkpoint.unlink(missing_ok=True)
 

@@ -112,6 +112,11 @@ class Run:
         return self._json("cost.json")
 
     @property
+    def profile(self) -> dict[str, Any]:
+        """Where the time went, as Profile.as_dict has it; a run without a profile has none."""
+        return self._json("profile.json") if (self.path / "profile.json").exists() else {}
+
+    @property
     def log(self) -> list[dict[str, Any]]:
         """The events of the run in order; a line cut short by a crash is dropped."""
         path = self.path / "log.jsonl"

@@ -75,6 +75,15 @@ def run(run: Run) -> str:
     return "\n".join(lines)
 
 
+def profile(run: Run) -> str:
+    """Where a run's time went, the longest section first."""
+    rows = [
+        (s["name"], f"{s['seconds']:.1f}", _percent(s["share"]), f"{s['entries']:,}")
+        for s in run.profile["sections"]
+    ]
+    return grid(("where the time went", "seconds", "share", "entries"), rows, "lrrr")
+
+
 def comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
     """The shape of `headstart compare --json`."""
     from headstart.rundir import open_run

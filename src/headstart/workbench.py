@@ -27,6 +27,7 @@ from headstart.models.backbones import load_backbone
 from headstart.models.freezing import plan_phase
 from headstart.models.heads import create_head
 from headstart.models.identity import Weights
+from headstart.profiling import section
 from headstart.progress import Reporter
 from headstart.recipe import Recipe, Study
 from headstart.report import write_report
@@ -74,7 +75,8 @@ def run(
         raise RecipeError("run() takes a Recipe, which load_recipe(name or path) returns")
     reporter = reporter or Reporter()
     runtime = create_runtime(device, cache_limit_gb)
-    resolved, weights = resolve(recipe, reporter)
+    with section("set-up"):
+        resolved, weights = resolve(recipe, reporter)
     path = out or Path("runs") / f"{resolved.name}-{resolved.fingerprint}"
     existing = _existing(path, resolved)
     if existing:
@@ -86,12 +88,13 @@ def run(
     spent = float(existing.manifest.get("spent_s", 0.0)) if existing else 0.0
     started = time.perf_counter() - spent
     reset_peak_memory()
-    splits = load_data(resolved.data, progress=reporter.transfer)
+    with section("set-up"):
+        splits = load_data(resolved.data, progress=reporter.transfer)
     if existing:
         _require_same(existing, "data", {"fingerprint": splits.fingerprint}, "fingerprint")
     _warn_about(splits, resolved, reporter)
     transform = _transform(resolved, weights)
-    with seeded(resolved.seed, "backbone"):
+    with section("set-up"), seeded(resolved.seed, "backbone"):
         backbone = load_backbone(weights, size=transform.preprocess.size)
     for phase in resolved.phases:
         plan_phase(backbone, phase)  # a part that this architecture lacks is told before any work

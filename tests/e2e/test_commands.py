@@ -35,6 +35,23 @@ weights = "registry"
 [[phases]]
 train = "head"
 """
+TINY = """\
+name = "tiny"
+[data]
+source = "cifar10-mini"
+train_limit = 100
+test_limit = 40
+size = 32
+[backbone]
+name = "small_cnn"
+weights = "random"
+[[phases]]
+train = "from_scratch"
+epochs = 1
+[[phases]]
+train = "head"
+epochs = 1
+"""
 STUDY = (
     RECIPE.replace('"probe"', '"small-study"')
     + """
@@ -290,6 +307,29 @@ def test_a_phase_that_does_not_fit_the_cache_recomputes(
         assert ("every epoch recomputes it" in outcome.err) == (limit == "0.0001")
         accuracies.append(json.loads(outcome.out)["test"]["loss"])
     assert accuracies[0] == pytest.approx(accuracies[1], abs=0.01)
+
+
+def test_a_profile_says_where_the_time_went(
+    probe: Path, cache: Path, tmp_path: Path, headstart: Command
+) -> None:
+    """A network from scratch, then a head on cached activations: every section that can occur."""
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(TINY)
+    outcome = headstart("run", recipe, "--out", tmp_path / "run", "--profile")
+    assert outcome.code == 0, outcome.err
+    run = open_run(tmp_path / "run")
+    seconds = {part["name"]: part["seconds"] for part in run.profile["sections"]}
+    met = {"set-up", "decode", "transform", "suffix forward", "backward", "optimiser"}
+    met |= {"evaluation", "checkpoints", "compile", "prefix", "cache write", "cache read", "report"}
+    assert met <= seconds.keys()
+    assert run.profile["total_s"] == pytest.approx(sum(seconds.values()))
+    assert run.profile["total_s"] >= run.cost["wall_s"]
+    assert "where the time went" in outcome.out
+    assert "backward" in outcome.out
+    assert "Where the time went" in (run.path / "report" / "report.html").read_text()
+    refused = headstart("run", probe / "recipe.toml", "--out", probe, "--profile")
+    assert refused.code == 2
+    assert "finished without a profile: choose another --out" in refused.err
 
 
 def test_data_and_recipes_verbs(cache: Path, tmp_path: Path, headstart: Command) -> None:

@@ -29,6 +29,7 @@ from headstart.data.transforms import Transform
 from headstart.errors import HeadstartError, explain_os_error
 from headstart.models.backbones import Backbone
 from headstart.paths import cache_root
+from headstart.profiling import each_in_section, section
 from headstart.progress import Reporter
 from headstart.rundir import write_json
 from headstart.runtime import Runtime
@@ -129,7 +130,8 @@ class BoundaryCache:
         total = len(images) * views
         if self._prefix is None:
             size = transform.preprocess.size
-            self._prefix = compile_prefix(self._backbone, self._boundary, size, self._runtime)
+            with section("compile"):
+                self._prefix = compile_prefix(self._backbone, self._boundary, size, self._runtime)
         shape: list[int] | None = None
         row_bytes, start = 0, 0
         with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
@@ -144,12 +146,14 @@ class BoundaryCache:
         ):
             file.truncate(start * row_bytes)
             advance(start)
-            for outputs in self._prefix.run(self._batches(images, transform, views, start)):
+            batches = self._batches(images, transform, views, start)
+            for outputs in each_in_section(self._prefix.run(batches), "prefix"):
                 if shape is None:
                     shape = list(outputs.shape[1:])
                     make_room(total * outputs[0].size * self._dtype.itemsize, self._runtime)
                     write_json(folder / "partial.json", {"shape": shape})
-                file.write(self._pack(outputs))
+                with section("cache write"):
+                    file.write(self._pack(outputs))
                 advance(len(outputs))
         partial.rename(folder / "rows.bin")
         (folder / "partial.json").unlink()
@@ -178,8 +182,11 @@ class BoundaryCache:
         for first in range(0, len(flat), BATCH):
             rows, view = np.divmod(flat[first : first + BATCH], views)
             unique, back = np.unique(rows, return_inverse=True)
-            pixels = self._runtime.place(images.read(unique)[back])
-            yield transform(pixels, images.keys[rows], view)
+            with section("decode"):
+                pixels = self._runtime.place(images.read(unique)[back])
+            with section("transform"):
+                inputs = transform(pixels, images.keys[rows], view)
+            yield inputs
 
 
 def entries_root() -> Path:

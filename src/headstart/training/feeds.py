@@ -18,6 +18,7 @@ import torch
 from headstart.data import ImageSet
 from headstart.data.hashing import hash_keys
 from headstart.data.transforms import Transform
+from headstart.profiling import section
 from headstart.runtime import Runtime, named_seed
 
 
@@ -58,11 +59,13 @@ class PixelFeed:
         return self.images.keys
 
     def inputs(self, rows: np.ndarray, epoch: int | None) -> torch.Tensor:
-        pixels = self.runtime.place(self.images.read(rows))
         keys = self.images.keys[rows]
-        if epoch is None:
-            return self.transform.plain(pixels, keys)
-        return self.transform(pixels, keys, draw_views(keys, self.views, self.seed, epoch))
+        with section("decode"):
+            pixels = self.runtime.place(self.images.read(rows))
+        with section("transform"):
+            if epoch is None:
+                return self.transform.plain(pixels, keys)
+            return self.transform(pixels, keys, draw_views(keys, self.views, self.seed, epoch))
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,9 @@ class CachedFeed:
         chosen = draw_views(
             self.keys[rows], views if epoch is not None else 1, self.seed, epoch or 0
         )
-        x = self.runtime.place(self.array[rows, chosen]).float()
-        return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+        with section("cache read"):
+            x = self.runtime.place(self.array[rows, chosen]).float()
+            return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
 def draw_views(keys: np.ndarray, views: int, seed: int, epoch: int) -> np.ndarray:

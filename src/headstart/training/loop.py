@@ -17,6 +17,7 @@ from headstart.errors import RunError
 from headstart.evaluation.predictions import Predictions
 from headstart.models.freezing import FreezePlan, set_training
 from headstart.models.heads import l2_penalty
+from headstart.profiling import section
 from headstart.runtime import Runtime, named_seed, seeded
 from headstart.specs import PhaseSpec
 from headstart.training.classifier import Classifier
@@ -158,20 +159,24 @@ def _train_epoch(
             )
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["scale"]
-            with job.runtime.autocast():
+            with section("prefix"), job.runtime.autocast():
                 x, own = model.below(batch.x), None
-                if job.mixer.active:
-                    x, own = job.mixer(x, batch.keys, state.epoch)
-                logits = model.above(x)
-            loss = cross_entropy_loss(job, logits, batch.y, own)
-            penalised = loss + job.l2 / 2 * l2_penalty(model.head) if job.l2 else loss
-            optimizer.zero_grad(set_to_none=True)
-            penalised.backward()  # type: ignore[no-untyped-call]
-            if job.phase.grad_clip:
-                nn.utils.clip_grad_norm_(trained, job.phase.grad_clip)
-            optimizer.step()
-            if average:
-                average.update(number)
+            with section("suffix forward"):
+                with job.runtime.autocast():
+                    if job.mixer.active:
+                        x, own = job.mixer(x, batch.keys, state.epoch)
+                    logits = model.above(x)
+                loss = cross_entropy_loss(job, logits, batch.y, own)
+                penalised = loss + job.l2 / 2 * l2_penalty(model.head) if job.l2 else loss
+            with section("backward"):
+                optimizer.zero_grad(set_to_none=True)
+                penalised.backward()  # type: ignore[no-untyped-call]
+            with section("optimiser"):
+                if job.phase.grad_clip:
+                    nn.utils.clip_grad_norm_(trained, job.phase.grad_clip)
+                optimizer.step()
+                if average:
+                    average.update(number)
             loss_sum += loss.detach() * len(logits)
             hits += (logits.detach().argmax(dim=1) == batch.y[: len(logits)]).sum()
             state.step += 1
@@ -239,7 +244,7 @@ def predict_logits(model: nn.Module, feed: Feed, runtime: Runtime) -> np.ndarray
     """float32 (n, classes), in row order, in eval mode."""
     model.eval()
     rows = np.arange(len(feed.keys))
-    with torch.inference_mode(), runtime.autocast():
+    with section("evaluation"), torch.inference_mode(), runtime.autocast():
         parts = [model(b.x).float().cpu() for b in batches(feed, rows, 256, None, runtime)]
     return torch.cat(parts).numpy()
 

@@ -23,6 +23,7 @@ from headstart.data.transforms import Transform
 from headstart.evaluation.predictions import Predictions
 from headstart.models.folding import folded_norms
 from headstart.models.freezing import FreezeAudit, FreezePlan, plan_phase, set_training
+from headstart.profiling import section
 from headstart.progress import Reporter
 from headstart.recipe import Recipe
 from headstart.rundir import Run, Split
@@ -114,14 +115,16 @@ class Training:
                     "trainable_parameters": trainable,
                 }
             )
-        audit = FreezeAudit(self.model.backbone, plan)
+        with section("audit"):
+            audit = FreezeAudit(self.model.backbone, plan)
         train, val = feeds.train(), feeds.plain("val", self.splits.val)
         extracted = time.perf_counter() - started
         if phase.optimizer == "lbfgs":
             done = self._solve(number, train, val)
         else:
             done = self._fit(number, phase, plan, train, val, state)
-        audit.verify()
+        with section("audit"):
+            audit.verify()
         seconds = time.perf_counter() - started - extracted
         self.run.append_log({"event": "phase_done", "phase": number, "seconds": seconds, **done})
         self.reporter.say(
@@ -162,8 +165,9 @@ class Training:
         label = f"phase {number + 1}: {phase.train}"
 
         def on_checkpoint() -> None:
-            save_checkpoint(self.checkpoint, self.model, number, state, optimizer)
-            self.run.update_manifest(spent_s=time.perf_counter() - self.started)
+            with section("checkpoints"):
+                save_checkpoint(self.checkpoint, self.model, number, state, optimizer)
+                self.run.update_manifest(spent_s=time.perf_counter() - self.started)
 
         def on_epoch(record: dict[str, Any]) -> None:
             self.run.append_log({"event": "epoch", **record})
@@ -213,8 +217,9 @@ class Training:
         return found.to(self.runtime.device)
 
     def _solve(self, number: int, train: Feed, val: Feed) -> dict[str, Any]:
-        x, y = _table(train, self.runtime)
-        x_val, y_val = _table(val, self.runtime)
+        with section("cache read"):
+            x, y = _table(train, self.runtime)
+            x_val, y_val = _table(val, self.runtime)
         l2 = self.recipe.head.l2
 
         def record(solution: Solution) -> None:
@@ -237,16 +242,17 @@ class Training:
                 record(solution)
                 advance(1)
 
-            solutions = solve_path(
-                x,
-                y,
-                x_val,
-                y_val,
-                len(self.splits.class_names),
-                l2_path=path,
-                class_weights=self._class_weights(),
-                on_solution=on_solution,
-            )
+            with section("solve"):
+                solutions = solve_path(
+                    x,
+                    y,
+                    x_val,
+                    y_val,
+                    len(self.splits.class_names),
+                    l2_path=path,
+                    class_weights=self._class_weights(),
+                    on_solution=on_solution,
+                )
         best = min(solutions, key=lambda solution: solution.val_loss)
         linear = self.model.head[-1]  # type: ignore[index]
         assert isinstance(linear, nn.Linear)
