@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from headstart.data import load_data
 from headstart.data.hashing import uniforms
-from headstart.data.transforms import Draws, Transform, erased_pixels
+from headstart.data.transforms import Draws, Transform, erased_pixels, separable_warp
 from headstart.models.identity import Preprocess
 from headstart.specs import AugmentSpec, DataSpec
 
@@ -287,3 +287,33 @@ def test_the_resize_chain_is_taken_step_by_step() -> None:
     straight = Transform(preprocess)
     assert (straight(pixels, keys) - chained).abs().max() > 0.01
     assert straight.describe() != transform.describe()
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [32, 96, 40])
+def test_rows_and_columns_apart_give_what_grid_sample_gives(interpolation: str, size: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(16, 3, 32, 32, generator=generator)
+    affine = torch.zeros(16, 2, 3)
+    affine[:, (0, 1), (0, 1)] = 0.7 + 0.6 * torch.rand(16, 2, generator=generator)
+    affine[::2, 0, 0] *= -1
+    affine[:, :, 2] = 1.4 * torch.rand(16, 2, generator=generator) - 0.7  # far past the edges
+    expected = F.grid_sample(
+        x,
+        F.affine_grid(affine, [16, 3, size, size], False),
+        mode=interpolation,
+        padding_mode="reflection",
+        align_corners=False,
+    )
+    assert (separable_warp(x, affine, size, interpolation) - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("size", [33, 96, 224])
+def test_small_images_are_enlarged_as_torch_does_it(
+    images: tuple[torch.Tensor, np.ndarray], size: int
+) -> None:
+    pixels, keys = images
+    got = Transform(Preprocess(size, (0.0,) * 3, (1.0,) * 3, "bicubic"))(pixels, keys)
+    x = pixels.permute(0, 3, 1, 2).float() / 255
+    expected = F.interpolate(x, size=(size, size), mode="bicubic", align_corners=False)
+    assert (got - expected.clamp(0, 1)).abs().max() < 1e-4

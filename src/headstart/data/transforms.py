@@ -30,6 +30,9 @@ _FIRST_FIELDS = ("flip", "rotate", "zoom", "shift", "brightness", "contrast")
 ERASED_AREA = (0.02, 0.33)
 ERASED_ASPECT = (0.3, 3.3)
 
+# Source side up to which a warp of rows and columns apart is the faster one: it reads whole rows.
+SMALL_SIDE = 64
+
 
 class Draws(NamedTuple):
     """What chance decides of n views: float32 (n,) each, uniform in [0, 1].
@@ -121,6 +124,10 @@ class Transform:
         size = size or self.preprocess.size
         if x.shape[-1] == size:
             return x
+        if x.shape[-1] <= min(SMALL_SIDE, size) and self.preprocess.interpolation == "bicubic":
+            weights = _interpolation(*_IDENTITY, x.shape[-1], size, "bicubic", reflect=False)
+            weights = weights.to(x.device)
+            return weights @ (x @ weights.mT)
         return F.interpolate(
             x,
             size=(size, size),
@@ -137,6 +144,8 @@ class Transform:
         if not (spec.flip or spec.rotate or spec.zoom or spec.shift or spec.trivial):
             return self._resize(x)
         affine = self._affine(draws)
+        if operations is None and not spec.rotate and x.shape[-1] <= SMALL_SIDE:
+            return separable_warp(x, affine, size, self.preprocess.interpolation)
         if operations is not None:
             affine = affine @ trivial.affine(operations, draws.strength, size)
         return F.grid_sample(
@@ -170,6 +179,69 @@ class Transform:
         if spec.saturation:
             x = colour.saturation(x, 1 + spec.saturation * _spread(draws.saturation))
         return x
+
+
+_IDENTITY = torch.ones(1), torch.zeros(1)
+
+
+def separable_warp(
+    x: torch.Tensor, affine: torch.Tensor, size: int, interpolation: str
+) -> torch.Tensor:
+    """What grid_sample gives where rows and columns do not mix: two small products an image.
+
+    x: float32 (n, c, side, side), affine: float32 (n, 2, 3) whose off-diagonal entries are zero.
+    A warp costs the same for every kernel then, several times less than gathering bicubic ones.
+    """
+    side = x.shape[-1]
+    scale, shift = affine[:, (0, 1), (0, 1)], affine[:, :, 2]
+    across = _interpolation(scale[:, 0], shift[:, 0], side, size, interpolation)
+    down = _interpolation(scale[:, 1], shift[:, 1], side, size, interpolation)
+    return down[:, None] @ (x @ across[:, None].mT)
+
+
+def _interpolation(
+    scale: torch.Tensor,
+    shift: torch.Tensor,
+    side: int,
+    size: int,
+    interpolation: str,
+    *,
+    reflect: bool = True,
+) -> torch.Tensor:
+    """float32 (n, size, side): each output row as weights of input rows.
+
+    Output coordinate v in [-1, 1] is taken from input coordinate scale * v + shift, both (n,). Past
+    the edges lie the rows reflected, or else the last row again and again.
+    """
+    centres = (2 * torch.arange(size, device=scale.device) + 1) / size - 1
+    place = ((scale[:, None] * centres + shift[:, None] + 1) * side - 1) / 2
+    first = place.floor()
+    t = place - first
+    weights = torch.zeros(len(scale), size, side, device=scale.device)
+    for offset, weight in _kernel(t, interpolation):
+        at = first.long() + offset
+        if reflect:
+            at = at % (2 * side)
+            at = torch.where(at < side, at, 2 * side - 1 - at)
+        at = at.clamp(0, side - 1)
+        weights.scatter_add_(2, at[..., None], weight[..., None])
+    return weights
+
+
+def _kernel(t: torch.Tensor, interpolation: str) -> list[tuple[int, torch.Tensor]]:
+    """Taps around a place t in [0, 1) past a pixel: bilinear, or bicubic as torch has it (Keys
+    1981, with a = -0.75)."""
+    if interpolation == "bilinear":
+        return [(0, 1 - t), (1, t)]
+    a = -0.75
+
+    def near(d: torch.Tensor) -> torch.Tensor:
+        return ((a + 2) * d - (a + 3)) * d * d + 1
+
+    def far(d: torch.Tensor) -> torch.Tensor:
+        return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+
+    return [(-1, far(t + 1)), (0, near(t)), (1, near(1 - t)), (2, far(2 - t))]
 
 
 def erased_pixels(draws: Draws, probability: float, size: int) -> torch.Tensor:
