@@ -41,7 +41,9 @@ def peer_python(name: str) -> Path:
 def run_peer(environment: str, script: str, job: Path) -> dict[str, Any]:
     """What a peer says of the job: one line of JSON, the last of its output."""
     # Nothing of ours reaches a peer but the job.
+    # Row for row on the CPU: a peer that found a GPU would be measured on another machine.
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HEADSTART", "PYTHON"))}
+    inherited["CUDA_VISIBLE_DEVICES"] = ""
     done = subprocess.run(
         [str(peer_python(environment)), str(PEERS / script), str(job)],
         env=inherited,
@@ -49,15 +51,15 @@ def run_peer(environment: str, script: str, job: Path) -> dict[str, Any]:
         text=True,
         check=False,
     )
-    if done.returncode:
+    if done.returncode or not done.stdout.strip():
         sys.exit(f"{script} failed:\n{done.stderr[-2000:]}")
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def machine_line(repeats: int) -> str:
     found = machine()
-    return f"machine: {found['gpu'] or found['cpu']}, {found['cores']} cores; n = {repeats}, seed 0"
+    return f"machine: {found['cpu']}, {found['cores']} cores; n = {repeats}, seed 0"
 
 
 def ratio(theirs: Sequence[float], ours: Sequence[float]) -> str:

@@ -1,7 +1,7 @@
 """The two-phase workflow in fastai: a frozen fit with one-cycle, then one of the upper blocks.
 
-Images come from memory, resized a batch at a time. Reads the job folder it is given, prints one
-line of JSON.
+With fastai's own schedule and decay. Images come from memory, resized a batch at a time. Reads the
+job folder it is given, prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +24,16 @@ from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from torch import nn
-from torch_two_phase import Prepare
+from torch_two_phase import Prepare, movable
+
+
+class FrozenNorms(Callback):
+    """Batch norms keep their statistics: `train_bn` holds them only in groups that fastai froze."""
+
+    def before_batch(self) -> None:
+        for module in self.model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
 
 
 class EpochClock(Callback):
@@ -46,7 +55,7 @@ def main(folder: Path) -> None:
         state = {name: torch.from_numpy(weights[name]) for name in weights.files}
     torch.manual_seed(job["seed"])
     backbone = timm.create_model(job["backbone"], num_classes=0)
-    backbone.load_state_dict(state, strict=False)
+    backbone.load_state_dict(state)
     model = nn.Sequential(backbone, nn.Linear(backbone.num_features, job["classes"]))
     model.to(memory_format=torch.channels_last)
     prepare = Prepare(job, torch.device("cpu"))
@@ -66,15 +75,13 @@ def main(folder: Path) -> None:
         model,
         loss_func=CrossEntropyLossFlat(),
         metrics=accuracy,
-        train_bn=False,
+        cbs=[FrozenNorms()],
     )
-    names = [name for name, _ in backbone.named_parameters()]
-    first = next(i for i, name in enumerate(names) if name.startswith(job["boundary"]))
     answer: dict[str, object] = {"peer": f"fastai {fastai.__version__}"}
     for phase in ("frozen", "tuned"):
         if not job[f"{phase}_epochs"]:
             continue
-        moving = set(names[first:]) if phase == "tuned" else set()
+        moving = movable(backbone, job["boundary"]) if phase == "tuned" else set()
         for name, parameter in backbone.named_parameters():
             parameter.requires_grad = name in moving
         learner.create_opt()

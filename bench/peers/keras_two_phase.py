@@ -73,12 +73,13 @@ def mobilenet(size: int, weights: dict[str, np.ndarray]) -> keras.Model:
 
 def conv_norm(x, filters, kernel, stride, name, norm, *, act=True):  # type: ignore[no-untyped-def]
     name, norm = name.replace(".", "__"), norm.replace(".", "__")
-    if kernel > 1:
-        x = layers.ZeroPadding2D(kernel // 2)(x)
+    padding = "same"
+    if stride > 1:  # where "same" pads one side only, and torch both
+        x, padding = layers.ZeroPadding2D(kernel // 2)(x), "valid"
     if filters is None:
-        x = layers.DepthwiseConv2D(kernel, stride, use_bias=False, name=name)(x)
+        x = layers.DepthwiseConv2D(kernel, stride, padding, use_bias=False, name=name)(x)
     else:
-        x = layers.Conv2D(filters, kernel, stride, use_bias=False, name=name)(x)
+        x = layers.Conv2D(filters, kernel, stride, padding, use_bias=False, name=name)(x)
     x = layers.BatchNormalization(epsilon=1e-5, name=norm)(x)
     return layers.ReLU(6.0)(x) if act else x
 
@@ -122,11 +123,13 @@ def main(folder: Path) -> None:
                 if layer.name.startswith(job["boundary"].replace(".", "__")):
                     break
                 layer.trainable = False
+            for layer in base.layers:
+                if isinstance(layer, layers.BatchNormalization):
+                    layer.trainable = False
         model.compile(
             keras.optimizers.Adam(job[f"{phase}_lr"]),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
-            jit_compile=job.get("jit", False),
         )
         if not job[f"{phase}_epochs"]:
             continue

@@ -1,7 +1,7 @@
 """The two-phase workflow in plain PyTorch and timm: the frozen backbone in the loop.
 
 As most scripts have it, with the advantage of every doubt: images in memory, resized a batch at a
-time, channels-last, no gradients below the boundary, fused AdamW. Reads the job folder that it is
+time, channels-last, no gradients below the boundary, fused Adam. Reads the job folder that it is
 given, prints one line of JSON.
 """
 
@@ -19,8 +19,24 @@ import torch.nn.functional as F
 from torch import nn
 
 
+def movable(backbone: nn.Module, boundary: str) -> set[str]:
+    """Parameters from the boundary on, batch norms' left out, as in every tool of this row."""
+    norms = {
+        f"{name}.{own}"
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.BatchNorm2d)
+        for own, _ in module.named_parameters()
+    }
+    names = [name for name, _ in backbone.named_parameters()]
+    first = next(i for i, name in enumerate(names) if name.startswith(boundary))
+    return set(names[first:]) - norms
+
+
 class Prepare:
-    """uint8 (n, 32, 32, 3) to what the network wants: resized, normalised, augmented if asked."""
+    """uint8 (n, 32, 32, 3) to what the network wants: resized, normalised, augmented if asked.
+
+    A batch shares its shift, which is cheaper than one an image.
+    """
 
     def __init__(self, job: dict, device: torch.device) -> None:  # type: ignore[type-arg]
         self.size = job["size"]
@@ -47,15 +63,13 @@ def main(folder: Path) -> None:
     with np.load(folder / "weights.npz") as weights:
         state = {name: torch.from_numpy(weights[name]) for name in weights.files}
     backbone = timm.create_model(job["backbone"], num_classes=0)
-    backbone.load_state_dict(state, strict=False)
+    backbone.load_state_dict(state)
     model = nn.Sequential(backbone, nn.Linear(backbone.num_features, job["classes"]))
     model.to(device, memory_format=torch.channels_last)
     prepare = Prepare(job, device)
-    names = [name for name, _ in backbone.named_parameters()]
-    first = next(i for i, name in enumerate(names) if name.startswith(job["boundary"]))
     answer: dict[str, object] = {"peer": f"PyTorch {torch.__version__}, timm {timm.__version__}"}
     for phase in ("frozen", "tuned"):
-        moving = set(names[first:]) if phase == "tuned" else set()
+        moving = movable(backbone, job["boundary"]) if phase == "tuned" else set()
         for name, parameter in backbone.named_parameters():
             parameter.requires_grad = name in moving
         trained = [p for p in model.parameters() if p.requires_grad]

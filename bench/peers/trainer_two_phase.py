@@ -19,7 +19,7 @@ import torch.nn.functional as F
 import transformers
 from torch import nn
 from torch.utils.data import TensorDataset
-from torch_two_phase import Prepare
+from torch_two_phase import Prepare, movable
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 
@@ -61,7 +61,7 @@ def main(folder: Path) -> None:
         state = {name: torch.from_numpy(weights[name]) for name in weights.files}
     torch.manual_seed(job["seed"])
     backbone = timm.create_model(job["backbone"], num_classes=0)
-    backbone.load_state_dict(state, strict=False)
+    backbone.load_state_dict(state)
     model = Classifier(backbone, job["classes"]).to(memory_format=torch.channels_last)
     prepare = Prepare(job, torch.device("cpu"))
 
@@ -71,15 +71,13 @@ def main(folder: Path) -> None:
         x, y = (torch.stack(parts) for parts in zip(*rows, strict=True))
         return {"pixels": prepare(x, augment=augment), "labels": y}
 
-    names = [name for name, _ in backbone.named_parameters()]
-    first = next(i for i, name in enumerate(names) if name.startswith(job["boundary"]))
     train = TensorDataset(images["train_images"], images["train_labels"])
     test = TensorDataset(images["test_images"], images["test_labels"])
     answer: dict[str, object] = {"peer": f"transformers {transformers.__version__} Trainer"}
     for phase in ("frozen", "tuned"):
         if not job[f"{phase}_epochs"]:
             continue
-        moving = set(names[first:]) if phase == "tuned" else set()
+        moving = movable(backbone, job["boundary"]) if phase == "tuned" else set()
         for name, parameter in backbone.named_parameters():
             parameter.requires_grad = name in moving
         clock = EpochClock()

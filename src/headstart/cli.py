@@ -117,11 +117,11 @@ def run(
                 reporter=make_reporter(),
                 on_end=on_end,
             )
-        if profile and not done.profile:
-            raise HeadstartError(f"{done.path}: finished without a profile: choose another --out")
         print(json.dumps(tables.run_as_dict(done), indent=2) if as_json else tables.run(done))
-        if profile and not as_json:
+        if profile and done.profile and not as_json:
             print(tables.profile(done))
+    if profile and not done.profile:
+        raise HeadstartError(f"{done.path}: finished without a profile: choose another --out")
 
 
 @app.command()

@@ -34,6 +34,13 @@ class Profile:
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._entries: Counter[str] = Counter()
 
+    def restart(self) -> None:
+        """Forget everything: a run begins."""
+        self._open = [OTHER]
+        self._seconds.clear()
+        self._entries.clear()
+        self._mark = time.perf_counter()
+
     def enter(self, name: str) -> None:
         self._charge()
         self._open.append(name)
@@ -73,7 +80,7 @@ _active: ContextVar[Profile | None] = ContextVar("profile", default=None)
 
 @contextlib.contextmanager
 def profiled() -> Iterator[Profile]:
-    """Record the sections of the one run within the block."""
+    """Record sections within the block, for each run in it anew."""
     profile = Profile()
     token = _active.set(profile)
     try:

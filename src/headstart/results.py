@@ -55,11 +55,12 @@ def finish_run(training: Training) -> None:
         "threads": torch.get_num_threads(),
     }
     write_json(current.path / "cost.json", cost)
+    (current.path / "profile.json").unlink(missing_ok=True)  # of an attempt that was cut off
     report = current.path / "report" / "report.html"
     with section("report"):
         write_report([current], report, title=recipe.name)
-    profile = active_profile()
-    if profile:  # it has to hold the report's own time, and the report has to show it
+    if profile := active_profile():
+        # It has to hold the report's own time, and the report has to show it.
         write_json(current.path / "profile.json", profile.as_dict())
         write_report([current], report, title=recipe.name)
     current.update_manifest(status="finished")

@@ -8,6 +8,7 @@
     predictions/{val,test}.npz  ids, labels, logits
     pictures.npz                thumbnails the report shows: samples, answers, sure mistakes
     metrics.json  cost.json     functions of the predictions; what the run cost
+    profile.json                where the time went, if that was asked for
 
 No pickle anywhere. FORMAT is raised when a reader of the old files would misread the new ones.
 """

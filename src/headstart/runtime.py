@@ -59,6 +59,8 @@ def create_runtime(device: str = "auto", cache_limit_gb: float | None = None) ->
         raise HeadstartError(f"--device {device}: use auto, cpu, cuda or cuda:N") from None
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise HeadstartError(f"--device {device}: this machine has no such CUDA device; use cpu")
+    if chosen.type == "cuda" and chosen.index is not None:
+        torch.cuda.set_device(chosen)
     if chosen.type not in ("cpu", "cuda"):
         raise HeadstartError(f"--device {device}: use auto, cpu, cuda or cuda:N")
     return Runtime(chosen, cache_limit_gb)

@@ -53,6 +53,7 @@ def run_as_dict(run: Run) -> dict[str, Any]:
             "name": run.recipe.backbone.name,
             "weights": {key: weights[key] for key in ("provider", "name", "sha256")},
         },
+        **({"profile": run.profile} if run.profile else {}),
     }
 
 

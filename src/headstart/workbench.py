@@ -27,7 +27,7 @@ from headstart.models.backbones import load_backbone
 from headstart.models.freezing import plan_phase
 from headstart.models.heads import create_head
 from headstart.models.identity import Weights
-from headstart.profiling import section
+from headstart.profiling import active_profile, section
 from headstart.progress import Reporter
 from headstart.recipe import Recipe, Study
 from headstart.report import write_report
@@ -74,6 +74,8 @@ def run(
     if not isinstance(recipe, Recipe):
         raise RecipeError("run() takes a Recipe, which load_recipe(name or path) returns")
     reporter = reporter or Reporter()
+    if profile := active_profile():
+        profile.restart()
     runtime = create_runtime(device, cache_limit_gb)
     with section("set-up"):
         resolved, weights = resolve(recipe, reporter)

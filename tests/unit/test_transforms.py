@@ -317,3 +317,13 @@ def test_small_images_are_enlarged_as_torch_does_it(
     x = pixels.permute(0, 3, 1, 2).float() / 255
     expected = F.interpolate(x, size=(size, size), mode="bicubic", align_corners=False)
     assert (got - expected.clamp(0, 1)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("augment", [AugmentSpec(), AugmentSpec(flip=True, shift=0.1)])
+def test_pixels_are_never_rounded_by_autocast(
+    images: tuple[torch.Tensor, np.ndarray], augment: AugmentSpec
+) -> None:
+    transform = Transform(Preprocess(96, *MEAN_STD, "bicubic"), augment)
+    expected = transform(*images)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(transform(*images), expected)

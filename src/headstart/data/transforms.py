@@ -30,7 +30,8 @@ _FIRST_FIELDS = ("flip", "rotate", "zoom", "shift", "brightness", "contrast")
 ERASED_AREA = (0.02, 0.33)
 ERASED_ASPECT = (0.3, 3.3)
 
-# Source side up to which a warp of rows and columns apart is the faster one: it reads whole rows.
+# Source side up to which rows and columns are warped apart. It reads whole rows: on CPU five times
+# as fast as gathering from 32 pixels, and no faster from 224.
 SMALL_SIDE = 64
 
 
@@ -92,6 +93,13 @@ class Transform:
 
         The order is warp, TrivialAugment, contrast, brightness, saturation, scaling, erasing.
         """
+        # Pixels are the same wherever the transform is called; autocast would round the products.
+        with torch.autocast(pixels.device.type, enabled=False):
+            return self._transform(pixels, keys, views)
+
+    def _transform(
+        self, pixels: torch.Tensor, keys: np.ndarray, views: np.ndarray | int
+    ) -> torch.Tensor:
         x = pixels.permute(0, 3, 1, 2).float().div_(255)
         for size in self.via:
             x = self._resize(x, size)
@@ -125,9 +133,9 @@ class Transform:
         if x.shape[-1] == size:
             return x
         if x.shape[-1] <= min(SMALL_SIDE, size) and self.preprocess.interpolation == "bicubic":
-            weights = _interpolation(*_IDENTITY, x.shape[-1], size, "bicubic", reflect=False)
-            weights = weights.to(x.device)
-            return weights @ (x @ weights.mT)
+            one, none = torch.ones(1, device=x.device), torch.zeros(1, device=x.device)
+            rows = _resampling(one, none, x.shape[-1], size, "bicubic", reflect=False)[0]
+            return rows @ (x @ rows.T)
         return F.interpolate(
             x,
             size=(size, size),
@@ -181,25 +189,23 @@ class Transform:
         return x
 
 
-_IDENTITY = torch.ones(1), torch.zeros(1)
-
-
 def separable_warp(
     x: torch.Tensor, affine: torch.Tensor, size: int, interpolation: str
 ) -> torch.Tensor:
     """What grid_sample gives where rows and columns do not mix: two small products an image.
 
     x: float32 (n, c, side, side), affine: float32 (n, 2, 3) whose off-diagonal entries are zero.
-    A warp costs the same for every kernel then, several times less than gathering bicubic ones.
+    A warp costs the same for every kernel then. On two cores of an Intel Xeon, batches of 32, 32
+    pixels to 96 took 1.1 ms where gathering bicubic taps took 3.7, and to 160 2.0 instead of 11.1.
     """
     side = x.shape[-1]
     scale, shift = affine[:, (0, 1), (0, 1)], affine[:, :, 2]
-    across = _interpolation(scale[:, 0], shift[:, 0], side, size, interpolation)
-    down = _interpolation(scale[:, 1], shift[:, 1], side, size, interpolation)
+    across = _resampling(scale[:, 0], shift[:, 0], side, size, interpolation)
+    down = _resampling(scale[:, 1], shift[:, 1], side, size, interpolation)
     return down[:, None] @ (x @ across[:, None].mT)
 
 
-def _interpolation(
+def _resampling(
     scale: torch.Tensor,
     shift: torch.Tensor,
     side: int,
@@ -233,6 +239,8 @@ def _kernel(t: torch.Tensor, interpolation: str) -> list[tuple[int, torch.Tensor
     1981, with a = -0.75)."""
     if interpolation == "bilinear":
         return [(0, 1 - t), (1, t)]
+    if interpolation != "bicubic":
+        raise ValueError(f"no interpolation called {interpolation}: bilinear or bicubic")
     a = -0.75
 
     def near(d: torch.Tensor) -> torch.Tensor:

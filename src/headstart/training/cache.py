@@ -41,7 +41,7 @@ from headstart.training.prefix import (
     engine_name,
 )
 
-FORMAT = 1
+FORMAT = 2  # raise it when the same key would give other bytes
 DEFAULT_LIMIT_GB = 20.0
 
 

@@ -159,8 +159,10 @@ def _train_epoch(
             )
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["scale"]
-            with section("prefix"), job.runtime.autocast():
-                x, own = model.below(batch.x), None
+            x, own = batch.x, None
+            if model.start < model.boundary:
+                with section("prefix"), job.runtime.autocast():
+                    x = model.below(x)
             with section("suffix forward"):
                 with job.runtime.autocast():
                     if job.mixer.active:

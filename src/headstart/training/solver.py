@@ -55,7 +55,6 @@ def solve_path(
     *,
     l2_path: Sequence[float] = L2_PATH,
     class_weights: torch.Tensor | None = None,
-    patience: int = PATIENCE,
     on_solution: Callable[[Solution], None] = lambda solution: None,
 ) -> list[Solution]:
     """Solutions along the path, strongest penalty first; the caller picks by validation.
@@ -75,7 +74,7 @@ def solve_path(
     solutions: list[Solution] = []
     worse = 0
     for l2 in sorted(l2_path, reverse=True):
-        found, passes = problem.solve(l2, _predict(known, l2, problem.origin))
+        found, passes = problem.solve(l2, _extrapolate(known, l2, problem.origin))
         known = [*known[-1:], (l2, found.V)]
         W, b = problem.weights(found.V)
         val_loss, val_accuracy = _evaluate(Z_val, val_labels, W, b)
@@ -93,12 +92,12 @@ def solve_path(
         best = min((s.val_loss for s in solutions), default=np.inf)
         worse = worse + 1 if val_loss > best else 0
         solutions.append(solution)
-        if worse == patience:
+        if worse == PATIENCE:
             break
     return solutions
 
 
-def _predict(
+def _extrapolate(
     known: list[tuple[float, torch.Tensor]], l2: float, origin: torch.Tensor
 ) -> torch.Tensor:
     """Where the next optimum should lie: on the line through the last two, over log l2.
@@ -111,7 +110,7 @@ def _predict(
     (before, V_before), (last, V_last) = known[0], known[-1]
     if l2 <= 0 or before == last:
         return V_last
-    ahead = np.log(l2 / last) / np.log(last / before)
+    ahead = min(np.log(l2 / last) / np.log(last / before), 2.0)  # a line leads no further
     return V_last + float(ahead) * (V_last - V_before)
 
 
@@ -161,7 +160,7 @@ class _Problem:
 
         L-BFGS (Nocedal & Wright 2006, algorithm 7.5), written out because its memory is kept from
         penalty to penalty: what a step has shown of the data's curvature holds for all of them,
-        and the penalty's own is known. That leaves two or three passes for each further value.
+        and the penalty's own is known.
         """
         # The bias meets a column of ones: its eigenvalue is one and it has no penalty.
         bound = torch.cat([self._values / 2 + l2, self._values.new_tensor([0.5])])
@@ -179,7 +178,7 @@ class _Problem:
                     break
             else:
                 if not self._pairs:
-                    break  # the bound's own step descends always: what is left is rounding
+                    break  # not even the bound's own step descends: what is left is rounding
                 self._pairs.clear()
                 continue
             s = tried.V - point.V
