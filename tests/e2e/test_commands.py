@@ -155,6 +155,7 @@ def test_the_run_directory_is_complete_and_traceable(probe: Path) -> None:
     assert scores.accuracy == run.metrics["test"]["accuracy"]
     html = (probe / "report" / "report.html").read_text()
     assert f"{100 * scores.accuracy:.1f}" in html
+    assert 'class="badge bad"' not in html  # not "running", which it was while it wrote the page
 
 
 def test_the_same_recipe_twice_gives_identical_predictions(

@@ -166,10 +166,14 @@ def _row(run: Run) -> dict[str, Any]:
     metrics = optional(lambda: run.metrics, {})
     test = metrics.get("test") or {}
     recipe = _recipe(run)
+    cost = optional(lambda: run.cost, {})
+    status = manifest.get("status", "unknown")
+    if status == "running" and cost:
+        status = "finished"  # a run writes its report just before it says so of itself
     return {
         "run": recipe.name if recipe else run.path.name,
         "path": run.path.name,
-        "status": manifest.get("status", "unknown"),
+        "status": status,
         "error": manifest.get("error"),
         "backbone": recipe.backbone.name if recipe else "",
         "weights": (manifest.get("weights") or {}).get("provider", ""),
@@ -178,7 +182,7 @@ def _row(run: Run) -> dict[str, Any]:
         "p_value": None,
         "within_noise": False,
         "marks": list(manifest.get("marks", [])),
-        "cost": optional(lambda: run.cost, {}),
+        "cost": cost,
     }
 
 
