@@ -14,8 +14,6 @@ from pathlib import Path
 import fastai
 import fastai.callback.progress
 import fastai.callback.schedule
-import numpy as np
-import timm
 import torch
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
@@ -24,7 +22,7 @@ from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from torch import nn
-from torch_two_phase import Prepare, movable
+from torch_two_phase import Prepare, movable, read_job
 
 
 class FrozenNorms(Callback):
@@ -48,17 +46,10 @@ class EpochClock(Callback):
 
 
 def main(folder: Path) -> None:
-    job = json.loads((folder / "job.json").read_text())
-    with np.load(folder / "data.npz") as data:
-        images = {name: torch.from_numpy(data[name]) for name in data.files}
-    with np.load(folder / "weights.npz") as weights:
-        state = {name: torch.from_numpy(weights[name]) for name in weights.files}
-    torch.manual_seed(job["seed"])
-    backbone = timm.create_model(job["backbone"], num_classes=0)
-    backbone.load_state_dict(state)
+    job, images, backbone = read_job(folder)
     model = nn.Sequential(backbone, nn.Linear(backbone.num_features, job["classes"]))
     model.to(memory_format=torch.channels_last)
-    prepare = Prepare(job, torch.device("cpu"))
+    prepare = Prepare(job)
 
     def loader(split: str) -> DataLoader:
         x, y, training = images[f"{split}_images"], images[f"{split}_labels"], split == "train"

@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
@@ -38,15 +39,15 @@ class Prepare:
     A batch shares its shift, which is cheaper than one an image.
     """
 
-    def __init__(self, job: dict, device: torch.device) -> None:  # type: ignore[type-arg]
+    def __init__(self, job: dict[str, Any]) -> None:
         self.size = job["size"]
-        self.mean = torch.tensor(job["mean"], device=device).view(1, 3, 1, 1)
-        self.std = torch.tensor(job["std"], device=device).view(1, 3, 1, 1)
+        self.mean = torch.tensor(job["mean"]).view(1, 3, 1, 1)
+        self.std = torch.tensor(job["std"]).view(1, 3, 1, 1)
 
     def __call__(self, x: torch.Tensor, *, augment: bool) -> torch.Tensor:
         x = x.permute(0, 3, 1, 2).float() / 255
         if augment:
-            flipped = torch.rand(len(x), device=x.device) < 0.5
+            flipped = torch.rand(len(x)) < 0.5
             x = torch.where(flipped.view(-1, 1, 1, 1), x.flip(3), x)
             dx, dy = torch.randint(-3, 4, (2,)).tolist()
             x = F.pad(x, (3, 3, 3, 3), mode="reflect")[:, :, 3 + dy : 35 + dy, 3 + dx : 35 + dx]
@@ -54,19 +55,24 @@ class Prepare:
         return ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 
-def main(folder: Path) -> None:
+def read_job(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], Any]:
+    """The settings, the images and labels by name, and the backbone with its weights."""
     job = json.loads((folder / "job.json").read_text())
-    torch.manual_seed(job["seed"])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with np.load(folder / "data.npz") as data:
-        images = {name: torch.from_numpy(data[name]).to(device) for name in data.files}
+        images = {name: torch.from_numpy(data[name]) for name in data.files}
     with np.load(folder / "weights.npz") as weights:
         state = {name: torch.from_numpy(weights[name]) for name in weights.files}
+    torch.manual_seed(job["seed"])
     backbone = timm.create_model(job["backbone"], num_classes=0)
     backbone.load_state_dict(state)
+    return job, images, backbone
+
+
+def main(folder: Path) -> None:
+    job, images, backbone = read_job(folder)
     model = nn.Sequential(backbone, nn.Linear(backbone.num_features, job["classes"]))
-    model.to(device, memory_format=torch.channels_last)
-    prepare = Prepare(job, device)
+    model.to(memory_format=torch.channels_last)
+    prepare = Prepare(job)
     answer: dict[str, object] = {"peer": f"PyTorch {torch.__version__}, timm {timm.__version__}"}
     for phase in ("frozen", "tuned"):
         moving = movable(backbone, job["boundary"]) if phase == "tuned" else set()
@@ -79,14 +85,12 @@ def main(folder: Path) -> None:
         seconds = []
         for _ in range(job[f"{phase}_epochs"]):
             started = time.perf_counter()
-            for rows in torch.randperm(len(x_all), device=device).split(job["batch"]):
+            for rows in torch.randperm(len(x_all)).split(job["batch"]):
                 x = prepare(x_all[rows], augment=True)
                 loss = F.cross_entropy(model(x), y_all[rows])
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
             seconds.append(time.perf_counter() - started)
         if seconds:
             answer[phase] = {"epoch_s": seconds, "accuracy": score(model, images, prepare)}

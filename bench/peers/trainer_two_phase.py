@@ -12,14 +12,12 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-import timm
 import torch
 import torch.nn.functional as F
 import transformers
 from torch import nn
 from torch.utils.data import TensorDataset
-from torch_two_phase import Prepare, movable
+from torch_two_phase import Prepare, movable, read_job
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 
@@ -48,22 +46,13 @@ class EpochClock(TrainerCallback):
         self._started = time.perf_counter()
 
     def on_epoch_end(self, *_: object, **__: object) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
         self.seconds.append(time.perf_counter() - self._started)
 
 
 def main(folder: Path) -> None:
-    job = json.loads((folder / "job.json").read_text())
-    with np.load(folder / "data.npz") as data:
-        images = {name: torch.from_numpy(data[name]) for name in data.files}
-    with np.load(folder / "weights.npz") as weights:
-        state = {name: torch.from_numpy(weights[name]) for name in weights.files}
-    torch.manual_seed(job["seed"])
-    backbone = timm.create_model(job["backbone"], num_classes=0)
-    backbone.load_state_dict(state)
+    job, images, backbone = read_job(folder)
     model = Classifier(backbone, job["classes"]).to(memory_format=torch.channels_last)
-    prepare = Prepare(job, torch.device("cpu"))
+    prepare = Prepare(job)
 
     def collate(
         rows: list[tuple[torch.Tensor, torch.Tensor]], *, augment: bool
@@ -89,7 +78,6 @@ def main(folder: Path) -> None:
                 per_device_eval_batch_size=256,
                 learning_rate=job[f"{phase}_lr"],
                 lr_scheduler_type="constant",
-                bf16=torch.cuda.is_available(),
                 remove_unused_columns=False,
                 save_strategy="no",
                 report_to=[],
