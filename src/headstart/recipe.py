@@ -43,6 +43,11 @@ class Recipe(Spec):
     balance: Literal["none", "auto"] = Field(
         "none", description="auto weighs the loss of each class by the inverse of its frequency"
     )
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = Field(
+        "auto",
+        description="of forward passes; auto is bfloat16 on CUDA and float32 on CPU; bfloat16 on a "
+        "CPU that has it; int8, calibrated, for the frozen passes on CPU alone",
+    )
     data: DataSpec
     backbone: BackboneSpec
     head: HeadSpec = HeadSpec()

@@ -26,11 +26,13 @@ class Runtime:
 
     device: torch.device
     cache_limit_gb: float | None = None  # of the boundary cache; None: as the environment says
+    precision: str = "float32"  # float32, bfloat16, or int8 (of frozen passes alone)
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
-        """bfloat16 on CUDA, float32 on CPU (where bfloat16 is emulated on most machines)."""
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
+        """Forward passes in bfloat16, where that is the precision; losses and weights never are."""
+        enabled = self.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
             yield
 
     def adopt(self, module: nn.Module) -> None:
@@ -46,10 +48,13 @@ class Runtime:
         return tensor
 
 
-def create_runtime(device: str = "auto", cache_limit_gb: float | None = None) -> Runtime:
+def create_runtime(
+    device: str = "auto", cache_limit_gb: float | None = None, precision: str = "auto"
+) -> Runtime:
     """A runtime for "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
 
-    Raises HeadstartError for a device that this machine does not have.
+    precision "auto" is bfloat16 on CUDA and float32 on CPU. Raises HeadstartError for a device or
+    a precision that this machine does not have.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -63,7 +68,23 @@ def create_runtime(device: str = "auto", cache_limit_gb: float | None = None) ->
         torch.cuda.set_device(chosen)
     if chosen.type not in ("cpu", "cuda"):
         raise HeadstartError(f"--device {device}: use auto, cpu, cuda or cuda:N")
-    return Runtime(chosen, cache_limit_gb)
+    if precision == "auto":
+        precision = "bfloat16" if chosen.type == "cuda" else "float32"
+    if precision == "bfloat16" and chosen.type == "cpu" and not _cpu_has_bfloat16():
+        raise HeadstartError(
+            'precision = "bfloat16": this CPU only emulates it, slowly; use "float32" or "auto"'
+        )
+    if precision == "int8" and chosen.type != "cpu":
+        raise HeadstartError(
+            'precision = "int8" is for frozen passes on a CPU; use "bfloat16" on CUDA'
+        )
+    return Runtime(chosen, cache_limit_gb, precision)
+
+
+def _cpu_has_bfloat16() -> bool:
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def named_seed(seed: int, *names: object) -> int:

@@ -76,7 +76,7 @@ def run(
     reporter = reporter or Reporter()
     if profile := active_profile():
         profile.restart()
-    runtime = create_runtime(device, cache_limit_gb)
+    runtime = create_runtime(device, cache_limit_gb, recipe.precision)
     with section("set-up"):
         resolved, weights = resolve(recipe, reporter)
     path = out or Path("runs") / f"{resolved.name}-{resolved.fingerprint}"
@@ -184,7 +184,7 @@ def preview(
 ) -> Preview:
     """Resolve a recipe, check its data and outline its phases. Trains and writes nothing."""
     reporter = reporter or Reporter()
-    runtime = create_runtime(device, cache_limit_gb)
+    runtime = create_runtime(device, cache_limit_gb, recipe.precision)
     resolved, weights = resolve(recipe, reporter)
     data = describe(resolved.data, progress=reporter.transfer)
     counts = {split: sum(by_class) for split, by_class in data.counts.items()}
@@ -244,7 +244,7 @@ def _identity(
     return {
         "versions": versions(),
         "commit": source_commit(),
-        "machine": {"device": runtime.device.type, **machine()},
+        "machine": {"device": runtime.device.type, "precision": runtime.precision, **machine()},
         "data": {
             "source": splits.source,
             "fingerprint": splits.fingerprint,

@@ -71,7 +71,7 @@ def test_cached_rows_are_what_torch_computes(
     transform = Transform(replace(backbone.preprocess, size=SIZE))
     x = transform(torch.from_numpy(images.read(np.arange(140))), images.keys)
     chain = StageChain(backbone.model, backbone.stages()[:boundary])
-    expected = np.concatenate(list(TorchPrefix(chain, RUNTIME).run([x])))
+    expected = np.concatenate(list(TorchPrefix(chain, RUNTIME, len(x)).run([x])))
     tolerance = 1e-4 if rows.array.dtype == np.float32 else 4e-3
     scale = np.abs(expected).max()
     assert np.abs(rows.array[:, 0] - expected).max() / scale < tolerance

@@ -89,7 +89,10 @@ class Transform:
     def __call__(
         self, pixels: torch.Tensor, keys: np.ndarray, views: np.ndarray | int = 0
     ) -> torch.Tensor:
-        """uint8 (n, side, side, 3) and uint64 (n,) to float32 (n, 3, size, size), channels-last.
+        """uint8 (n, side, side, 3) and uint64 (n,) to float32 (n, 3, size, size).
+
+        In memory the channels lie as the warp left them: whoever needs them last, or in planes,
+        says so.
 
         The order is warp, TrivialAugment, contrast, brightness, saturation, scaling, erasing.
         """
@@ -125,21 +128,21 @@ class Transform:
         mean = torch.tensor(self.preprocess.mean, device=x.device).view(1, 3, 1, 1)
         std = torch.tensor(self.preprocess.std, device=x.device).view(1, 3, 1, 1)
         # Bicubic kernels overshoot; the weights never saw values outside the range of a pixel.
-        x = x.clamp_(0, 1).sub_(mean).div_(std)
-        return x.contiguous(memory_format=torch.channels_last)
+        return x.clamp_(0, 1).sub_(mean).div_(std)
 
     def _resize(self, x: torch.Tensor, size: int | None = None) -> torch.Tensor:
         size = size or self.preprocess.size
         if x.shape[-1] == size:
             return x
-        if x.shape[-1] <= min(SMALL_SIDE, size) and self.preprocess.interpolation == "bicubic":
+        kernel = self.preprocess.interpolation
+        if x.shape[-1] <= min(SMALL_SIDE, size):
             one, none = torch.ones(1, device=x.device), torch.zeros(1, device=x.device)
-            rows = _resampling(one, none, x.shape[-1], size, "bicubic", reflect=False)[0]
-            return rows @ (x @ rows.T)
+            rows = _resampling(one, none, x.shape[-1], size, kernel, reflect=False)[0]
+            return rows @ (x.contiguous() @ rows.T)
         return F.interpolate(
             x,
             size=(size, size),
-            mode=self.preprocess.interpolation,
+            mode=kernel,
             align_corners=False,
             antialias=x.shape[-1] > size,
         )
@@ -202,7 +205,8 @@ def separable_warp(
     scale, shift = affine[:, (0, 1), (0, 1)], affine[:, :, 2]
     across = _resampling(scale[:, 0], shift[:, 0], side, size, interpolation)
     down = _resampling(scale[:, 1], shift[:, 1], side, size, interpolation)
-    return down[:, None] @ (x @ across[:, None].mT)
+    # In planes: a product of channels-last images is taken from a copy, several times as slowly.
+    return down[:, None] @ (x.contiguous() @ across[:, None].mT)
 
 
 def _resampling(

@@ -87,14 +87,59 @@ def _find_pairs(
 
 def _convolve(module: nn.Module) -> Callable[..., torch.Tensor] | None:
     """The module's convolution as a function of (input, weight, bias); None for other modules."""
+    convolve: Callable[..., torch.Tensor]
     if type(module) is nn.Conv2d:
-        return module._conv_forward
-    if isinstance(module, nn.Conv2d) and type(module).__name__ == "Conv2dSame":
+        convolve = module._conv_forward
+    elif isinstance(module, nn.Conv2d) and type(module).__name__ == "Conv2dSame":
         from timm.layers.conv2d_same import conv2d_same
 
         geometry: Any = (module.stride, module.padding, module.dilation, module.groups)
-        return lambda x, weight, bias: conv2d_same(x, weight, bias, *geometry)
-    return None
+
+        def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+            return conv2d_same(x, weight, bias, *geometry)
+    else:
+        return None
+    return _in_float32(convolve) if _slow_in_bfloat16(module) else convolve
+
+
+def _slow_in_bfloat16(conv: nn.Conv2d) -> bool:
+    """Depthwise with a stride or five rows: gradients in bfloat16 have no kernel of their own on
+    CPU. A 3x3 one of stride 2 took 49 ms instead of 0.14, beside 0.6 for the convolutions around
+    it (576 channels, 64 images of 6x6 pixels, two cores of an AMD EPYC with AVX512_BF16)."""
+    return conv.groups > 1 and (conv.stride != (1, 1) or conv.kernel_size[0] > 3)
+
+
+def _in_float32(convolve: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    def outside_autocast(
+        x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+            return convolve(x, weight, bias)
+        with torch.autocast("cpu", enabled=False):
+            return convolve(x.float(), weight, bias)
+
+    return outside_autocast
+
+
+class _ClampInPlace(torch.autograd.Function):
+    """ReLU6 of a tensor that nothing else needs, which becomes its own output.
+
+    torch's in-place ReLU6 keeps a copy of its input for the gradient. The output says as much:
+    where it is neither 0 nor 6, the gradient passes.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        x.clamp_(0, 6)
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        (y,) = ctx.saved_tensors
+        found: torch.Tensor = torch.ops.aten.hardtanh_backward(gradients[0], y, 0, 6)
+        return found
 
 
 def _fold(conv: nn.Conv2d, norm: nn.Module) -> None:
@@ -112,6 +157,9 @@ def _fold(conv: nn.Conv2d, norm: nn.Module) -> None:
 
     def rest(x: torch.Tensor) -> torch.Tensor:
         x = drop(x) if drop is not None else x
+        if isinstance(act, nn.ReLU6) and x.requires_grad:
+            clamped: torch.Tensor = _ClampInPlace.apply(x)  # type: ignore[no-untyped-call]
+            return clamped
         return act(x) if act is not None else x
 
     # On the instances: the class, the parameters and their names do not change.

@@ -33,15 +33,9 @@ from headstart.profiling import each_in_section, section
 from headstart.progress import Reporter
 from headstart.rundir import write_json
 from headstart.runtime import Runtime
-from headstart.training.prefix import (
-    BATCH,
-    OpenVINOPrefix,
-    TorchPrefix,
-    compile_prefix,
-    engine_name,
-)
+from headstart.training.prefix import CALIBRATION, Prefix, compile_prefix, engine_name
 
-FORMAT = 2  # raise it when the same key would give other bytes
+FORMAT = 3  # raise it when the same key would give other bytes
 DEFAULT_LIMIT_GB = 20.0
 
 
@@ -59,7 +53,10 @@ class CachedRows:
 
 
 class BoundaryCache:
-    """Entries for one backbone, boundary and transform; compiles the prefix once, when needed."""
+    """Entries for one backbone, boundary and transform; compiles the prefix once, when needed.
+
+    calibration: images that a prefix in int8 takes its ranges from; other precisions need none.
+    """
 
     def __init__(
         self,
@@ -68,10 +65,12 @@ class BoundaryCache:
         transform: Transform,
         runtime: Runtime,
         reporter: Reporter,
+        calibration: ImageSet | None = None,
     ) -> None:
         self._backbone, self._boundary = backbone, boundary
+        self._calibration = calibration if runtime.precision == "int8" else None
         self._transform, self._runtime, self._reporter = transform, runtime, reporter
-        self._prefix: OpenVINOPrefix | TorchPrefix | None = None
+        self._prefix: Prefix | None = None
         self._dtype = row_dtype(backbone, boundary)
         self._key = {
             "format": FORMAT,
@@ -81,6 +80,8 @@ class BoundaryCache:
             "dtype": self._dtype.name,
             "engine": engine_name(runtime),
         }
+        if self._calibration:
+            self._key["calibration"] = self._calibration.fingerprint
 
     def rows(self, images: ImageSet, *, views: int | None = None, label: str) -> CachedRows:
         """The entry for these images, computed now if it is not there.
@@ -129,15 +130,22 @@ class BoundaryCache:
         partial = folder / "rows.partial"
         total = len(images) * views
         if self._prefix is None:
-            size = transform.preprocess.size
             with section("compile"):
-                self._prefix = compile_prefix(self._backbone, self._boundary, size, self._runtime)
+                self._prefix = compile_prefix(
+                    self._backbone,
+                    self._boundary,
+                    transform.preprocess.size,
+                    self._runtime,
+                    rows=total,
+                    calibration=self._calibration_inputs(),
+                )
+        batch = self._prefix.batch
         shape: list[int] | None = None
         row_bytes, start = 0, 0
         with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
             shape = json.loads((folder / "partial.json").read_text(encoding="utf-8"))["shape"]
             row_bytes = int(np.prod(shape)) * self._dtype.itemsize
-            start = partial.stat().st_size // row_bytes // BATCH * BATCH
+            start = partial.stat().st_size // row_bytes // batch * batch
         if shape is not None:
             make_room((total - start) * row_bytes, self._runtime)
         with (
@@ -146,7 +154,7 @@ class BoundaryCache:
         ):
             file.truncate(start * row_bytes)
             advance(start)
-            batches = self._batches(images, transform, views, start)
+            batches = self._batches(images, transform, views, start, batch)
             for outputs in each_in_section(self._prefix.run(batches), "prefix"):
                 if shape is None:
                     shape = list(outputs.shape[1:])
@@ -165,6 +173,15 @@ class BoundaryCache:
         write_json(folder / "index.json", described)
         return total - start
 
+    def _calibration_inputs(self) -> Iterator[torch.Tensor]:
+        """Single plain inputs, spread over the calibration images."""
+        images = self._calibration
+        if images is None:
+            return
+        count = min(CALIBRATION, len(images))
+        for rows in np.linspace(0, len(images) - 1, count).astype(np.int64)[:, None]:
+            yield self._transform.plain(torch.as_tensor(images.read(rows)), images.keys[rows])
+
     def _pack(self, outputs: np.ndarray) -> bytes:
         packed = outputs.astype(self._dtype, copy=False)
         if not np.isfinite(packed).all():
@@ -175,12 +192,12 @@ class BoundaryCache:
         return packed.tobytes()
 
     def _batches(
-        self, images: ImageSet, transform: Transform, views: int, start: int
+        self, images: ImageSet, transform: Transform, views: int, start: int, batch: int
     ) -> Iterator[torch.Tensor]:
         """Inputs of the prefix from flat row `start` on; rows run image by image, view by view."""
         flat = np.arange(start, len(images) * views)
-        for first in range(0, len(flat), BATCH):
-            rows, view = np.divmod(flat[first : first + BATCH], views)
+        for first in range(0, len(flat), batch):
+            rows, view = np.divmod(flat[first : first + batch], views)
             unique, back = np.unique(rows, return_inverse=True)
             with section("decode"):
                 pixels = self._runtime.place(images.read(unique)[back])

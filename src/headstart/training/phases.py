@@ -282,7 +282,9 @@ class _Feeds:
         """The cache, its size said before it is written; None where there is no room for it."""
         t = self._training
         backbone = t.model.backbone
-        cache = BoundaryCache(backbone, plan.boundary, t.transform, t.runtime, t.reporter)
+        cache = BoundaryCache(
+            backbone, plan.boundary, t.transform, t.runtime, t.reporter, t.splits.train
+        )
         counts = {name: len(getattr(t.splits, name)) for name in ("train", "val", "test")}
         size = t.transform.preprocess.size
         rows = cached_rows(counts, self._views)
