@@ -11,7 +11,7 @@ import contextlib
 import io
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -49,10 +49,15 @@ class TorchPrefix:
         runtime.adopt(chain)
 
     def run(self, batches: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
+        """Rows of each batch in turn, one batch late: while they are stored, the device goes on."""
+        under_way: deque[Callable[[], np.ndarray]] = deque()
         for batch in batches:
             with torch.inference_mode(), self._runtime.autocast():
-                outputs = self._chain(batch).float().cpu().numpy()
-            yield outputs  # outside: the caller must not run in our modes
+                under_way.append(self._runtime.fetch(self._chain(batch).float()))
+            if len(under_way) > 1:
+                yield under_way.popleft()()  # outside: the caller must not run in our modes
+        while under_way:
+            yield under_way.popleft()()
 
 
 class OpenVINOPrefix:
