@@ -2,7 +2,7 @@
 BIN := .venv/bin
 export UV_LINK_MODE ?= hardlink
 
-.PHONY: setup demo test check bench docs lock clean
+.PHONY: setup demo test check bench bench-gpu docs lock clean
 
 setup: .venv/.complete
 
@@ -25,6 +25,9 @@ check: setup           ## format, lint, types, tests
 bench: setup           ## the numbers that README and docs quote
 	$(BIN)/python bench/probe.py
 	$(BIN)/python bench/boundary.py
+
+bench-gpu: setup       ## what a CUDA device gives
+	$(BIN)/python bench/gpu.py
 
 docs: setup            ## the generated pages
 	$(BIN)/python tools/build_docs.py

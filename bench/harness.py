@@ -38,12 +38,12 @@ def peer_python(name: str) -> Path:
     return python
 
 
-def run_peer(environment: str, script: str, job: Path) -> dict[str, Any]:
+def run_peer(environment: str, script: str, job: Path, *, cuda: bool = False) -> dict[str, Any]:
     """What a peer says of the job: one line of JSON, the last of its output."""
     # Nothing of ours reaches a peer but the job.
-    # Row for row on the CPU: a peer that found a GPU would be measured on another machine.
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HEADSTART", "PYTHON"))}
-    inherited["CUDA_VISIBLE_DEVICES"] = ""
+    if not cuda:  # a peer that found a GPU would be measured on another machine
+        inherited["CUDA_VISIBLE_DEVICES"] = ""
     done = subprocess.run(
         [str(peer_python(environment)), str(PEERS / script), str(job)],
         env=inherited,
@@ -59,7 +59,8 @@ def run_peer(environment: str, script: str, job: Path) -> dict[str, Any]:
 
 def machine_line(repeats: int) -> str:
     found = machine()
-    return f"machine: {found['cpu']}, {found['cores']} cores; n = {repeats}, seed 0"
+    gpu = f", {found['gpu']}" if found["gpu"] else ""
+    return f"machine: {found['cpu']}, {found['cores']} cores{gpu}; n = {repeats}, seed 0"
 
 
 def ratio(theirs: Sequence[float], ours: Sequence[float]) -> str:

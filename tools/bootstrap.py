@@ -63,7 +63,8 @@ def lock(uv: list[str]) -> None:
     common = ["--universal", "--generate-hashes", "--quiet", "--no-emit-index-url", "--no-header"]
     runtime, development = ROOT / "requirements.txt", ROOT / "requirements-dev.txt"
     upgrade = ["--upgrade"] if "--upgrade" in sys.argv else []
-    call(uv, "pip", "compile", "pyproject.toml", *common, *upgrade, "-o", str(runtime))
+    limits = ("-c", "tools/constraints.txt")
+    call(uv, "pip", "compile", "pyproject.toml", *limits, *common, *upgrade, "-o", str(runtime))
     call(
         uv,
         *("pip", "compile", "--group", "dev", "-c", str(runtime)),

@@ -7,13 +7,14 @@ import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -28,6 +29,11 @@ class Runtime:
     cache_limit_gb: float | None = None  # of the boundary cache; None: as the environment says
     precision: str = "float32"  # float32, bfloat16, or int8 (of frozen passes alone)
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether the host has cores to spare while the device computes."""
+        return self.device.type == "cuda"
+
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
         """Forward passes in bfloat16, where that is the precision; losses and weights never are."""
@@ -40,12 +46,28 @@ class Runtime:
         module.to(self.device)
         module.to(memory_format=torch.channels_last)
 
+    def stage(self, array: Any) -> torch.Tensor:
+        """An array in memory that `place` can copy from without waiting; work for any thread."""
+        return stage(array, self.device)
+
     def place(self, array: Any) -> torch.Tensor:
         """An array or tensor on the device; the copy overlaps with compute on CUDA."""
-        tensor = torch.as_tensor(array)
-        if self.device.type == "cuda":
-            return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor
+        return to_device(array, self.device)
+
+    def fetch(self, tensor: torch.Tensor) -> Callable[[], np.ndarray]:
+        """Begin to copy a tensor to the host; what is returned waits for it and gives the array."""
+        if self.device.type != "cuda":
+            return tensor.numpy
+        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        host.copy_(tensor, non_blocking=True)
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        copied.record()
+
+        def array() -> np.ndarray:
+            copied.synchronize()
+            return host.numpy()
+
+        return array
 
 
 def create_runtime(
@@ -78,6 +100,15 @@ def create_runtime(
         raise HeadstartError(
             'precision = "int8" is for frozen passes on a CPU; use "bfloat16" on CUDA'
         )
+    if chosen.type == "cuda":
+        # Nearly every step has the same shapes, so it pays to try cuDNN's kernels once. Which one
+        # wins may change from run to run, and the last bits with it: on CUDA they did so before,
+        # where backward kernels add up in any order.
+        torch.backends.cudnn.benchmark = True
+        # TF32, 10 bits of mantissa: still finer than the bfloat16 of a forward pass. What needs
+        # every digit says so with full_float32.
+        torch.set_float32_matmul_precision("high" if precision == "bfloat16" else "highest")
+        torch.backends.cudnn.allow_tf32 = precision == "bfloat16"
     return Runtime(chosen, cache_limit_gb, precision)
 
 
@@ -85,6 +116,34 @@ def _cpu_has_bfloat16() -> bool:
     import openvino
 
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def stage(array: Any, device: torch.device) -> torch.Tensor:
+    """An array or tensor as a tensor of the host: pinned where it is bound for CUDA."""
+    tensor = torch.as_tensor(array)
+    return tensor.pin_memory() if device.type == "cuda" else tensor
+
+
+def to_device(array: Any, device: torch.device) -> torch.Tensor:
+    """An array or tensor on a device, copied there without holding up the host.
+
+    From pageable memory a copy waits for all that the device was asked before; from pinned memory
+    it takes its place in the queue. Torch keeps pinned memory from use until the copy is done.
+    """
+    if device.type != "cuda":
+        return torch.as_tensor(array)
+    return stage(array, device).to(device, non_blocking=True)
+
+
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """Products of float32 matrices keep all their digits within the block, on CUDA too."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def named_seed(seed: int, *names: object) -> int:
@@ -99,6 +158,15 @@ def seeded(seed: int, *names: object) -> Iterator[None]:
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(named_seed(seed, *names))
         yield
+
+
+@lru_cache(maxsize=1)
+def memory_bytes() -> int:
+    """Memory of this machine, or of the control group that the process is held to (Linux)."""
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):  # "max" is no number, and no limit
+        found = min(found, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return found
 
 
 def reset_peak_memory() -> None:

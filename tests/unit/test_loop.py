@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 import torch
 
+from headstart.data import load_data
+from headstart.data.transforms import Transform
 from headstart.errors import RunError
 from headstart.models.backbones import Backbone, build_architecture
 from headstart.models.freezing import plan_phase, set_training
 from headstart.models.heads import create_head
 from headstart.models.identity import Preprocess, WeightsIdentity
 from headstart.runtime import create_runtime
-from headstart.specs import HeadSpec, PhaseSpec
+from headstart.specs import AugmentSpec, DataSpec, HeadSpec, PhaseSpec
 from headstart.training.checkpoints import load_checkpoint, read_phase, save_checkpoint
 from headstart.training.classifier import Classifier
-from headstart.training.feeds import CachedFeed, batch_bounds, epoch_order
+from headstart.training.feeds import CachedFeed, PixelFeed, batch_bounds, epoch_order
 from headstart.training.loop import FitState, Job, cross_entropy_loss, fit
 from headstart.training.mixing import Mixer
 from headstart.training.optimisation import class_weights, create_optimizer, learning_rate
@@ -242,6 +244,33 @@ def test_resume_within_an_epoch_is_bit_exact(
     fit(resumed, job, state, optimizer)
     expected, got = whole.state_dict(), resumed.state_dict()
     assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_no_step_awaits_the_device() -> None:
+    runtime = create_runtime("cuda")
+    model, job = make_job()
+    images = load_data(DataSpec(source="cifar10-mini")).train
+    augment = AugmentSpec(flip=True, shift=0.1, zoom=0.1, contrast=0.1, trivial=True, erasing=0.5)
+    preprocess = Preprocess(48, (0.5,) * 3, (0.5,) * 3, "bilinear")
+    feed = PixelFeed(images, Transform(preprocess, augment), runtime)
+    phase = PHASE.model_copy(update={"epochs": 1, "ema": 0.9, "grad_clip": 1.0})
+    mixer = Mixer(0.4, 0.4, 3)
+    job = replace(job, phase=phase, train=feed, val=feed, runtime=runtime, mixer=mixer)
+    model.head = create_head(HeadSpec(), num_features=model.backbone.num_features, num_classes=10)
+    runtime.adopt(model)
+    steps = len(batch_bounds(len(images), job.batch_size))
+    seen = 0
+
+    def watch(rows: int) -> None:
+        # Not over the first steps, in which constants and kernels are made, nor the epoch's end.
+        nonlocal seen
+        seen += 1
+        torch.cuda.set_sync_debug_mode("error" if 3 <= seen < steps else "default")
+
+    fit(model, job, FitState(), create_optimizer(model, phase), on_step=watch)
+    assert seen == steps
 
 
 def test_patience_stops_early() -> None:

@@ -62,6 +62,11 @@ class ImageSet:
         """Pixels along each side as `read` gives them, P."""
         return self.store.side
 
+    @property
+    def image_bytes(self) -> int:
+        """What the pixels of one image take."""
+        return 3 * self.side * self.side
+
     def read(self, rows: np.ndarray) -> np.ndarray:
         """uint8 (len(rows), P, P, 3), RGB, in the order asked for.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from headstart.data import colour, trivial
 from headstart.data.hashing import uniforms
 from headstart.models.identity import Preprocess
+from headstart.runtime import full_float32, to_device
 from headstart.specs import AugmentSpec
 
 NO_AUGMENT = AugmentSpec()
@@ -97,7 +99,7 @@ class Transform:
         The order is warp, TrivialAugment, contrast, brightness, saturation, scaling, erasing.
         """
         # Pixels are the same wherever the transform is called; autocast would round the products.
-        with torch.autocast(pixels.device.type, enabled=False):
+        with torch.autocast(pixels.device.type, enabled=False), full_float32():
             return self._transform(pixels, keys, views)
 
     def _transform(
@@ -109,7 +111,7 @@ class Transform:
         if not self.augment.active:
             return self._scale(self._resize(x))
         uniform = _draw(keys, views, self.seed)
-        draws = Draws(*torch.from_numpy(uniform).to(x.device, torch.float32).unbind(dim=1))
+        draws = Draws(*to_device(uniform.astype(np.float32), x.device).unbind(dim=1))
         if self.augment.trivial:
             # From the host's copy, so that grouping images by operation awaits no device.
             operations = trivial.choose(uniform[:, Draws._fields.index("operation")])
@@ -125,8 +127,8 @@ class Transform:
         return x
 
     def _scale(self, x: torch.Tensor) -> torch.Tensor:
-        mean = torch.tensor(self.preprocess.mean, device=x.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.preprocess.std, device=x.device).view(1, 3, 1, 1)
+        mean = _constant(self.preprocess.mean, x.device).view(1, 3, 1, 1)
+        std = _constant(self.preprocess.std, x.device).view(1, 3, 1, 1)
         # Bicubic kernels overshoot; the weights never saw values outside the range of a pixel.
         return x.clamp_(0, 1).sub_(mean).div_(std)
 
@@ -202,7 +204,8 @@ def separable_warp(
     pixels to 96 took 1.1 ms where gathering bicubic taps took 3.7, and to 160 2.0 instead of 11.1.
     """
     side = x.shape[-1]
-    scale, shift = affine[:, (0, 1), (0, 1)], affine[:, :, 2]
+    # Not affine[:, (0, 1), (0, 1)]: on CUDA such indices are copied there, and awaited.
+    scale, shift = affine[:, :, :2].diagonal(dim1=1, dim2=2), affine[:, :, 2]
     across = _resampling(scale[:, 0], shift[:, 0], side, size, interpolation)
     down = _resampling(scale[:, 1], shift[:, 1], side, size, interpolation)
     # In planes: a product of channels-last images is taken from a copy, several times as slowly.
@@ -277,6 +280,13 @@ def erased_pixels(draws: Draws, probability: float, size: int) -> torch.Tensor:
     rows = span((area * aspect).sqrt(), draws.erased_top)
     columns = span((area / aspect).sqrt(), draws.erased_left)
     return (draws.erase < probability)[:, None, None] & rows[:, :, None] & columns[:, None, :]
+
+
+@lru_cache(maxsize=64)
+def _constant(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """float32 (len(values),), made once a device: making it awaits a copy."""
+    with torch.inference_mode(False):  # it outlives the block that asked for it first
+        return torch.tensor(values, device=device)
 
 
 def _between(low: float, high: float, uniform: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from headstart.data import colour
+from headstart.runtime import to_device
 
 SHEAR = 0.99  # pixels sideways for each pixel along
 TRANSLATE = 32.0  # pixels of the output, whatever its size
@@ -54,10 +55,10 @@ def affine(operations: np.ndarray, strengths: torch.Tensor, size: int) -> torch.
     identity. Shears keep the top and the left edge in place, as Pillow's do.
     """
     signed = strengths.mul(2).sub(1)
+    chosen = to_device(operations, signed.device)
 
     def where(name: str) -> torch.Tensor:
-        chosen = torch.from_numpy(operations == OPERATIONS.index(name)).to(signed.device)
-        return torch.where(chosen, signed, 0)
+        return torch.where(chosen == OPERATIONS.index(name), signed, 0)
 
     shear_x, shear_y = SHEAR * where("shear_x"), SHEAR * where("shear_y")
     # A pixel is 2 / size in coordinates that span [-1, 1].
@@ -79,7 +80,7 @@ def recolour(x: torch.Tensor, operations: np.ndarray, strengths: torch.Tensor) -
     for name, operation in COLOUR.items():
         chosen = np.flatnonzero(operations == OPERATIONS.index(name))
         if len(chosen):
-            rows = torch.from_numpy(chosen).to(x.device)
+            rows = to_device(chosen, x.device)
             x[rows] = operation(x[rows], strengths[rows]).clamp_(0, 1)
     return x
 

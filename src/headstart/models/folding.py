@@ -96,7 +96,8 @@ def _convolve(module: nn.Module) -> Callable[..., torch.Tensor] | None:
         geometry: Any = (module.stride, module.padding, module.dilation, module.groups)
 
         def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-            return conv2d_same(x, weight, bias, *geometry)
+            found: torch.Tensor = conv2d_same(x, weight, bias, *geometry)
+            return found
     else:
         return None
     return _in_float32(convolve) if _slow_in_bfloat16(module) else convolve
@@ -158,7 +159,7 @@ def _fold(conv: nn.Conv2d, norm: nn.Module) -> None:
     def rest(x: torch.Tensor) -> torch.Tensor:
         x = drop(x) if drop is not None else x
         if isinstance(act, nn.ReLU6) and x.requires_grad:
-            clamped: torch.Tensor = _ClampInPlace.apply(x)  # type: ignore[no-untyped-call]
+            clamped: torch.Tensor = _ClampInPlace.apply(x)
             return clamped
         return act(x) if act is not None else x
 

@@ -16,7 +16,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,10 @@ from headstart.profiling import each_in_section, section
 from headstart.progress import Reporter
 from headstart.rundir import write_json
 from headstart.runtime import Runtime
+from headstart.training.feeds import Inputs
+from headstart.training.lookahead import ahead
 from headstart.training.prefix import CALIBRATION, Prefix, compile_prefix, engine_name
+from headstart.training.resident import DeviceRows
 
 FORMAT = 3  # raise it when the same key would give other bytes
 DEFAULT_LIMIT_GB = 20.0
@@ -154,15 +157,16 @@ class BoundaryCache:
         ):
             file.truncate(start * row_bytes)
             advance(start)
-            batches = self._batches(images, transform, views, start, batch)
-            for outputs in each_in_section(self._prefix.run(batches), "prefix"):
-                if shape is None:
-                    shape = list(outputs.shape[1:])
-                    make_room(total * outputs[0].size * self._dtype.itemsize, self._runtime)
-                    write_json(folder / "partial.json", {"shape": shape})
-                with section("cache write"):
-                    file.write(self._pack(outputs))
-                advance(len(outputs))
+            inputs = self._batches(images, transform, views, start, batch)
+            with contextlib.closing(inputs) as batches:
+                for outputs in each_in_section(self._prefix.run(batches), "prefix"):
+                    if shape is None:
+                        shape = list(outputs.shape[1:])
+                        make_room(total * outputs[0].size * self._dtype.itemsize, self._runtime)
+                        write_json(folder / "partial.json", {"shape": shape})
+                    with section("cache write"):
+                        file.write(self._pack(outputs))
+                    advance(len(outputs))
         partial.rename(folder / "rows.bin")
         (folder / "partial.json").unlink()
         described = {
@@ -193,17 +197,26 @@ class BoundaryCache:
 
     def _batches(
         self, images: ImageSet, transform: Transform, views: int, start: int, batch: int
-    ) -> Iterator[torch.Tensor]:
+    ) -> Generator[torch.Tensor, None, None]:
         """Inputs of the prefix from flat row `start` on; rows run image by image, view by view."""
         flat = np.arange(start, len(images) * views)
-        for first in range(0, len(flat), batch):
-            rows, view = np.divmod(flat[first : first + batch], views)
-            unique, back = np.unique(rows, return_inverse=True)
-            with section("decode"):
-                pixels = self._runtime.place(images.read(unique)[back])
-            with section("transform"):
-                inputs = transform(pixels, images.keys[rows], view)
-            yield inputs
+        pixels = DeviceRows(images.read, len(images), images.image_bytes, self._runtime)
+
+        def prepared() -> Generator[tuple[np.ndarray, np.ndarray, Inputs], None, None]:
+            for first in range(0, len(flat), batch):
+                rows, view = np.divmod(flat[first : first + batch], views)
+                with section("decode"):
+                    place = pixels.prepare(rows)
+                yield images.keys[rows], view, place
+
+        ready = prepared()
+        if self._runtime.overlaps:
+            ready = ahead(ready, self._runtime.device)
+        with contextlib.closing(ready):
+            for keys, view, place in ready:
+                with section("transform"):
+                    inputs = transform(place(), keys, view)
+                yield inputs
 
 
 def entries_root() -> Path:

@@ -8,8 +8,11 @@ with a cache and without.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import math
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -19,7 +22,14 @@ from headstart.data import ImageSet
 from headstart.data.hashing import hash_keys
 from headstart.data.transforms import Transform
 from headstart.profiling import section
-from headstart.runtime import Runtime, named_seed
+from headstart.runtime import Runtime, memory_bytes, named_seed
+from headstart.training.lookahead import ahead
+from headstart.training.resident import DeviceRows
+
+Inputs = Callable[[], torch.Tensor]
+
+# Of the machine's memory, what a memory map may take and still be likely to be read from there.
+PAGE_CACHE_SHARE = 0.5
 
 
 class Feed(Protocol):
@@ -33,8 +43,15 @@ class Feed(Protocol):
     def keys(self) -> np.ndarray:
         """uint64 (n,)."""
 
-    def inputs(self, rows: np.ndarray, epoch: int | None) -> torch.Tensor:
-        """What the model takes for these rows; `epoch` None is evaluation, never augmented."""
+    @property
+    def waits_for_disk(self) -> bool:
+        """Whether its rows have to come from the disk again in every epoch."""
+
+    def prepare(self, rows: np.ndarray, epoch: int | None) -> Inputs:
+        """Do the host's part for these rows, in any thread; what is returned does the device's.
+
+        That gives what the model takes. `epoch` None is evaluation, never augmented.
+        """
 
 
 @dataclass(frozen=True)
@@ -58,14 +75,28 @@ class PixelFeed:
     def keys(self) -> np.ndarray:
         return self.images.keys
 
-    def inputs(self, rows: np.ndarray, epoch: int | None) -> torch.Tensor:
+    @property
+    def waits_for_disk(self) -> bool:
+        return False  # a decoder needs the cores that the step has on a CPU: nothing to overlap
+
+    @cached_property
+    def _pixels(self) -> DeviceRows:
+        images = self.images
+        return DeviceRows(images.read, len(images), images.image_bytes, self.runtime)
+
+    def prepare(self, rows: np.ndarray, epoch: int | None) -> Inputs:
         keys = self.images.keys[rows]
         with section("decode"):
-            pixels = self.runtime.place(self.images.read(rows))
-        with section("transform"):
-            if epoch is None:
-                return self.transform.plain(pixels, keys)
-            return self.transform(pixels, keys, draw_views(keys, self.views, self.seed, epoch))
+            place = self._pixels.prepare(rows)
+
+        def inputs() -> torch.Tensor:
+            with section("transform"):
+                pixels = place()
+                if epoch is None:
+                    return self.transform.plain(pixels, keys)
+                return self.transform(pixels, keys, draw_views(keys, self.views, self.seed, epoch))
+
+        return inputs
 
 
 @dataclass(frozen=True)
@@ -78,14 +109,32 @@ class CachedFeed:
     seed: int
     runtime: Runtime
 
-    def inputs(self, rows: np.ndarray, epoch: int | None) -> torch.Tensor:
+    @property
+    def waits_for_disk(self) -> bool:
+        return self.array.nbytes > PAGE_CACHE_SHARE * memory_bytes()
+
+    @cached_property
+    def _flat(self) -> DeviceRows:
+        """Row by row, view by view."""
+        n, views, *shape = self.array.shape
+        flat = self.array.reshape(n * views, *shape)
+        row_bytes = math.prod(shape) * self.array.itemsize
+        return DeviceRows(lambda rows: flat[rows], len(flat), row_bytes, self.runtime)
+
+    def prepare(self, rows: np.ndarray, epoch: int | None) -> Inputs:
         views = self.array.shape[1]
         chosen = draw_views(
             self.keys[rows], views if epoch is not None else 1, self.seed, epoch or 0
         )
         with section("cache read"):
-            x = self.runtime.place(self.array[rows, chosen]).float()
-            return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+            place = self._flat.prepare(rows * views + chosen)
+
+        def inputs() -> torch.Tensor:
+            with section("cache read"):
+                x = place().float()
+                return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+        return inputs
 
 
 def draw_views(keys: np.ndarray, views: int, seed: int, epoch: int) -> np.ndarray:
@@ -131,13 +180,32 @@ def batches(
     *,
     first_step: int = 0,
     successor: bool = False,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Batches in the order of `rows` from number `first_step` on; the last may be short.
 
     With `successor`, inputs and labels carry one row more than keys: the next batch's first.
+    Close the generator where not every batch is taken: a thread may be reading for it.
     """
-    for first, last in batch_bounds(len(rows), batch_size)[first_step:]:
-        chosen = rows[first:last]
-        taken = rows[np.arange(first, last + 1) % len(rows)] if successor else chosen
-        x, y = feed.inputs(taken, epoch), runtime.place(feed.labels[taken])
-        yield Batch(x, y, feed.keys[chosen])
+    more = int(successor)
+    ring = np.append(rows, rows[:more])
+    y = runtime.place(feed.labels[ring])  # once: a step then takes its labels without a copy
+
+    def prepared() -> Generator[tuple[int, int, Inputs], None, None]:
+        for first, last in batch_bounds(len(rows), batch_size)[first_step:]:
+            yield first, last, feed.prepare(ring[first : last + more], epoch)
+
+    ready = prepared()
+    if reads_ahead(feed, runtime):
+        ready = ahead(ready, runtime.device)
+    with contextlib.closing(ready):
+        for first, last, inputs in ready:
+            yield Batch(inputs(), y[first : last + more], feed.keys[rows[first:last]])
+
+
+def reads_ahead(feed: Feed, runtime: Runtime) -> bool:
+    """Whether a thread prepares the next batch while a step runs.
+
+    On a CPU the step has every core: two pools of threads would fight, and only the disk can work
+    beside it.
+    """
+    return runtime.overlaps or feed.waits_for_disk

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -150,7 +151,7 @@ def _train_epoch(
         first_step=state.step,
         successor=job.mixer.active,
     )
-    with seeded(job.seed):
+    with seeded(job.seed), contextlib.closing(feed):
         for batch in feed:
             number = state.epoch * steps + state.step
             torch.manual_seed(named_seed(job.seed, "fit", job.number, number))
@@ -246,9 +247,14 @@ def predict_logits(model: nn.Module, feed: Feed, runtime: Runtime) -> np.ndarray
     """float32 (n, classes), in row order, in eval mode."""
     model.eval()
     rows = np.arange(len(feed.keys))
-    with section("evaluation"), torch.inference_mode(), runtime.autocast():
-        parts = [model(b.x).float().cpu() for b in batches(feed, rows, 256, None, runtime)]
-    return torch.cat(parts).numpy()
+    with (
+        section("evaluation"),
+        torch.inference_mode(),
+        runtime.autocast(),
+        contextlib.closing(batches(feed, rows, 256, None, runtime)) as taken,
+    ):
+        # Copied to the host at the end, in one: a copy awaits the batches before it.
+        return torch.cat([model(batch.x).float() for batch in taken]).cpu().numpy()
 
 
 def evaluate(model: nn.Module, feed: Feed, runtime: Runtime) -> tuple[float, float]:

@@ -15,6 +15,7 @@ import torch
 from scipy import stats
 
 from headstart.data.hashing import uniforms
+from headstart.runtime import to_device
 
 MIXUP_ALPHA = 0.2
 
@@ -47,16 +48,14 @@ class Mixer:
         # Zhang et al. 2018; the larger share is the image's own, so that its label stays its name.
         drawn = stats.beta.ppf(u[blended, 1], MIXUP_ALPHA, MIXUP_ALPHA)
         shares[blended] = np.maximum(drawn, 1 - drawn)
-        weights = torch.from_numpy(shares).to(x.device)
+        weights = to_device(shares, x.device)
         mixed = own
         if self.mixup:
             mixed = torch.lerp(partner, own, weights.view(-1, *[1] * (x.dim() - 1)).to(x.dtype))
         if x.dim() == 4 and self.cutmix:
             cut = (u[:, 0] >= self.mixup) & (u[:, 0] < self.mixup + self.cutmix)
-            inside = torch.from_numpy(
-                rectangles(u[:, 1:], x.shape[2], x.shape[3]) & cut[:, None, None]
-            )
-            inside = inside.to(x.device)
+            cut_out = rectangles(u[:, 1:], x.shape[2], x.shape[3]) & cut[:, None, None]
+            inside = to_device(cut_out, x.device)
             mixed = torch.where(inside[:, None], partner, mixed)
             weights = weights * (1 - inside.float().mean(dim=(1, 2)))
         return mixed, weights

@@ -27,12 +27,12 @@ from headstart.profiling import section
 from headstart.progress import Reporter
 from headstart.recipe import Recipe
 from headstart.rundir import Run, Split
-from headstart.runtime import Runtime, named_seed
+from headstart.runtime import Runtime, full_float32, named_seed
 from headstart.specs import PhaseSpec
 from headstart.training.cache import BoundaryCache, cache_or_recompute, footprint
 from headstart.training.checkpoints import load_checkpoint, read_phase, save_checkpoint
-from headstart.training.classifier import Classifier
-from headstart.training.feeds import CachedFeed, Feed, PixelFeed
+from headstart.training.classifier import Classifier, compiling_pays
+from headstart.training.feeds import CachedFeed, Feed, PixelFeed, batch_bounds
 from headstart.training.loop import FitState, Job, fit, predict
 from headstart.training.mixing import Mixer
 from headstart.training.optimisation import class_weights, create_optimizer
@@ -161,6 +161,9 @@ class Training:
             class_weights=self._class_weights(),
         )
         self._warn_of_idle_cutmix(number, plan)
+        steps = (phase.epochs or 1) * len(batch_bounds(len(train.keys), job.batch_size))
+        if compiling_pays(self.runtime, steps):
+            self.model.compile_trained(job.batch_size, self.reporter.warn)
         total = (phase.epochs or 1) * len(train.keys)
         label = f"phase {number + 1}: {phase.train}"
 
@@ -242,7 +245,7 @@ class Training:
                 record(solution)
                 advance(1)
 
-            with section("solve"):
+            with section("solve"), full_float32():
                 solutions = solve_path(
                     x,
                     y,

@@ -13,7 +13,7 @@ import json
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any, Protocol
@@ -88,11 +88,16 @@ class TorchPrefix:
         runtime.adopt(chain)
 
     def run(self, batches: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
+        """Rows of each batch in turn, one batch late: while they are stored, the device goes on."""
+        under_way: deque[Callable[[], np.ndarray]] = deque()
         for batch in batches:
             x = batch.contiguous(memory_format=torch.channels_last)
             with torch.inference_mode(), self._runtime.autocast():
-                outputs = self._chain(x).float().cpu().numpy()
-            yield outputs  # outside: the caller must not run in our modes
+                under_way.append(self._runtime.fetch(self._chain(x).float()))
+            if len(under_way) > 1:
+                yield under_way.popleft()()  # outside: the caller must not run in our modes
+        while under_way:
+            yield under_way.popleft()()
 
 
 class OpenVINOPrefix:
