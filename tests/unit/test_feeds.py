@@ -111,11 +111,11 @@ def test_the_frozen_pass_reads_ahead_and_changes_no_bit(
     transform = Transform(PREPROCESS, AUGMENT, seed=3)
     backbone = create_backbone(BackboneSpec(name="small_cnn", weights="random"))
     cache = BoundaryCache(backbone, 1, transform, RUNTIME, Reporter())
-    plain = list(cache._batches(images, transform, 3, 32))
+    plain = list(cache._batches(images, transform, 3, 32, 16))
     monkeypatch.setattr(Runtime, "overlaps", True)
     monkeypatch.setattr(resident, "room_bytes", lambda runtime: room)
     store.reads.clear()
-    got = list(cache._batches(images, transform, 3, 32))
+    got = list(cache._batches(images, transform, 3, 32, 16))
     assert all(torch.equal(a, b) for a, b in zip(plain, got, strict=True))
     assert sum(map(len, got)) == 3 * COUNT - 32
     assert len(store.reads) < COUNT + 4  # an image once, or twice where a batch parts its views
@@ -132,7 +132,7 @@ def test_torch_gives_the_rows_of_each_batch_in_turn() -> None:
             taken.append(number)
             yield batch
 
-    for number, rows in enumerate(TorchPrefix(chain, RUNTIME).run(inputs())):
+    for number, rows in enumerate(TorchPrefix(chain, RUNTIME, 4).run(inputs())):
         with torch.inference_mode():
             assert np.array_equal(rows, chain(sent[number]).numpy())
         # The device has been given the next batch when the host gets this one's rows.

@@ -8,8 +8,9 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from headstart.training import solver
 from headstart.training.optimisation import class_weights
-from headstart.training.solver import solve_path
+from headstart.training.solver import Table, solve_path
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def test_it_is_the_optimum_that_scikit_learn_finds(
     problem: tuple[torch.Tensor, ...], l2: float
 ) -> None:
     x, y, x_val, y_val = problem
-    (solution,) = solve_path(x, y, x_val, y_val, 4, l2_path=[l2])
+    (solution,) = solve_path(Table(x, y), Table(x_val, y_val), 4, l2_path=[l2])
     scale = x.std(dim=0, correction=0).clamp_min(1e-6)
     z = ((x - x.mean(dim=0)) / scale).double()
     reference = LogisticRegression(C=1 / (l2 * len(z)), tol=1e-10, max_iter=10_000).fit(z, y)
@@ -45,7 +46,7 @@ def test_it_is_the_optimum_that_scikit_learn_finds(
 @pytest.mark.parametrize("n", [6, 20])
 def test_fewer_images_than_features(problem: tuple[torch.Tensor, ...], n: int) -> None:
     x, y, x_val, y_val = problem
-    (solution,) = solve_path(x[:n], y[:n], x_val, y_val, 4, l2_path=[0.1])
+    (solution,) = solve_path(Table(x[:n], y[:n]), Table(x_val, y_val), 4, l2_path=[0.1])
     scale = x[:n].std(dim=0, correction=0)
     scale = torch.where(scale > 1e-6, scale, torch.ones_like(scale))
     z = ((x[:n] - x[:n].mean(dim=0)) / scale).double()
@@ -59,7 +60,7 @@ def test_fewer_images_than_features(problem: tuple[torch.Tensor, ...], n: int) -
 def test_degenerate_features_are_no_crash() -> None:
     same = torch.ones(18, 64)
     labels = torch.arange(18) % 2
-    (solution,) = solve_path(same, labels, same, labels, 2, l2_path=[0.1])
+    (solution,) = solve_path(Table(same, labels), Table(same, labels), 2, l2_path=[0.1])
     assert solution.train_loss == pytest.approx(math.log(2), abs=1e-3)
 
 
@@ -68,8 +69,12 @@ def test_the_path_runs_from_strong_to_weak_and_stops_past_the_best(
 ) -> None:
     x, y, x_val, y_val = problem
     seen: list[float] = []
-    solutions = solve_path(x, y, x_val, y_val, 4, on_solution=lambda s: seen.append(s.l2))
-    assert seen == [s.l2 for s in solutions] == sorted(seen, reverse=True)
+    solutions = solve_path(
+        Table(x, y), Table(x_val, y_val), 4, on_solution=lambda s: seen.append(s.l2)
+    )
+    *path, refined = seen
+    assert path == [s.l2 for s in solutions] == sorted(path, reverse=True)
+    assert refined == min(solutions, key=lambda s: s.val_loss).l2
     losses = [s.train_loss for s in solutions]
     assert losses == sorted(losses, reverse=True)
     best = min(range(len(solutions)), key=lambda i: solutions[i].val_loss)
@@ -79,15 +84,15 @@ def test_the_path_runs_from_strong_to_weak_and_stops_past_the_best(
 
 def test_warm_starts_change_the_cost_and_not_the_answer(problem: tuple[torch.Tensor, ...]) -> None:
     x, y, x_val, y_val = problem
-    path = solve_path(x, y, x_val, y_val, 4, l2_path=[1.0, 0.3, 0.1])
-    (cold,) = solve_path(x, y, x_val, y_val, 4, l2_path=[0.1])
+    path = solve_path(Table(x, y), Table(x_val, y_val), 4, l2_path=[1.0, 0.3, 0.1])
+    (cold,) = solve_path(Table(x, y), Table(x_val, y_val), 4, l2_path=[0.1])
     assert path[-1].val_loss == pytest.approx(cold.val_loss, abs=1e-3)
 
 
 def test_without_a_penalty_constant_features_say_nothing(
     problem: tuple[torch.Tensor, ...],
 ) -> None:
-    (solution,) = solve_path(*problem, 4, l2_path=[0.0])
+    (solution,) = solve_path(Table(*problem[:2]), Table(*problem[2:]), 4, l2_path=[0.0])
     assert torch.isfinite(solution.weight).all()
     assert solution.weight[:, 2].abs().max() < 1e-4
     assert solution.train_accuracy > 0.9
@@ -98,7 +103,9 @@ def test_class_weights_are_scikit_learns(problem: tuple[torch.Tensor, ...]) -> N
     kept = torch.cat([torch.arange(len(y))[y != 0], torch.arange(len(y))[y == 0][:12]])
     x, y = x[kept], y[kept]
     weights = class_weights(y.numpy(), 4)
-    (solution,) = solve_path(x, y, x_val, y_val, 4, l2_path=[0.1], class_weights=weights)
+    (solution,) = solve_path(
+        Table(x, y), Table(x_val, y_val), 4, l2_path=[0.1], class_weights=weights
+    )
     scale = x.std(dim=0, correction=0)
     scale = torch.where(scale > 1e-6, scale, torch.ones_like(scale))
     z = ((x - x.mean(dim=0)) / scale).double()
@@ -109,5 +116,27 @@ def test_class_weights_are_scikit_learns(problem: tuple[torch.Tensor, ...]) -> N
     got = (x @ solution.weight.T + solution.bias).double()
     difference = (got - got.mean(1, keepdim=True)) - (expected - expected.mean(1, keepdim=True))
     assert difference.abs().max() < 0.02
-    (plain,) = solve_path(x, y, x_val, y_val, 4, l2_path=[0.1])
+    (plain,) = solve_path(Table(x, y), Table(x_val, y_val), 4, l2_path=[0.1])
     assert (plain.weight - solution.weight).abs().max() > 0.01
+
+
+def test_blocks_of_rows_are_the_whole_table(
+    problem: tuple[torch.Tensor, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y, x_val, y_val = problem
+    (whole,) = solve_path(Table(x, y), Table(x_val, y_val), 4, l2_path=[0.1])
+    monkeypatch.setattr(solver, "BLOCK", 64)
+    released: list[bool] = []
+    table = Table(x, y, lambda: released.append(True))
+    (blocked,) = solve_path(table, Table(x_val, y_val), 4, l2_path=[0.1])
+    assert len(released) == 7 * (blocked.iterations + 2)  # and two for means and eigenvectors
+    assert blocked.val_loss == pytest.approx(whole.val_loss, abs=1e-4)
+    assert torch.allclose(blocked.weight, whole.weight, rtol=0.02, atol=1e-3)
+
+
+def test_the_best_of_a_path_is_as_exact_as_one_alone(problem: tuple[torch.Tensor, ...]) -> None:
+    x, y, x_val, y_val = problem
+    path = solve_path(Table(x, y), Table(x_val, y_val), 4, l2_path=[1.0, 0.3, 0.1, 0.03, 0.01])
+    best = min(path, key=lambda s: s.val_loss)
+    (alone,) = solve_path(Table(x, y), Table(x_val, y_val), 4, l2_path=[best.l2])
+    assert best.val_loss == pytest.approx(alone.val_loss, abs=2e-4)

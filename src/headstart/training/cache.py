@@ -14,10 +14,12 @@ import fcntl
 import hashlib
 import json
 import math
+import mmap
 import os
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +44,19 @@ FORMAT = 3  # raise it when the same key would give other bytes
 DEFAULT_LIMIT_GB = 20.0
 
 
+# What a mapped entry may hold of its process's memory before its pages are given back. They stay in
+# the system's page cache as long as there is room.
+RESIDENT_BYTES = 2**27
+
+
 @dataclass(frozen=True)
 class CachedRows:
     """array: (n, views, *shape), float32 or float16, memory-mapped. computed: rows that were not
-    there yet."""
+    there yet. release: gives the pages read so far back, once they are worth it."""
 
     array: np.ndarray
     computed: int
+    release: Callable[[], None] = lambda: None
 
     @property
     def hit(self) -> bool:
@@ -117,8 +125,7 @@ class BoundaryCache:
             index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
             shape = tuple(index["shape"])
             # Mapped under the lock: from here on even an eviction leaves the pages readable.
-            array = np.memmap(folder / "rows.bin", index["dtype"], "r", shape=shape)
-        return CachedRows(array, computed)
+            return _mapped(folder / "rows.bin", index["dtype"], shape, computed)
 
     def _write(
         self,
@@ -217,6 +224,16 @@ class BoundaryCache:
                 with section("transform"):
                     inputs = transform(place(), keys, view)
                 yield inputs
+
+
+def _mapped(path: Path, dtype: str, shape: tuple[int, ...], computed: int) -> CachedRows:
+    with path.open("rb") as file:
+        # A private copy that nobody writes: torch takes no array that cannot be written.
+        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    array = np.frombuffer(mapping, dtype).reshape(shape)
+    if array.nbytes <= RESIDENT_BYTES:
+        return CachedRows(array, computed)
+    return CachedRows(array, computed, partial(mapping.madvise, mmap.MADV_DONTNEED))
 
 
 def entries_root() -> Path:

@@ -30,6 +30,7 @@ Inputs = Callable[[], torch.Tensor]
 
 # Of the machine's memory, what a memory map may take and still be likely to be read from there.
 PAGE_CACHE_SHARE = 0.5
+RELEASED_BYTES = 2**26
 
 
 class Feed(Protocol):
@@ -101,13 +102,17 @@ class PixelFeed:
 
 @dataclass(frozen=True)
 class CachedFeed:
-    """Activations at a boundary, (n, views, ...); each epoch draws one view per image."""
+    """Activations at a boundary, (n, views, ...); each epoch draws one view per image.
+
+    release: called after every RELEASED_BYTES read of the array, for its pages to leave memory.
+    """
 
     array: np.ndarray
     labels: np.ndarray
     keys: np.ndarray
     seed: int
     runtime: Runtime
+    release: Callable[[], None] = lambda: None
 
     @property
     def waits_for_disk(self) -> bool:
@@ -119,7 +124,18 @@ class CachedFeed:
         n, views, *shape = self.array.shape
         flat = self.array.reshape(n * views, *shape)
         row_bytes = math.prod(shape) * self.array.itemsize
-        return DeviceRows(lambda rows: flat[rows], len(flat), row_bytes, self.runtime)
+        unreleased = 0
+
+        def read(rows: np.ndarray) -> np.ndarray:
+            nonlocal unreleased
+            found: np.ndarray = flat[rows]
+            unreleased += found.nbytes
+            if unreleased >= RELEASED_BYTES:
+                self.release()
+                unreleased = 0
+            return found
+
+        return DeviceRows(read, len(flat), row_bytes, self.runtime)
 
     def prepare(self, rows: np.ndarray, epoch: int | None) -> Inputs:
         views = self.array.shape[1]

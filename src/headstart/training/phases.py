@@ -36,7 +36,7 @@ from headstart.training.feeds import CachedFeed, Feed, PixelFeed, batch_bounds
 from headstart.training.loop import FitState, Job, fit, predict
 from headstart.training.mixing import Mixer
 from headstart.training.optimisation import class_weights, create_optimizer
-from headstart.training.solver import L2_PATH, Solution, solve_path
+from headstart.training.solver import L2_PATH, Solution, Table, solve_path
 
 
 @dataclass
@@ -221,8 +221,7 @@ class Training:
 
     def _solve(self, number: int, train: Feed, val: Feed) -> dict[str, Any]:
         with section("cache read"):
-            x, y = _table(train, self.runtime)
-            x_val, y_val = _table(val, self.runtime)
+            tables = _table(train, self.runtime), _table(val, self.runtime)
         l2 = self.recipe.head.l2
 
         def record(solution: Solution) -> None:
@@ -239,7 +238,8 @@ class Training:
 
         label = f"phase {number + 1}: solving the head"
         path = L2_PATH if l2 is None else (l2,)
-        with self.reporter.track(label, len(path), "penalties") as advance:
+        steps = len(path) + (len(path) > 1)  # the best once more
+        with self.reporter.track(label, steps, "penalties") as advance:
 
             def on_solution(solution: Solution) -> None:
                 record(solution)
@@ -247,10 +247,7 @@ class Training:
 
             with section("solve"), full_float32():
                 solutions = solve_path(
-                    x,
-                    y,
-                    x_val,
-                    y_val,
+                    *tables,
                     len(self.splits.class_names),
                     l2_path=path,
                     class_weights=self._class_weights(),
@@ -339,7 +336,9 @@ class _Feeds:
                 f"frozen pass over {split}: {count:,} images in {seconds:.1f} s "
                 f"({count / seconds:,.0f} images/s)"
             )
-        return CachedFeed(rows.array, images.labels, images.keys, t.recipe.seed, t.runtime)
+        return CachedFeed(
+            rows.array, images.labels, images.keys, t.recipe.seed, t.runtime, rows.release
+        )
 
 
 def cached_rows(counts: Mapping[str, int], views: int) -> int:
@@ -347,10 +346,10 @@ def cached_rows(counts: Mapping[str, int], views: int) -> int:
     return counts["train"] * views + counts["val"] + counts["test"]
 
 
-def _table(feed: Feed, runtime: Runtime) -> tuple[torch.Tensor, torch.Tensor]:
-    """Every row of a pooled feed, every view of it, as float32 (n * views, d) and its labels."""
+def _table(feed: Feed, runtime: Runtime) -> Table:
+    """Every row of a pooled feed, every view of it, where it lies; on CUDA, on the device."""
     assert isinstance(feed, CachedFeed)
     n, views = feed.array.shape[:2]
-    x = torch.from_numpy(np.array(feed.array).reshape(n * views, math.prod(feed.array.shape[2:])))
+    x = torch.from_numpy(feed.array).view(n * views, math.prod(feed.array.shape[2:]))
     y = torch.from_numpy(np.repeat(feed.labels, views))
-    return x.float().to(runtime.device), y.to(runtime.device)
+    return Table(x.to(runtime.device), y.to(runtime.device), feed.release)

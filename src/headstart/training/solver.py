@@ -9,14 +9,17 @@ regression algorithm"), so in the eigenbasis of Z'Z / n, scaled by the root of t
 problem is well conditioned whatever the features are, and L-BFGS needs tens of passes instead of
 thousands. One eigendecomposition serves every penalty. The path runs from the strongest penalty
 to the weakest, each starting where the two solutions before point to, with the curvature that they
-have shown, and ends once validation has turned.
+have shown, and ends once validation has turned. The best is then solved to more digits.
+
+The features are never copied: standardisation and basis are folded into the weights of each pass,
+which reads blocks of rows in their order, so they may lie in a memory map larger than memory.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,10 +29,13 @@ from scipy import linalg
 L2_PATH = tuple(float(10.0**exponent) for exponent in np.arange(1.0, -5.25, -0.5))
 # Validation loss is nearly convex along the path; three worse values in a row are its far side.
 PATIENCE = 3
-# Largest entry of the gradient in preconditioned coordinates, where curvature is at most one.
-TOLERANCE = 1e-4
+# Largest entry of the gradient in preconditioned coordinates, where curvature is at most one. What
+# is compared may be solved to fewer digits than what is kept: around the best penalty of 45,000
+# features of CIFAR-10 validation losses were within 0.0011 of the exact ones, at its weak end 0.08.
+TOLERANCE, PATH_TOLERANCE = 1e-4, 5e-4
 MAX_PASSES = 200
-MEMORY = 20  # steps that L-BFGS remembers
+MEMORY = 50  # steps that L-BFGS remembers
+BLOCK = 8192  # rows
 
 
 @dataclass(frozen=True)
@@ -46,11 +52,27 @@ class Solution:
     bias: torch.Tensor
 
 
+@dataclass(frozen=True)
+class Table:
+    """Features float32 (n, d) and labels int64 (n,), read in blocks of rows.
+
+    release: called when a block has been read, so that its pages may leave memory.
+    """
+
+    features: torch.Tensor
+    labels: torch.Tensor
+    release: Callable[[], None] = lambda: None
+
+    def blocks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for first in range(0, len(self.features), BLOCK):
+            rows = slice(first, first + BLOCK)
+            yield self.features[rows], self.labels[rows]
+            self.release()
+
+
 def solve_path(
-    features: torch.Tensor,
-    labels: torch.Tensor,
-    val_features: torch.Tensor,
-    val_labels: torch.Tensor,
+    train: Table,
+    val: Table,
     num_classes: int,
     *,
     l2_path: Sequence[float] = L2_PATH,
@@ -59,41 +81,40 @@ def solve_path(
 ) -> list[Solution]:
     """Solutions along the path, strongest penalty first; the caller picks by validation.
 
-    features: float32 (n, d), labels: int64 (n,), and the same for validation. class_weights:
-    float32 (k,), of each class in the training objective; the mean is then a weighted one. Losses
-    in the solutions are plain cross-entropy, without weights and penalty.
+    class_weights: float32 (k,), of each class in the training objective; the mean is then a
+    weighted one. Losses in the solutions are plain cross-entropy, without weights and penalty.
+    `on_solution` is called with each, and again with the best once it has been refined.
     """
-    mean = features.mean(dim=0)
-    # A feature that never varies says nothing: a unit scale keeps it at zero.
-    scale = features.std(dim=0, correction=0)
-    scale = torch.where(scale > 1e-6, scale, torch.ones_like(scale))
-    Z = (features - mean) / scale
-    Z_val = (val_features - mean) / scale
-    problem = _Problem(Z, labels, num_classes, class_weights)
+    problem = _Problem(train, num_classes, class_weights)
+    penalties = sorted(l2_path, reverse=True)
     known: list[tuple[float, torch.Tensor]] = []
+    points: list[torch.Tensor] = []
     solutions: list[Solution] = []
     worse = 0
-    for l2 in sorted(l2_path, reverse=True):
-        found, passes = problem.solve(l2, _extrapolate(known, l2, problem.origin))
-        known = [*known[-1:], (l2, found.V)]
+
+    def solved(l2: float, start: torch.Tensor, tolerance: float) -> tuple[torch.Tensor, Solution]:
+        found, passes = problem.solve(l2, start, tolerance)
         W, b = problem.weights(found.V)
-        val_loss, val_accuracy = _evaluate(Z_val, val_labels, W, b)
-        solution = Solution(
-            l2,
-            passes,
-            found.loss,
-            found.accuracy,
-            val_loss,
-            val_accuracy,
-            weight=W / scale,
-            bias=b - W @ (mean / scale),
-        )
+        judged = _evaluate(val, W, b)
+        return found.V, Solution(l2, passes, found.loss, found.accuracy, *judged, weight=W, bias=b)
+
+    tolerance = TOLERANCE if len(penalties) == 1 else PATH_TOLERANCE
+    for l2 in penalties:
+        V, solution = solved(l2, _extrapolate(known, l2, problem.origin), tolerance)
+        known = [*known[-1:], (l2, V)]
         on_solution(solution)
         best = min((s.val_loss for s in solutions), default=np.inf)
-        worse = worse + 1 if val_loss > best else 0
+        worse = worse + 1 if solution.val_loss > best else 0
+        points.append(V)
         solutions.append(solution)
         if worse == PATIENCE:
             break
+    if tolerance > TOLERANCE:
+        number = min(range(len(solutions)), key=lambda i: solutions[i].val_loss)
+        coarse = solutions[number]
+        _, fine = solved(coarse.l2, points[number], TOLERANCE)
+        solutions[number] = replace(fine, iterations=coarse.iterations + fine.iterations)
+        on_solution(solutions[number])
     return solutions
 
 
@@ -126,36 +147,31 @@ class _Point:
 
 
 class _Problem:
-    """The objective for one set of standardised features, in their eigenbasis.
+    """The objective for one table, in the eigenbasis of its standardised features.
 
-    Weights are kept as (k, d): the two products of a pass, Z V' and R' Z, then read Z row by row,
-    which is three to eight times as fast on CPU as the transposed layout.
+    Weights are kept as (k, d): the two products of a pass then read the features row by row, which
+    is three to eight times as fast on CPU as the transposed layout.
     """
 
-    def __init__(
-        self,
-        Z: torch.Tensor,
-        labels: torch.Tensor,
-        num_classes: int,
-        class_weights: torch.Tensor | None,
-    ) -> None:
-        self._labels, self._k = labels, num_classes
-        # (n, 1): the share of each image in the mean.
-        each = Z.new_ones(len(Z)) if class_weights is None else class_weights[labels]
-        self._share = (each / each.sum())[:, None]
-        self._values, self._basis = _eigenbasis(Z)
-        self._Z = Z @ self._basis
+    def __init__(self, table: Table, num_classes: int, class_weights: torch.Tensor | None) -> None:
+        self._table, self._k = table, num_classes
+        self._class_weights = class_weights
+        labels = table.labels
+        total = len(labels) if class_weights is None else float(class_weights[labels].sum())
+        self._unit_share = 1 / total
+        self._mean, self._scale, self._values, self._basis = _eigenbasis(table)
         self._pairs: deque[tuple[torch.Tensor, torch.Tensor]] = deque(maxlen=MEMORY)
 
     @property
     def origin(self) -> torch.Tensor:
-        return self._Z.new_zeros(self._k, self._Z.shape[1] + 1)
+        return self._basis.new_zeros(self._k, self._basis.shape[1] + 1)
 
     def weights(self, V: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weights (k, d) and bias (k,) for the standardised features."""
-        return V[:, :-1] @ self._basis.T, V[:, -1]
+        """Weights (k, d) and bias (k,) for the features as they are."""
+        W = V[:, :-1] @ self._basis.T / self._scale
+        return W, V[:, -1] - W @ self._mean
 
-    def solve(self, l2: float, V: torch.Tensor) -> tuple[_Point, int]:
+    def solve(self, l2: float, V: torch.Tensor, tolerance: float) -> tuple[_Point, int]:
         """The optimum for one penalty from a start, and the passes over the features it took.
 
         L-BFGS (Nocedal & Wright 2006, algorithm 7.5), written out because its memory is kept from
@@ -167,7 +183,7 @@ class _Problem:
         penalty = torch.full_like(bound, l2)
         penalty[-1] = 0
         point, passes = self._evaluate(V, penalty), 1
-        while passes < MAX_PASSES and (point.gradient.square() / bound).max() > TOLERANCE**2:
+        while passes < MAX_PASSES and (point.gradient.square() / bound).max() > tolerance**2:
             pairs = [(s, y + penalty * s) for s, y in self._pairs]
             step = -_inverse_hessian(point.gradient, pairs, bound)
             slope = float((step * point.gradient).sum())
@@ -190,22 +206,32 @@ class _Problem:
 
     def _evaluate(self, V: torch.Tensor, penalty: torch.Tensor) -> _Point:
         """One pass. penalty: (r + 1,), of each column of V; the last column is the bias."""
-        rows = torch.arange(len(self._Z), device=V.device)
-        log_p = F.log_softmax(torch.addmm(V[:, -1], self._Z, V[:, :-1].T), dim=1)
-        hits = log_p.argmax(dim=1) == self._labels
-        each = -log_p[rows, self._labels]
-        objective = (each * self._share[:, 0]).sum() + (penalty * V.square()).sum() / 2
-        residual = log_p.exp_()  # in place: the logits of 50,000 images are not small
-        residual[rows, self._labels] -= 1
-        residual *= self._share
-        gradient = torch.cat([residual.T @ self._Z, residual.sum(dim=0)[:, None]], dim=1)
-        return _Point(
-            V,
-            float(objective),
-            gradient + penalty * V,
-            float(each.mean()),
-            float(hits.float().mean()),
-        )
+        W, b = self.weights(V)
+        # Sixteen columns at a time: sgemm was a third faster with them than with CIFAR-10's ten.
+        columns = -(-self._k // 16) * 16
+        raw = W.new_zeros(W.shape[1], columns)
+        moved, loss, weighted, hits = b.new_zeros(self._k), 0.0, 0.0, 0.0
+        for x, y in self._table.blocks():
+            rows = torch.arange(len(x), device=x.device)
+            log_p = F.log_softmax(torch.addmm(b, x, W.T), dim=1)
+            each = -log_p[rows, y]
+            share = torch.full_like(each, self._unit_share)
+            if self._class_weights is not None:
+                share *= self._class_weights[y]
+            loss += float(each.sum(dtype=torch.float64))
+            weighted += float((each * share).sum(dtype=torch.float64))
+            hits += float((log_p.argmax(dim=1) == y).sum())
+            residual = x.new_zeros(len(x), columns)
+            torch.exp(log_p, out=residual[:, : self._k])
+            residual[rows, y] -= 1
+            residual *= share[:, None]
+            raw.addmm_(x.T, residual)
+            moved += residual[:, : self._k].sum(dim=0)
+        standardised = (raw[:, : self._k].T - moved[:, None] * self._mean) / self._scale
+        gradient = torch.cat([standardised @ self._basis, moved[:, None]], dim=1)
+        n = len(self._table.labels)
+        objective = weighted + float((penalty * V.square()).sum()) / 2
+        return _Point(V, objective, gradient + penalty * V, loss / n, hits / n)
 
 
 def _inverse_hessian(
@@ -229,15 +255,48 @@ def _inverse_hessian(
     return q
 
 
-def _eigenbasis(Z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Eigenvalues (r,) and eigenvectors (d, r) of Z'Z / n for Z (n, d).
+def _eigenbasis(
+    table: Table,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mean and scale (d,) of the features, and eigenvalues (r,) and eigenvectors (d, r) of Z'Z / n
+    for the standardised ones, Z (n, d).
 
     With fewer rows than columns, only the rows' own space: the penalty keeps the optimum inside
     it, and the eigenproblem is (n, n), of Z Z' / n.
     """
-    n, d = Z.shape
-    rows = n < d
-    gram = (Z @ Z.T if rows else Z.T @ Z).double() / n
+    n, d = table.features.shape
+    dtype = table.features.dtype
+    total = torch.zeros(d, dtype=torch.float64, device=table.features.device)
+    for x, _ in table.blocks():
+        total += x.sum(dim=0, dtype=torch.float64)
+    mean = (total / n).to(dtype)
+    if n < d:
+        centred = table.features - mean
+        scale = _scale(centred.double().square().mean(dim=0)).to(dtype)
+        Z = (centred / scale).double()
+        values, vectors = _eigenvectors(Z @ Z.T / n)
+        vectors = Z.T @ vectors / (n * values).sqrt()
+    else:
+        products = torch.zeros(d, d, dtype=torch.float64, device=total.device)
+        for x, _ in table.blocks():
+            centred = x - mean
+            products += centred.T @ centred
+        scale = _scale(products.diagonal() / n)
+        values, vectors = _eigenvectors(products / (n * scale * scale[:, None]))
+        scale = scale.to(dtype)
+    return mean, scale, values.clamp_min(0).to(dtype), vectors.to(dtype)
+
+
+def _scale(variance: torch.Tensor) -> torch.Tensor:
+    """Standard deviations; a feature that never varies says nothing: a unit scale keeps it at
+    zero."""
+    deviation = variance.clamp_min(0).sqrt()
+    return torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation))
+
+
+def _eigenvectors(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Eigenvalues (r,) and eigenvectors (m, r) of float64 (m, m), without the directions in which
+    nothing varies: no penalty means no curvature there, and 0/0."""
     try:
         values, vectors = torch.linalg.eigh(gram)
     except RuntimeError:
@@ -245,17 +304,15 @@ def _eigenbasis(Z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         # iteration does not.
         found = linalg.eigh(gram.cpu().numpy(), driver="ev")
         values, vectors = (torch.from_numpy(part).to(gram.device) for part in found)
-    # Directions in which nothing varies: no penalty means no curvature there, and 0/0.
     kept = values > 1e-9 * values[-1].clamp_min(1e-300)
-    values, vectors = values[kept], vectors[:, kept]
-    if rows:
-        vectors = Z.double().T @ vectors / (n * values).sqrt()
-    return values.clamp_min(0).to(Z.dtype), vectors.to(Z.dtype)
+    return values[kept], vectors[:, kept]
 
 
-def _evaluate(
-    Z: torch.Tensor, labels: torch.Tensor, W: torch.Tensor, b: torch.Tensor
-) -> tuple[float, float]:
-    logits = torch.addmm(b, Z, W.T)
-    accuracy = (logits.argmax(dim=1) == labels).float().mean()
-    return float(F.cross_entropy(logits, labels)), float(accuracy)
+def _evaluate(table: Table, W: torch.Tensor, b: torch.Tensor) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy."""
+    loss, hits = 0.0, 0.0
+    for x, y in table.blocks():
+        logits = torch.addmm(b, x, W.T)
+        loss += float(F.cross_entropy(logits, y, reduction="sum"))
+        hits += float((logits.argmax(dim=1) == y).sum())
+    return loss / len(table.labels), hits / len(table.labels)
