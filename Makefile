@@ -23,8 +23,10 @@ check: setup           ## format, lint, types, tests
 	$(BIN)/pytest -q
 
 bench: setup           ## the numbers that README and docs quote
-	$(BIN)/python bench/probe.py
-	$(BIN)/python bench/boundary.py
+	$(BIN)/python bench/two_phase.py
+	$(BIN)/python bench/extraction.py
+	$(BIN)/python bench/heads.py
+	$(BIN)/python bench/scale.py
 
 bench-gpu: setup       ## what a CUDA device gives
 	$(BIN)/python bench/gpu.py

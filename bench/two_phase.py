@@ -1,17 +1,20 @@
 """The two-phase workflow of transfer learning: Headstart beside the tools that people use for it.
 
-    python bench/two_phase.py [--peers PEER ...] [--repeats N]
+    python bench/two_phase.py [--peers PEER ...] [--repeats N] [--peer-precision bfloat16]
 
 CIFAR-10 on CPU, one set of MobileNetV2 weights, 96 pixels, flip and shift, norms frozen, Adam:
 first the head alone, then everything from `blocks.4.1` on.
 
 Peers (keras, torch, trainer, fastai) keep the frozen backbone in the loop, as their guides have it,
-for ten epochs and ten. Of each phase, one epoch on PEER_IMAGES images is timed after everything is
-warm, and counted for ten epochs of IMAGES: the little that an epoch costs beside its images counts
-more often than it would. Headstart solves the head on one cached view instead of ten epochs, then
-trains ten epochs on four cached views; all of its time on IMAGES counts, compiling, frozen passes
-and validation on a tenth of the images included. Alternating, N times; medians, and ratios with
-their range.
+for ten epochs and ten, in float32. Of each phase, one epoch on PEER_IMAGES images is timed after
+everything is warm, and counted ten times: the little that an epoch costs beside its images counts
+more often than it would. With --peer-precision, keras and torch compute in bfloat16 too.
+
+Headstart solves the head on one cached view instead of ten epochs, on all of CIFAR-10; then it
+trains ten epochs on two cached views, on TUNED_IMAGES. All of its time counts, compiling, frozen
+passes, the choice of the penalty and validation on a tenth of the images included. Once in float32
+and once in bfloat16, where the CPU has it. Everything is told as seconds for 10,000 images,
+alternating, N times; medians, and ratios with their range.
 
 Accuracies are of whole runs by every tool on the same SCORED images, less the tenth for validation.
 """
@@ -31,8 +34,11 @@ from harness import machine_line, ratio, run_peer
 
 import headstart
 from headstart.data import fetch, load_data
+from headstart.errors import HeadstartError
 from headstart.models.backbones import create_backbone
 from headstart.recipe import Recipe
+from headstart.runtime import create_runtime
+from headstart.training import cache
 
 PEERS = {
     "keras": ("keras", "keras_two_phase.py"),
@@ -40,7 +46,8 @@ PEERS = {
     "trainer": ("torch", "trainer_two_phase.py"),
     "fastai": ("torch", "fastai_two_phase.py"),
 }
-IMAGES, PEER_IMAGES, SCORED, TESTED = 10_000, 2_000, 1_000, 2_000
+FROZEN_IMAGES, TUNED_IMAGES, PEER_IMAGES, SCORED, TESTED = 50_000, 5_000, 1_600, 1_000, 2_000
+TOLD = 10_000  # images that the seconds are for
 EPOCHS = 10
 RATES = {"frozen": 1e-3, "tuned": 1e-4}
 PHASES = ("frozen", "tuned")
@@ -51,87 +58,105 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--peer-precision", default="float32", choices=("float32", "bfloat16"))
     options = parser.parse_args()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    data = fetch("cifar10")
+    os.environ["HEADSTART_DATA"] = str(fetch("cifar10").parent)
+    ours = {"headstart": "float32"}
+    try:
+        create_runtime("cpu", precision="bfloat16")
+        ours["headstart, bfloat16"] = "bfloat16"
+    except HeadstartError as error:
+        print(error)
     with tempfile.TemporaryDirectory() as scratch:
-        os.environ["HEADSTART_DATA"] = str(data.parent)
         folder = Path(scratch)
-        timed: dict[str, list[Seconds]] = {name: [] for name in ("headstart", *options.peers)}
+        os.environ["HEADSTART_CACHE"] = str(folder / "cache")
+        create_backbone(recipe(SCORED, "float32").backbone)  # the weights, fetched
+        timed: dict[str, list[Seconds]] = {name: [] for name in (*ours, *options.peers)}
         for repeat in range(options.repeats):
-            timed["headstart"].append(seconds_here(folder / f"timed-{repeat}"))
+            for name, precision in ours.items():
+                timed[name].append(seconds_here(folder / f"{precision}-{repeat}", precision))
             for peer in options.peers:
-                timed[peer].append(seconds_of(peer, folder / "timing"))
+                timed[peer].append(seconds_of(peer, folder / "timing", options.peer_precision))
         print(machine_line(options.repeats))
-        report(timed)
+        report(timed, list(ours), options.peer_precision)
         print(
             f"\ntest accuracy, % of {TESTED:,}, after {EPOCHS} and {EPOCHS} epochs on {SCORED:,}:"
         )
-        print(f"{'headstart':<12}" + accuracies_here(folder / "scored"))
+        for name, precision in ours.items():
+            print(f"{name:<20}" + accuracies_here(folder / f"scored-{precision}", precision))
         for peer in options.peers:
-            print(f"{peer:<12}" + accuracies_of(peer, folder / "scoring"))
+            print(f"{peer:<20}" + accuracies_of(peer, folder / "scoring", options.peer_precision))
 
 
-def recipe(images: int) -> Recipe:
+def recipe(images: int, precision: str, phases: int = 2) -> Recipe:
     settings = (
         "data.source=cifar10",
         f"data.train_limit={images}",
+        f"data.test_limit={TESTED}",
         "data.augment.rotate=0",
         "data.augment.shift=0.1",
-        'phases=[{train="head", views=1}, {train="from:blocks.4.1", optimizer="adam", '
+        f"precision={precision}",
+        'phases=[{train="head", views=1}, {train="from:blocks.4.1", optimizer="adam", views=2, '
         f'epochs={EPOCHS}, lr={RATES["tuned"]}, schedule="constant"}}]',
     )
-    return headstart.load_recipe("s2", settings)
+    whole = headstart.load_recipe("s2", settings)
+    return whole.model_copy(update={"phases": whole.phases[:phases]})
 
 
-def seconds_here(folder: Path, images: int = IMAGES) -> Seconds:
-    """Each phase of a run from an empty cache, everything it needs included."""
-    os.environ["HEADSTART_CACHE"] = str(folder / "cache")
-    run = headstart.run(recipe(images), out=folder / "run")
-    found = dict.fromkeys(PHASES, 0.0)
-    for event in run.log:
-        if event["event"] in ("extract", "phase_done") and event.get("split") != "test":
-            found[PHASES[event["phase"]]] += event["seconds"]
+def seconds_here(folder: Path, precision: str) -> Seconds:
+    """Each phase for TOLD images, from an empty cache, everything it needs included."""
+    found = {}
+    for number, (phase, images) in enumerate(
+        zip(PHASES, (FROZEN_IMAGES, TUNED_IMAGES), strict=True)
+    ):
+        cache.clear()
+        run = headstart.run(recipe(images, precision, phases=number + 1), out=folder / phase)
+        seconds = sum(
+            event["seconds"]
+            for event in run.log
+            if event["event"] in ("extract", "phase_done")
+            and event["phase"] == number
+            and event.get("split") != "test"
+        )
+        found[phase] = seconds * TOLD / images
     return found
 
 
-def seconds_of(peer: str, folder: Path) -> Seconds:
-    """The median epoch after the first, for every epoch and image that Headstart's time covers."""
-    answer = run_peer(*PEERS[peer], write_job(folder, PEER_IMAGES, epochs=2))
-    scale = EPOCHS * IMAGES / PEER_IMAGES
+def seconds_of(peer: str, folder: Path, precision: str) -> Seconds:
+    """The median epoch after the first, ten times, for TOLD images."""
+    answer = run_peer(*PEERS[peer], write_job(folder, PEER_IMAGES, precision, epochs=2))
+    scale = EPOCHS * TOLD / answer["images"]
     return {phase: scale * statistics.median(answer[phase]["epoch_s"][1:]) for phase in PHASES}
 
 
-def accuracies_here(folder: Path) -> str:
-    frozen = recipe(SCORED)
-    frozen = frozen.model_copy(update={"phases": frozen.phases[:1]})
+def accuracies_here(folder: Path, precision: str) -> str:
     found = []
-    for name, wanted in (("frozen", frozen), ("tuned", recipe(SCORED))):
-        run = headstart.run(wanted, out=folder / name)
-        found.append(float(run.predictions("test").correct[:TESTED].mean()))
+    for number, name in enumerate(PHASES, start=1):
+        run = headstart.run(recipe(SCORED, precision, phases=number), out=folder / name)
+        found.append(float(run.predictions("test").correct.mean()))
     return "".join(f"{100 * accuracy:8.1f}" for accuracy in found)
 
 
-def accuracies_of(peer: str, folder: Path) -> str:
-    answer = run_peer(*PEERS[peer], write_job(folder, SCORED, epochs=EPOCHS))
+def accuracies_of(peer: str, folder: Path, precision: str) -> str:
+    answer = run_peer(*PEERS[peer], write_job(folder, SCORED, precision, epochs=EPOCHS))
     return "".join(f"{100 * answer[phase]['accuracy']:8.1f}" for phase in PHASES)
 
 
-def write_job(folder: Path, images: int, *, epochs: int) -> Path:
+def write_job(folder: Path, images: int, precision: str, *, epochs: int) -> Path:
     """What a peer is given: images, the weights by timm's names, and the settings."""
     if folder.exists():
         return folder
     folder.mkdir(parents=True)
-    wanted = recipe(images)
+    wanted = recipe(images, "float32")
     splits = load_data(wanted.data)
     backbone = create_backbone(wanted.backbone, size=wanted.data.size)
-    rows = np.arange(len(splits.train))
     np.savez(
         folder / "data.npz",
-        train_images=splits.train.read(rows),
+        train_images=splits.train.read(np.arange(len(splits.train))),
         train_labels=splits.train.labels,
-        test_images=splits.test.read(np.arange(TESTED)),
-        test_labels=splits.test.labels[:TESTED],
+        test_images=splits.test.read(np.arange(len(splits.test))),
+        test_labels=splits.test.labels,
     )
     state = {name: tensor.numpy() for name, tensor in backbone.model.state_dict().items()}
     np.savez(folder / "weights.npz", **state)
@@ -144,6 +169,7 @@ def write_job(folder: Path, images: int, *, epochs: int) -> Path:
         "boundary": "blocks.4.1",
         "batch": wanted.batch_size,
         "seed": wanted.seed,
+        "precision": precision,
     }
     for phase in PHASES:
         job |= {f"{phase}_epochs": epochs, f"{phase}_lr": RATES[phase]}
@@ -151,22 +177,24 @@ def write_job(folder: Path, images: int, *, epochs: int) -> Path:
     return folder
 
 
-def report(timed: dict[str, list[Seconds]]) -> None:
-    """Seconds for IMAGES images, medians, and how many times Headstart's they are."""
-    print(f"seconds for {EPOCHS} and {EPOCHS} epochs of {IMAGES:,} images, and times Headstart's:")
-    print(f"{'':<12}" + "".join(f"{part:>30}" for part in (*PHASES, "both")))
+def report(timed: dict[str, list[Seconds]], ours: list[str], peer_precision: str) -> None:
+    """Seconds for TOLD images, medians, and how many times Headstart's they are."""
+    print(f"seconds for {TOLD:,} images, {EPOCHS} and {EPOCHS} epochs; peers in {peer_precision}:")
     series = {
         name: {phase: [r[phase] for r in repeats] for phase in PHASES}
         | {"both": [r["frozen"] + r["tuned"] for r in repeats]}
         for name, repeats in timed.items()
     }
-    ours = series["headstart"]
-    for name, parts in series.items():
-        cells = []
-        for part, seconds in parts.items():
-            times = "" if name == "headstart" else f"  {ratio(seconds, ours[part])}"
-            cells.append(f"{f'{statistics.median(seconds):.1f}{times}':>30}")
-        print(f"{name:<12}" + "".join(cells))
+    parts = (*PHASES, "both")
+    print(f"{'':<20}" + "".join(f"{part:>10}" for part in parts))
+    for name, each in series.items():
+        print(f"{name:<20}" + "".join(f"{statistics.median(each[p]):>10.1f}" for p in parts))
+    for own in ours:
+        print(f"\ntimes as long as {own}:")
+        for name, each in series.items():
+            if name not in ours:
+                cells = (f"{ratio(each[part], series[own][part]):>24}" for part in parts)
+                print(f"{name:<20}" + "".join(cells))
 
 
 if __name__ == "__main__":

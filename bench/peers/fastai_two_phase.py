@@ -68,7 +68,10 @@ def main(folder: Path) -> None:
         metrics=accuracy,
         cbs=[FrozenNorms()],
     )
-    answer: dict[str, object] = {"peer": f"fastai {fastai.__version__}"}
+    answer: dict[str, object] = {
+        "peer": f"fastai {fastai.__version__}",
+        "images": len(images["train_images"]),
+    }
     for phase in ("frozen", "tuned"):
         if not job[f"{phase}_epochs"]:
             continue

@@ -86,6 +86,8 @@ def conv_norm(x, filters, kernel, stride, name, norm, *, act=True):  # type: ign
 
 def main(folder: Path) -> None:
     job = json.loads((folder / "job.json").read_text())
+    if job["precision"] == "bfloat16":
+        keras.mixed_precision.set_global_policy("mixed_bfloat16")
     with np.load(folder / "data.npz") as data, np.load(folder / "weights.npz") as weights:
         images = {name: data[name] for name in data.files}
         base = mobilenet(job["size"], dict(weights))
@@ -113,9 +115,12 @@ def main(folder: Path) -> None:
     inputs = keras.Input((job["size"], job["size"], 3))
     x = layers.Normalization(mean=mean, variance=std**2)(inputs)
     # training=False keeps the batch norms' statistics, in both phases, as the guide asks.
-    logits = layers.Dense(job["classes"])(base(x, training=False))
+    logits = layers.Dense(job["classes"], dtype="float32")(base(x, training=False))
     model = keras.Model(inputs, logits)
-    answer: dict[str, object] = {"peer": f"Keras {keras.__version__}, TensorFlow {tf.__version__}"}
+    answer: dict[str, object] = {
+        "peer": f"Keras {keras.__version__}, TensorFlow {tf.__version__}",
+        "images": len(images["train_images"]),
+    }
     for phase in ("frozen", "tuned"):
         if phase == "tuned":
             base.trainable = True

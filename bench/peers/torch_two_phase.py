@@ -73,7 +73,11 @@ def main(folder: Path) -> None:
     model = nn.Sequential(backbone, nn.Linear(backbone.num_features, job["classes"]))
     model.to(memory_format=torch.channels_last)
     prepare = Prepare(job)
-    answer: dict[str, object] = {"peer": f"PyTorch {torch.__version__}, timm {timm.__version__}"}
+    half = job["precision"] == "bfloat16"
+    answer: dict[str, object] = {
+        "peer": f"PyTorch {torch.__version__}, timm {timm.__version__}",
+        "images": len(images["train_images"]),
+    }
     for phase in ("frozen", "tuned"):
         moving = movable(backbone, job["boundary"]) if phase == "tuned" else set()
         for name, parameter in backbone.named_parameters():
@@ -87,7 +91,9 @@ def main(folder: Path) -> None:
             started = time.perf_counter()
             for rows in torch.randperm(len(x_all)).split(job["batch"]):
                 x = prepare(x_all[rows], augment=True)
-                loss = F.cross_entropy(model(x), y_all[rows])
+                with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                    logits = model(x)
+                loss = F.cross_entropy(logits.float(), y_all[rows])
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()

@@ -113,7 +113,9 @@ class OpenVINOPrefix:
             "INFERENCE_PRECISION_HINT": "bf16" if runtime.precision == "bfloat16" else "f32",
         }
         self._compiled = openvino.Core().compile_model(model, "CPU", settings)
-        self._requests = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        # Two more than compute at once: whoever is done goes on, while we fetch and prepare.
+        streams = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self._requests = streams + 2
 
     def run(self, batches: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
         """Rows of each batch in turn. A short last batch is padded, and its padding cut off.
