@@ -7,10 +7,10 @@ best of PyTorch's and NumPy's library) and in bfloat16, and a copy of 256 MB. Th
 network, images a second from CIFAR-10's stored pixels to pooled features: plain PyTorch
 (channels-last, inference mode, batches of 64, resized on the way), and Headstart's pass into its
 cache in float32, bfloat16 (where the CPU has it) and int8, alternating. Compiling is told apart.
-The share is of the float32 ceiling: two operations for each multiply-accumulate of the network, over
-what the product of matrices reached.
+The share is of the float32 ceiling: two operations for each multiply-accumulate of the network,
+over what the product of matrices reached.
 
-Last, what a precision costs: a head on 10,000 images of each, its accuracy on 5,000 test images.
+Last, what a precision costs: a head on 5,000 images of each, its accuracy on 3,000 test images.
 Networks without weights in a package are timed with random ones.
 """
 
@@ -93,7 +93,7 @@ def main() -> None:
                     else ratio(seconds["plain torch"], each) + " times plain torch"
                 )
                 print(f"  {runner:<12}{speed:8,.0f} images/s {share:7.0%} of the ceiling   {times}")
-        print("\na head on 10,000 images, accuracy on 5,000 test images:")
+        print("\na head on 5,000 images, accuracy on 3,000 test images:")
         os.environ["HEADSTART_CACHE"] = str(Path(scratch) / "cache")
         for name, size, weights, _ in NETWORKS:
             if weights == "registry":
@@ -183,8 +183,8 @@ def accuracy(name: str, size: int, precision: str, scratch: str) -> str:
     settings = (
         f"backbone.name={name}",
         f"data.size={size}",
-        "data.train_limit=10000",
-        "data.test_limit=5000",
+        "data.train_limit=5000",
+        "data.test_limit=3000",
         f"precision={precision}",
     )
     recipe = headstart.load_recipe("cifar10-probe", settings)

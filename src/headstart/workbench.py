@@ -58,7 +58,7 @@ from headstart.training.phases import Training
 def run(
     recipe: Recipe,
     *,
-    out: Path | None = None,
+    out: str | Path | None = None,
     device: str = "auto",
     cache_limit_gb: float | None = None,
     reporter: Reporter | None = None,
@@ -79,7 +79,7 @@ def run(
     runtime = create_runtime(device, cache_limit_gb, recipe.precision)
     with section("set-up"):
         resolved, weights = resolve(recipe, reporter)
-    path = out or Path("runs") / f"{resolved.name}-{resolved.fingerprint}"
+    path = Path(out or f"runs/{resolved.name}-{resolved.fingerprint}")
     existing = _existing(path, resolved)
     if existing:
         _require_same(existing, "weights", asdict(weights.identity), "sha256")
@@ -123,7 +123,7 @@ def run(
 def compare(
     study: Study | Sequence[Run],
     *,
-    out: Path | None = None,
+    out: str | Path | None = None,
     device: str = "auto",
     cache_limit_gb: float | None = None,
     reporter: Reporter | None = None,
@@ -138,13 +138,13 @@ def compare(
     reporter = reporter or Reporter()
     if isinstance(study, Study):
         recipes = study.recipes()
-        root = out or Path("runs") / f"{study.name}-{study.fingerprint}"
+        root = Path(out or f"runs/{study.name}-{study.fingerprint}")
         name = study.name
         _require_one_test(recipes)
         runs, failures = _run_all(recipes, root, device, cache_limit_gb, reporter, on_end)
     else:
         parts = "".join(r.manifest["fingerprint"] for r in study).encode()
-        root = out or Path("runs") / f"comparison-{hashlib.sha256(parts).hexdigest()[:8]}"
+        root = Path(out or f"runs/comparison-{hashlib.sha256(parts).hexdigest()[:8]}")
         name = root.name
         for given in study:
             on_end(given)

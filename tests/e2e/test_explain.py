@@ -25,18 +25,10 @@ def ladder(
 ) -> Path:
     """The finished study, made once, on a backbone whose weights the tests have."""
     from headstart import compare, load_study
-    from headstart.runtime import create_runtime
-    from headstart.training.prefix import TorchPrefix
 
     folder = tmp_path_factory.mktemp("ladder")
-    runtime = create_runtime("cpu")
     with pytest.MonkeyPatch.context() as patch:
-        # A cache of its own: its rows come from torch, which needs no compiling, four seconds each.
         patch.setenv("HEADSTART_CACHE", str(link_weights(folder / "cache", weights_folder)))
-        patch.setattr(
-            "headstart.training.prefix.OpenVINOPrefix",
-            lambda chain, example: TorchPrefix(chain, runtime),
-        )
         patch.setattr("headstart.comparison.cost.REPEATS", 1)  # latencies are not looked at
         study = load_study("ladder", [*SMALL, f"backbone.name={real_weights}"])
         compare(study, out=folder / "study")
