@@ -126,19 +126,24 @@ class OpenVINOPrefix:
         """
         free = [self._compiled.create_infer_request() for _ in range(self._requests)]
         running: deque[tuple[Any, np.ndarray, int]] = deque()
-        for batch in each_on_one_thread(batches):
-            rows = len(batch)
-            if rows < self.batch:
-                batch = torch.cat([batch, batch[-1:].expand(self.batch - rows, -1, -1, -1)])
-            if not free:
-                request, outputs = _finish(*running.popleft())
-                free.append(request)
-                yield outputs
-            request, pixels = free.pop(), batch.contiguous().numpy()
-            request.start_async({0: pixels})
-            running.append((request, pixels, rows))
-        while running:
-            yield _finish(*running.popleft())[1]
+        try:
+            for batch in each_on_one_thread(batches):
+                rows = len(batch)
+                if rows < self.batch:
+                    batch = torch.cat([batch, batch[-1:].expand(self.batch - rows, -1, -1, -1)])
+                if not free:
+                    request, outputs = _finish(*running.popleft())
+                    free.append(request)
+                    yield outputs
+                request, pixels = free.pop(), batch.contiguous().numpy()
+                request.start_async({0: pixels})
+                running.append((request, pixels, rows))
+            while running:
+                yield _finish(*running.popleft())[1]
+        finally:
+            # However it ends, nothing may still be reading pixels that are about to be freed.
+            for request, _, _ in running:
+                request.wait()
 
 
 def _finish(request: Any, pixels: np.ndarray, rows: int) -> tuple[Any, np.ndarray]:
