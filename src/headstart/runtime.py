@@ -7,6 +7,7 @@ import hashlib
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -112,10 +113,20 @@ def create_runtime(
     return Runtime(chosen, cache_limit_gb, precision)
 
 
-def _cpu_has_bfloat16() -> bool:
+def import_openvino() -> Any:
+    """OpenVINO, kept from reporting each conversion to its makers: what is run here stays here.
+
+    It does so from a forked process, which also crashed beside our threads.
+    """
+    silent: Any = None  # an entry that makes an import fail; both it and NNCF then go without
+    sys.modules.setdefault("openvino_telemetry", silent)
     import openvino
 
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return openvino
+
+
+def _cpu_has_bfloat16() -> bool:
+    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def stage(array: Any, device: torch.device) -> torch.Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -168,3 +170,18 @@ def test_what_was_measured_is_kept_readable(backbone: Backbone, tmp_path: Path) 
     assert prefix._Memory("another").engine is None
     (entry,) = json.loads(memory._path.read_text()).values()
     assert entry["images_per_s"] == {"openvino 16": 10.0, "openvino 8": 20.0}
+
+
+def test_nothing_is_reported_to_the_makers_of_openvino() -> None:
+    script = (
+        "import sys, torch\n"
+        "from headstart.training import prefix\n"
+        "chain = prefix.StageChain(torch.nn.Conv2d(3, 4, 3), [])\n"
+        "prefix._convert(chain, 8)\n"
+        "import nncf\n"
+        "assert sys.modules['openvino_telemetry'] is None\n"
+        "print(sys.modules['openvino.tools.ovc.convert_impl'].tm.__name__)\n"
+        "print(sys.modules['nncf.telemetry.wrapper'].telemetry.__class__.__name__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.split() == ["openvino.tools.ovc.telemetry_stub", "MagicMock"], done.stderr

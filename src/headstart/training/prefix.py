@@ -27,7 +27,7 @@ from headstart.models.backbones import Backbone
 from headstart.models.stages import Stage
 from headstart.paths import cache_root
 from headstart.rundir import write_json
-from headstart.runtime import Runtime, machine
+from headstart.runtime import Runtime, import_openvino, machine
 
 CUDA_BATCH = 256
 # Passes that should take longer than this find out which engine and batch size is the fastest
@@ -104,15 +104,13 @@ class OpenVINOPrefix:
     """The stages compiled by OpenVINO, fed asynchronously while torch prepares the next batch."""
 
     def __init__(self, model: Any, batch: int, size: int, runtime: Runtime) -> None:
-        import openvino
-
         self.batch = batch
         model.reshape([batch, 3, size, size])
         settings = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": "bf16" if runtime.precision == "bfloat16" else "f32",
         }
-        self._compiled = openvino.Core().compile_model(model, "CPU", settings)
+        self._compiled = import_openvino().Core().compile_model(model, "CPU", settings)
         # Two more than compute at once: whoever is done goes on, while we fetch and prepare.
         streams = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._requests = streams + 2
@@ -274,8 +272,7 @@ def _convert(chain: StageChain, size: int) -> Any:
     Traced as a function: tracing the module wraps every submodule first, which takes as long as
     the rest together.
     """
-    import openvino
-
+    openvino = import_openvino()
     example = torch.zeros(1, 3, size, size)
     with _quiet(), _no_gradients(chain):
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
