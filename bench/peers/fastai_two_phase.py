@@ -70,7 +70,6 @@ def main(folder: Path) -> None:
     )
     answer: dict[str, object] = {
         "peer": f"fastai {fastai.__version__}",
-        "images": len(images["train_images"]),
     }
     for phase in ("frozen", "tuned"):
         if not job[f"{phase}_epochs"]:

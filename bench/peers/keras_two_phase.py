@@ -119,7 +119,6 @@ def main(folder: Path) -> None:
     model = keras.Model(inputs, logits)
     answer: dict[str, object] = {
         "peer": f"Keras {keras.__version__}, TensorFlow {tf.__version__}",
-        "images": len(images["train_images"]),
     }
     for phase in ("frozen", "tuned"):
         if phase == "tuned":

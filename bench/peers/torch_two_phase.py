@@ -76,7 +76,6 @@ def main(folder: Path) -> None:
     half = job["precision"] == "bfloat16"
     answer: dict[str, object] = {
         "peer": f"PyTorch {torch.__version__}, timm {timm.__version__}",
-        "images": len(images["train_images"]),
     }
     for phase in ("frozen", "tuned"):
         moving = movable(backbone, job["boundary"]) if phase == "tuned" else set()

@@ -64,7 +64,6 @@ def main(folder: Path) -> None:
     test = TensorDataset(images["test_images"], images["test_labels"])
     answer: dict[str, object] = {
         "peer": f"transformers {transformers.__version__} Trainer",
-        "images": len(images["train_images"]),
     }
     for phase in ("frozen", "tuned"):
         if not job[f"{phase}_epochs"]:

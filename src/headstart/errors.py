@@ -15,6 +15,10 @@ class RecipeError(HeadstartError):
     """A recipe or study that cannot be read, or says something that does not hold."""
 
 
+class PrecisionError(HeadstartError):
+    """A precision that this machine does not compute in."""
+
+
 class DataError(HeadstartError):
     """Images or labels that are missing, damaged or not what the recipe asks for."""
 

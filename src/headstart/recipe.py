@@ -56,7 +56,10 @@ class Recipe(Spec):
     @property
     def fingerprint(self) -> str:
         """Eight hex digits of everything but the name: the identity of the run's result."""
-        return _fingerprint(self.model_dump(mode="json", exclude={"name"}))
+        named = self.model_dump(mode="json", exclude={"name"})
+        if self.precision == "auto":  # so that runs from before there was a choice are still found
+            del named["precision"]
+        return _fingerprint(named)
 
     def to_toml(self) -> str:
         """The recipe as TOML that loads back to an equal recipe (None is left out)."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from headstart.errors import HeadstartError
+from headstart.errors import HeadstartError, PrecisionError
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,16 @@ def create_runtime(
     if precision == "auto":
         precision = "bfloat16" if chosen.type == "cuda" else "float32"
     if precision == "bfloat16" and chosen.type == "cpu" and not _cpu_has_bfloat16():
-        raise HeadstartError(
+        raise PrecisionError(
             'precision = "bfloat16": this CPU only emulates it, slowly; use "float32" or "auto"'
         )
     if precision == "int8" and chosen.type != "cpu":
-        raise HeadstartError(
+        raise PrecisionError(
             'precision = "int8" is for frozen passes on a CPU; use "bfloat16" on CUDA'
+        )
+    if precision == "int8" and not find_spec("nncf"):
+        raise PrecisionError(
+            'precision = "int8" needs nncf, which is not installed: uv pip install nncf'
         )
     if chosen.type == "cuda":
         # Nearly every step has the same shapes, so it pays to try cuDNN's kernels once. Which one

@@ -83,6 +83,13 @@ def run(
     existing = _existing(path, resolved)
     if existing:
         _require_same(existing, "weights", asdict(weights.identity), "sha256")
+    if existing and not existing.finished:
+        before = existing.manifest.get("machine", {}).get("precision", runtime.precision)
+        if before != runtime.precision:
+            raise RunError(
+                f"{path}: the run began in {before} and would go on in {runtime.precision}: "
+                "choose another --out, or go on where it began"
+            )
     if existing and existing.finished:
         reporter.say(f"{path}: this recipe's run is finished: nothing to repeat")
         on_end(existing)
@@ -270,8 +277,11 @@ def _ending(current: Run, on_end: Callable[[Run], None]) -> Iterator[None]:
 
 
 def _marks(recipe: Recipe) -> list[str]:
-    """What a table says beside a run whose pixels are not what its weights expect."""
+    """What a table says beside a run whose scores are not of what its weights expect, or of what
+    it hands over."""
     marks = ["unit scaling"] if recipe.data.normalize == "unit" else []
+    if recipe.precision == "int8":
+        marks.append("scored in int8")
     if recipe.data.resize_via:
         marks.append("resized via " + ", ".join(map(str, recipe.data.resize_via)))
     return marks

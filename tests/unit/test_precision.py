@@ -117,7 +117,7 @@ class Fixed:
     """A prefix whose rate is known."""
 
     def __init__(self, engine: Engine) -> None:
-        self.engine, self.batch = engine, engine.batch
+        self.engine = engine
 
     def run(self, batches: Iterator[torch.Tensor]) -> Iterator[np.ndarray]:
         raise AssertionError
@@ -150,15 +150,20 @@ def test_a_long_pass_takes_the_fastest_engine_and_remembers_it(
     runtime = create_runtime("cpu")
     short = compile_prefix(backbone, 2, SIZE, runtime, rows=500)
     assert isinstance(short, Fixed) and short.engine == CANDIDATES[0]
-    assert measured == [CANDIDATES[0]]  # less than a minute's work by its rate
-    long = compile_prefix(backbone, 2, SIZE, runtime, rows=5_000)
+    assert not measured
+    long = compile_prefix(backbone, 2, SIZE, runtime, rows=50_000)
     assert isinstance(long, Fixed) and long.engine == CANDIDATES[chosen]
     measured.clear()
-    again = compile_prefix(backbone, 2, SIZE, runtime, rows=5_000)
+    again = compile_prefix(backbone, 2, SIZE, runtime, rows=50_000)
     assert isinstance(again, Fixed) and again.engine == CANDIDATES[chosen]
     assert not measured
-    other = compile_prefix(backbone, 3, SIZE, runtime, rows=5_000)
-    assert isinstance(other, Fixed) and measured
+    given = compile_prefix(backbone, 3, SIZE, runtime, rows=50_000, engine=CANDIDATES[1])
+    assert isinstance(given, Fixed) and given.engine == CANDIDATES[1]
+    assert not measured
+    rates[0] = 1e6
+    quick = compile_prefix(backbone, 3, SIZE, runtime, rows=50_000)
+    assert isinstance(quick, Fixed) and quick.engine == CANDIDATES[0]
+    assert measured == [CANDIDATES[0]]  # less than a minute's work by its rate
 
 
 @pytest.mark.usefixtures("cache")
@@ -185,3 +190,44 @@ def test_nothing_is_reported_to_the_makers_of_openvino() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.split() == ["openvino.tools.ovc.telemetry_stub", "MagicMock"], done.stderr
+
+
+def test_int8_without_nncf_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headstart.runtime.find_spec", lambda name: None)
+    with pytest.raises(HeadstartError, match="needs nncf"):
+        create_runtime("cpu", precision="int8")
+
+
+@pytest.mark.usefixtures("cache")
+def test_an_entry_ends_with_the_engine_it_began_with(
+    backbone: Backbone, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transform = Transform(replace(backbone.preprocess, size=SIZE))
+    runtime, asked = create_runtime("cpu"), []
+    compiled = prefix.compile_prefix
+
+    def compiling(*arguments: object, **named: object) -> object:
+        asked.append(named["engine"])
+        return compiled(*arguments, **{**named, "engine": named["engine"] or CANDIDATES[1]})
+
+    monkeypatch.setattr("headstart.training.cache.compile_prefix", compiling)
+    top = len(backbone.stages())
+    whole = images.pick(np.arange(64))
+
+    class CutError(Exception):
+        pass
+
+    def cut(self: BoundaryCache, outputs: np.ndarray) -> bytes:
+        if len(packed) == 3:
+            raise CutError
+        packed.append(len(outputs))
+        return pack(self, outputs)
+
+    packed: list[int] = []
+    pack = BoundaryCache._pack
+    with monkeypatch.context() as patch, pytest.raises(CutError):
+        patch.setattr(BoundaryCache, "_pack", cut)
+        BoundaryCache(backbone, top, transform, runtime, Reporter()).rows(whole, label="cut")
+    again = BoundaryCache(backbone, top, transform, runtime, Reporter()).rows(whole, label="on")
+    assert asked == [None, CANDIDATES[1]]
+    assert (packed, again.computed) == ([8, 8, 8], 64 - 24)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 
 from headstart.data import decode_image
 from headstart.data.transforms import Transform
-from headstart.errors import DataError, RunError
+from headstart.errors import DataError, PrecisionError, RunError
 from headstart.evaluation.predictions import Predictions
 from headstart.models.backbones import Backbone, build_architecture
 from headstart.models.heads import create_head
@@ -122,7 +123,15 @@ def load_predictor(source: Run | str | Path, *, device: str = "auto") -> Predict
         model.load_state_dict(load_file(path))
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise RunError(f"{path}: the run's model cannot be loaded: {error}") from error
-    runtime = create_runtime(device)
+    runtime = _runtime(device, recipe.precision)
     runtime.adopt(model.eval())
     transform = Transform(preprocess, via=recipe.data.resize_via)
     return Predictor(model, transform, said["side"], run.class_names, runtime)
+
+
+def _runtime(device: str, precision: str) -> Runtime:
+    """In the run's own precision where this machine has it; int8 is for frozen passes alone."""
+    if precision != "int8":
+        with contextlib.suppress(PrecisionError):
+            return create_runtime(device, precision=precision)
+    return create_runtime(device)

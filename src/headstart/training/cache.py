@@ -17,8 +17,9 @@ import math
 import mmap
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from headstart.rundir import write_json
 from headstart.runtime import Runtime
 from headstart.training.feeds import Inputs
 from headstart.training.lookahead import ahead
-from headstart.training.prefix import CALIBRATION, Prefix, compile_prefix, engine_name
+from headstart.training.prefix import CALIBRATION, Engine, Prefix, compile_prefix, engine_name
 from headstart.training.resident import DeviceRows
 
 FORMAT = 3  # raise it when the same key would give other bytes
@@ -139,7 +140,13 @@ class BoundaryCache:
         """Compute the rows that are not there yet; returns how many those were."""
         partial = folder / "rows.partial"
         total = len(images) * views
-        if self._prefix is None:
+        shape: list[int] | None = None
+        begun: Engine | None = None
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError, KeyError):
+            found = json.loads((folder / "partial.json").read_text(encoding="utf-8"))
+            # What began an entry ends it, whatever is the fastest by now.
+            shape, begun = found["shape"], Engine(**found["engine"])
+        if self._prefix is None or (begun and begun != self._prefix.engine):
             with section("compile"):
                 self._prefix = compile_prefix(
                     self._backbone,
@@ -147,15 +154,15 @@ class BoundaryCache:
                     transform.preprocess.size,
                     self._runtime,
                     rows=total,
+                    engine=begun,
                     calibration=self._calibration_inputs(),
                 )
-        batch = self._prefix.batch
-        shape: list[int] | None = None
+        engine = self._prefix.engine
         row_bytes, start = 0, 0
-        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-            shape = json.loads((folder / "partial.json").read_text(encoding="utf-8"))["shape"]
+        if shape is not None:
             row_bytes = int(np.prod(shape)) * self._dtype.itemsize
-            start = partial.stat().st_size // row_bytes // batch * batch
+            held = partial.stat().st_size if partial.exists() else 0
+            start = held // row_bytes // engine.batch * engine.batch
         if shape is not None:
             make_room((total - start) * row_bytes, self._runtime)
         with (
@@ -164,13 +171,15 @@ class BoundaryCache:
         ):
             file.truncate(start * row_bytes)
             advance(start)
-            inputs = self._batches(images, transform, views, start, batch)
+            inputs = self._batches(images, transform, views, start, engine.batch)
             with contextlib.closing(inputs) as batches:
                 for outputs in each_in_section(self._prefix.run(batches), "prefix"):
                     if shape is None:
                         shape = list(outputs.shape[1:])
                         make_room(total * outputs[0].size * self._dtype.itemsize, self._runtime)
-                        write_json(folder / "partial.json", {"shape": shape})
+                        write_json(
+                            folder / "partial.json", {"shape": shape, "engine": asdict(engine)}
+                        )
                     with section("cache write"):
                         file.write(self._pack(outputs))
                     advance(len(outputs))
@@ -228,12 +237,18 @@ class BoundaryCache:
 
 def _mapped(path: Path, dtype: str, shape: tuple[int, ...], computed: int) -> CachedRows:
     with path.open("rb") as file:
-        # A private copy that nobody writes: torch takes no array that cannot be written.
-        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     array = np.frombuffer(mapping, dtype).reshape(shape)
     if array.nbytes <= RESIDENT_BYTES:
         return CachedRows(array, computed)
     return CachedRows(array, computed, partial(mapping.madvise, mmap.MADV_DONTNEED))
+
+
+def as_tensor(array: np.ndarray) -> torch.Tensor:
+    """A tensor over a mapped entry, which must not be written: the pages are the file's."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array)
 
 
 def entries_root() -> Path:

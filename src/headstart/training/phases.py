@@ -29,7 +29,7 @@ from headstart.recipe import Recipe
 from headstart.rundir import Run, Split
 from headstart.runtime import Runtime, full_float32, named_seed
 from headstart.specs import PhaseSpec
-from headstart.training.cache import BoundaryCache, cache_or_recompute, footprint
+from headstart.training.cache import BoundaryCache, as_tensor, cache_or_recompute, footprint
 from headstart.training.checkpoints import load_checkpoint, read_phase, save_checkpoint
 from headstart.training.classifier import Classifier, compiling_pays
 from headstart.training.feeds import CachedFeed, Feed, PixelFeed, batch_bounds
@@ -350,6 +350,6 @@ def _table(feed: Feed, runtime: Runtime) -> Table:
     """Every row of a pooled feed, every view of it, where it lies; on CUDA, on the device."""
     assert isinstance(feed, CachedFeed)
     n, views = feed.array.shape[:2]
-    x = torch.from_numpy(feed.array).view(n * views, math.prod(feed.array.shape[2:]))
+    x = as_tensor(feed.array).view(n * views, math.prod(feed.array.shape[2:]))
     y = torch.from_numpy(np.repeat(feed.labels, views))
     return Table(x.to(runtime.device), y.to(runtime.device), feed.release)

@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from headstart.errors import HeadstartError
 from headstart.models.backbones import Backbone
 from headstart.models.stages import Stage
 from headstart.paths import cache_root
@@ -30,9 +29,10 @@ from headstart.rundir import write_json
 from headstart.runtime import Runtime, import_openvino, machine
 
 CUDA_BATCH = 256
-# Passes that should take longer than this find out which engine and batch size is the fastest
-# here, and remember it; by less than MARGIN nothing is preferred to the first candidate.
-WORTH_MEASURING_S, MEASURED_S, MARGIN = 60.0, 0.3, 1.1
+# Passes over that many rows that should take longer than this find out which engine and batch size
+# is the fastest here, and remember it; measuring runs some 500 images. By less than MARGIN nothing
+# is preferred to the first candidate.
+WORTH_MEASURING_ROWS, WORTH_MEASURING_S, MEASURED_S, MARGIN = 10_000, 60.0, 0.3, 1.1
 CALIBRATION = 256  # images that int8 takes its ranges from
 
 
@@ -55,10 +55,10 @@ CANDIDATES = (
 
 
 class Prefix(Protocol):
-    """Stages that take batches of at most `batch` images."""
+    """Stages that take batches of at most `engine.batch` images."""
 
     @property
-    def batch(self) -> int: ...
+    def engine(self) -> Engine: ...
 
     def run(self, batches: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
         """Rows of each batch in turn, float32."""
@@ -82,7 +82,7 @@ class TorchPrefix:
     """The stages as torch runs them, in inference mode."""
 
     def __init__(self, chain: StageChain, runtime: Runtime, batch: int) -> None:
-        self.batch = batch
+        self.engine = Engine("torch", batch)
         self._runtime = runtime
         self._chain = chain.eval()
         runtime.adopt(chain)
@@ -104,7 +104,7 @@ class OpenVINOPrefix:
     """The stages compiled by OpenVINO, fed asynchronously while torch prepares the next batch."""
 
     def __init__(self, model: Any, batch: int, size: int, runtime: Runtime) -> None:
-        self.batch = batch
+        self.engine = Engine("openvino", batch)
         model.reshape([batch, 3, size, size])
         settings = {
             "PERFORMANCE_HINT": "THROUGHPUT",
@@ -127,8 +127,9 @@ class OpenVINOPrefix:
         try:
             for batch in each_on_one_thread(batches):
                 rows = len(batch)
-                if rows < self.batch:
-                    batch = torch.cat([batch, batch[-1:].expand(self.batch - rows, -1, -1, -1)])
+                if rows < self.engine.batch:
+                    padding = batch[-1:].expand(self.engine.batch - rows, -1, -1, -1)
+                    batch = torch.cat([batch, padding])
                 if not free:
                     request, outputs = _finish(*running.popleft())
                     free.append(request)
@@ -190,11 +191,13 @@ def compile_prefix(
     runtime: Runtime,
     *,
     rows: int = 0,
+    engine: Engine | None = None,
     calibration: Iterable[torch.Tensor] = (),
 ) -> Prefix:
     """The stages below `boundary`, ready to run on inputs of `size` pixels a side.
 
-    rows: how many are to come; a long pass is worth a measurement of what is fastest here.
+    rows: how many are to come; a long pass is worth a measurement of what is fastest here, unless
+    the engine is given.
     calibration: single inputs (1, 3, size, size) that int8 takes the ranges of activations from.
     """
     chain = StageChain(backbone.model, backbone.stages()[:boundary]).eval()
@@ -210,25 +213,24 @@ def compile_prefix(
         return OpenVINOPrefix(model, engine.batch, size, runtime)
 
     memory = _Memory(f"{backbone.name}/{boundary}/{size}/{engine_name(runtime)}")
-    chosen = build(memory.engine or CANDIDATES[0])
-    if memory.engine is None and rows / _rate(chosen, size) > WORTH_MEASURING_S:
-        rated = [
-            (build(engine), engine)
-            for engine in CANDIDATES
-            if engine.library == "openvino" or runtime.precision != "int8"
-        ]
-        rates = {engine: _rate(prefix, size) for prefix, engine in rated}
-        best = max(rates, key=lambda engine: rates[engine])
-        if rates[best] < MARGIN * rates[CANDIDATES[0]]:
-            best = CANDIDATES[0]
-        memory.keep(best, rates)
-        chosen = next(prefix for prefix, engine in rated if engine == best)
-    return chosen
+    known = engine or memory.engine
+    chosen = build(known or CANDIDATES[0])
+    if known or rows < WORTH_MEASURING_ROWS or rows / _rate(chosen, size) < WORTH_MEASURING_S:
+        return chosen
+    # OpenVINO's and torch's arithmetic differ by rounding in float32 alone.
+    alike = runtime.precision == "float32"
+    candidates = [e for e in CANDIDATES if alike or e.library == "openvino"]
+    rates = {candidate: _rate(build(candidate), size) for candidate in candidates}
+    best = max(rates, key=lambda candidate: rates[candidate])
+    if rates[best] < MARGIN * rates[CANDIDATES[0]]:
+        best = CANDIDATES[0]
+    memory.keep(best, rates)
+    return build(best)
 
 
 def _rate(prefix: Prefix, size: int) -> float:
     """Images/s over MEASURED_S or a little more, once warm."""
-    example = torch.rand(prefix.batch, 3, size, size)
+    example = torch.rand(prefix.engine.batch, 3, size, size)
     for _ in prefix.run([example] * 2):
         pass
     started, done = time.perf_counter(), 0
@@ -283,12 +285,8 @@ def _convert(chain: StageChain, size: int) -> Any:
 
 def _quantize(model: Any, calibration: Iterable[torch.Tensor]) -> Any:
     """Weights and activations in eight bits, by NNCF's post-training quantisation."""
-    try:
-        import nncf
-    except ImportError:
-        raise HeadstartError(
-            'precision = "int8" needs nncf, which is not installed: uv pip install nncf'
-        ) from None
+    import nncf
+
     inputs = [example.contiguous().numpy() for example in calibration]
     with _quiet():
         nncf.set_log_level(40)

@@ -109,13 +109,18 @@ def solve_path(
         solutions.append(solution)
         if worse == PATIENCE:
             break
-    if tolerance > TOLERANCE:
-        number = min(range(len(solutions)), key=lambda i: solutions[i].val_loss)
+    refined = set(range(len(solutions))) if tolerance == TOLERANCE else set[int]()
+    while (number := _best(solutions)) not in refined:  # refined, another may be better
         coarse = solutions[number]
         _, fine = solved(coarse.l2, points[number], TOLERANCE)
         solutions[number] = replace(fine, iterations=coarse.iterations + fine.iterations)
+        refined.add(number)
         on_solution(solutions[number])
     return solutions
+
+
+def _best(solutions: Sequence[Solution]) -> int:
+    return min(range(len(solutions)), key=lambda number: solutions[number].val_loss)
 
 
 def _extrapolate(
@@ -272,7 +277,7 @@ def _eigenbasis(
     mean = (total / n).to(dtype)
     if n < d:
         centred = table.features - mean
-        scale = _scale(centred.double().square().mean(dim=0)).to(dtype)
+        scale = _scale(centred.double().square().mean(dim=0), mean).to(dtype)
         Z = (centred / scale).double()
         values, vectors = _eigenvectors(Z @ Z.T / n)
         vectors = Z.T @ vectors / (n * values).sqrt()
@@ -281,17 +286,18 @@ def _eigenbasis(
         for x, _ in table.blocks():
             centred = x - mean
             products += centred.T @ centred
-        scale = _scale(products.diagonal() / n)
+        scale = _scale(products.diagonal() / n, mean)
         values, vectors = _eigenvectors(products / (n * scale * scale[:, None]))
         scale = scale.to(dtype)
     return mean, scale, values.clamp_min(0).to(dtype), vectors.to(dtype)
 
 
-def _scale(variance: torch.Tensor) -> torch.Tensor:
-    """Standard deviations; a feature that never varies says nothing: a unit scale keeps it at
-    zero."""
+def _scale(variance: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    """Standard deviations; a feature that varies by no more than rounding says nothing: a unit
+    scale keeps it at zero."""
     deviation = variance.clamp_min(0).sqrt()
-    return torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation))
+    rounding = (1e-5 * mean.abs()).clamp_min(1e-6)
+    return torch.where(deviation > rounding, deviation, torch.ones_like(deviation))
 
 
 def _eigenvectors(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
