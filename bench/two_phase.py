@@ -47,7 +47,7 @@ PEERS = {
     "trainer": ("torch", "trainer_two_phase.py"),
     "fastai": ("torch", "fastai_two_phase.py"),
 }
-FROZEN_IMAGES, TUNED_IMAGES, PEER_IMAGES, SCORED, TESTED = 50_000, 4_000, 1_280, 1_000, 2_000
+FROZEN_IMAGES, TUNED_IMAGES, PEER_IMAGES, SCORED, TESTED = 50_000, 4_000, 1_280, 500, 2_000
 TOLD = 10_000  # images that the seconds are for
 EPOCHS = 10
 RATES = {"frozen": 1e-3, "tuned": 1e-4}
