@@ -131,10 +131,10 @@ def difference(first: np.ndarray, second: np.ndarray, confidence: float = 0.95) 
 
         variance = var(differences) / n  +  for each of the two, max(MS_seeds - MS_rest, 0) / (s n)
 
-    and Satterthwaite's degrees of freedom, as in `estimate`; with two or three seeds no more than the
-    seeds themselves have. As Bonett and Price do, one image is added to each kind of disagreement,
-    without which few disagreements look like certainty. Seeds that change no answer are one model.
-    Raises ValueError where the images differ in number.
+    and Satterthwaite's degrees of freedom, as in `estimate`; with two or three seeds no more than
+    the seeds themselves have. As Bonett and Price do, one image is added to each kind of
+    disagreement, without which few disagreements look like certainty. Seeds that change no answer
+    are one model. Raises ValueError where the images differ in number.
     """
     (_, n), (_, other) = _shape(first), _shape(second)
     if n != other:
