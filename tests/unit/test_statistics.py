@@ -213,6 +213,13 @@ def test_intervals_of_a_difference_hold_the_truth(seeds: int, seed_sd: float, le
     assert np.mean(resampled) >= 0.89  # five seeds are few to draw from
 
 
+def test_the_standard_error_is_that_of_repeated_studies() -> None:
+    rng = np.random.default_rng(9)
+    studies = [difference(*planted(rng, 5, 400, [0.8, 0.85], 0.15)) for _ in range(400)]
+    expected = np.var([found.change for found in studies], ddof=1)
+    assert np.mean([found.error**2 for found in studies]) == pytest.approx(expected, rel=0.2)
+
+
 def test_seeds_that_vary_widen_the_interval() -> None:
     rng = np.random.default_rng(6)
     (steady,), (varied,) = (planted(rng, 3, 2000, [0.85], sd) for sd in (0.0, 0.2))
