@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as reference
 
-from headstart.evaluation.metrics import confident_mistakes, mcnemar, score, wilson_interval
+from headstart.evaluation.metrics import mcnemar, score, wilson_interval
 from headstart.evaluation.predictions import Predictions
 
 
@@ -55,16 +55,6 @@ def test_mcnemar_counts_only_disagreements() -> None:
     assert mcnemar(first, first) == 1.0
     with pytest.raises(ValueError, match="different images"):
         mcnemar(first, Predictions(ids[::-1], labels, wrong))
-
-
-def test_mistakes_come_surest_first() -> None:
-    p = random_predictions(5)
-    rows = confident_mistakes(p, 10)
-    sure = p.probabilities[rows, p.predicted[rows]]
-    assert len(rows) == 10
-    assert not p.correct[rows].any()
-    assert (np.diff(sure) <= 0).all()
-    assert sure[0] == p.probabilities.max(axis=1)[~p.correct].max()
 
 
 def test_a_class_nobody_predicts_and_an_empty_split() -> None:
