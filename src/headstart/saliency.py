@@ -22,7 +22,7 @@ from headstart.training.classifier import Classifier
 
 # Places along a side from which a grid says where: of four, one is a quarter of the picture.
 FEWEST_PLACES = 4
-STRENGTH = 0.7  # share of colour where the heat is greatest
+STRENGTH = 0.75  # share of colour where the heat is greatest
 
 Planes = Callable[[torch.Tensor], torch.Tensor]
 
@@ -136,6 +136,6 @@ def overlay(pictures: np.ndarray, maps: np.ndarray) -> np.ndarray:
     warmth = np.stack([np.asarray(m) for m in resized]).clip(0, 1)[..., None]
     grey = pictures @ np.array([0.299, 0.587, 0.114])
     colour = colormaps["inferno"](warmth[..., 0])[..., :3] * 255
-    share = STRENGTH * warmth
+    share = STRENGTH * warmth**1.5  # faint heat would tint the whole picture
     mixed: np.ndarray = (1 - share) * grey[..., None] + share * colour
     return mixed.round().astype(np.uint8)
