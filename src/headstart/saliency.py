@@ -44,7 +44,7 @@ def heat(model: Classifier, inputs: torch.Tensor, answers: Sequence[int]) -> Hea
 
     Gradients are taken above the grid alone and of no parameter, so a frozen backbone has them
     too; the model is left as it was, but in eval mode. Raises SaliencyError where it has no grid,
-    or its answers do not depend on one.
+    or no place of one speaks for any answer.
     """
     from torchcam.methods import GradCAM
 
@@ -58,7 +58,7 @@ def heat(model: Classifier, inputs: torch.Tensor, answers: Sequence[int]) -> Hea
     found = maps.float().cpu().numpy()
     peaks = found.max(axis=(1, 2))
     if not np.isfinite(peaks).all() or not peaks.any():
-        raise SaliencyError(f"{model.backbone.name}: its answers do not depend on single places")
+        raise SaliencyError(f"{model.backbone.name}: no place speaks for any of its answers")
     h, w = found.shape[1:]
     found /= np.maximum(peaks, np.finfo(np.float32).tiny)[:, None, None]
     return Heat(found, f"Grad-CAM after {stages[boundary - 1].name}, {h} × {w} places")

@@ -22,11 +22,10 @@ def lay_out(features: np.ndarray) -> tuple[np.ndarray, str]:
     from sklearn.manifold import TSNE
 
     n = len(features)
-    centred = features.astype(np.float32) - features.mean(axis=0, dtype=np.float64)
-    if n < 3 or features.shape[1] < 2 or not (np.abs(centred).max(axis=0) > 0).sum() > 1:
-        return np.zeros((n, 2), np.float32), "none: the features do not differ"
+    if n < 3 or (np.ptp(features, axis=0) > 0).sum() < 2:
+        return np.zeros((n, 2), np.float32), "none: too few images or features that differ"
     kept = min(COMPONENTS, n - 1, features.shape[1])
-    reduced = PCA(kept, random_state=0).fit_transform(centred)
+    reduced = PCA(kept, random_state=0).fit_transform(features.astype(np.float32))
     if n < FEWEST:
         return reduced[:, :2].astype(np.float32), "PCA"
     tsne = TSNE(2, perplexity=PERPLEXITY, init="pca", random_state=0)
