@@ -13,7 +13,7 @@ from torch import nn
 from headstart.data.mini import open_mini
 from headstart.data.transforms import Transform
 from headstart.errors import WeightsError
-from headstart.models.backbones import Backbone, create_backbone
+from headstart.models.backbones import Backbone, build_architecture, create_backbone
 from headstart.models.heads import create_head
 from headstart.models.identity import Preprocess, WeightsIdentity
 from headstart.saliency import SaliencyError, heat, overlay
@@ -88,6 +88,24 @@ def test_heat_is_grad_cam_by_its_definition(name: str, boundary: int) -> None:
     found = heat(model, x, answers)
     assert stages[boundary - 1].name in found.method
     assert np.allclose(found.maps, expected.detach().numpy(), atol=1e-4)
+
+
+def test_what_works_in_place_above_the_grid_leaves_it_alone() -> None:
+    found = []
+    for inplace in (False, True):
+        torch.manual_seed(0)
+        network = build_architecture("small_cnn").eval()
+        network.features.block3[4] = nn.Identity()  # type: ignore[index, union-attr, operator]
+        network.pool = nn.Sequential(nn.ReLU(inplace), *network.pool)  # type: ignore[misc]
+        backbone = Backbone(network, *_nameless(32))
+        x = torch.rand(2, 3, 32, 32)
+        found.append(heat(classifier(backbone), x, [0, 1]).maps)
+    assert np.array_equal(*found)
+
+
+def _nameless(size: int) -> tuple[WeightsIdentity, Preprocess]:
+    identity = WeightsIdentity("random", "nameless", "", None, "", "")
+    return identity, Preprocess(size, (0.5,) * 3, (0.5,) * 3, "bilinear")
 
 
 def _real(name: str, cache: Path) -> Backbone:
