@@ -18,8 +18,13 @@ LIGHT = [
     "headstart.tables",
     "headstart.tracking",
     "headstart.data",
+    "headstart.evaluation.feature_map",
     "headstart.evaluation.metrics",
+<<<<<<< HEAD
     "headstart.evaluation.statistics",
+=======
+    "headstart.evaluation.notable",
+>>>>>>> seeing
     "headstart.comparison.explain",
     "headstart.comparison.leaderboard",
     "headstart.report",
