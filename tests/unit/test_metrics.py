@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-<<<<<<< HEAD
-from headstart.evaluation.metrics import confident_mistakes, score
-=======
-from headstart.evaluation.metrics import mcnemar, score, wilson_interval
->>>>>>> seeing
+from headstart.evaluation.metrics import score
 from headstart.evaluation.predictions import Predictions
 
 
@@ -39,36 +35,6 @@ def test_scores_agree_with_scikit_learn(seed: int) -> None:
         assert [row[name] for row in scores.per_class] == pytest.approx(list(column), **close)
     macro = reference.f1_score(p.labels, p.predicted, average="macro")
     assert scores.macro_f1 == pytest.approx(macro, **close)
-
-
-<<<<<<< HEAD
-def test_mistakes_come_surest_first() -> None:
-    p = random_predictions(5)
-    rows = confident_mistakes(p, 10)
-    sure = p.probabilities[rows, p.predicted[rows]]
-    assert len(rows) == 10
-    assert not p.correct[rows].any()
-    assert (np.diff(sure) <= 0).all()
-    assert sure[0] == p.probabilities.max(axis=1)[~p.correct].max()
-=======
-@pytest.mark.parametrize(("hits", "n"), [(0, 10), (10, 10), (412, 500), (1, 3)])
-def test_interval_is_wilsons(hits: int, n: int) -> None:
-    expected = stats.binomtest(hits, n).proportion_ci(method="wilson")
-    assert wilson_interval(hits, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
-
-
-def test_mcnemar_counts_only_disagreements() -> None:
-    labels = np.zeros(20, np.int64)
-    ids = np.arange(20).astype(str)
-    first = Predictions(ids, labels, np.tile([1.0, 0.0], (20, 1)).astype(np.float32))
-    wrong = first.logits.copy()
-    wrong[:6] = [0.0, 1.0]
-    second = Predictions(ids, labels, wrong)
-    assert mcnemar(first, second) == pytest.approx(2 * 0.5**6)
-    assert mcnemar(first, first) == 1.0
-    with pytest.raises(ValueError, match="different images"):
-        mcnemar(first, Predictions(ids[::-1], labels, wrong))
->>>>>>> seeing
 
 
 def test_a_class_nobody_predicts_and_an_empty_split() -> None:

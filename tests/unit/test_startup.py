@@ -20,11 +20,8 @@ LIGHT = [
     "headstart.data",
     "headstart.evaluation.feature_map",
     "headstart.evaluation.metrics",
-<<<<<<< HEAD
     "headstart.evaluation.statistics",
-=======
     "headstart.evaluation.notable",
->>>>>>> seeing
     "headstart.comparison.explain",
     "headstart.comparison.leaderboard",
     "headstart.report",
