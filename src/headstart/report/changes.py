@@ -13,7 +13,7 @@ from headstart.comparison.explain import Entry, Explanation, Step, explain_runs
 from headstart.comparison.mistakes import Finding, find_departures
 from headstart.errors import HeadstartError
 from headstart.report.formats import duration, interval, percent, points, shorten
-from headstart.report.plots import Scale, element
+from headstart.report.svg import Scale, element
 from headstart.rundir import Run
 
 WIDTH, ROW, BAR = 380, 54, 10  # of the picture, of a run in it, of its bar: about pixels
@@ -142,8 +142,9 @@ def _bar(rung: Rung, x: Scale, top: float) -> Markup:
     parts = [element("title", f"{entry.run}: {percent(entry.accuracy)} {interval(entry.interval)}")]
     if step is not None:
         said = f"{points(step.change)} points: {step.cause.replace(' -> ', ' → ')}"
-        small = shorten(said, _LETTERS)
-        parts.append(element("text", small, class_=f"step {_kind(step)}", x=_LEFT, y=top + 12))
+        if len(said) > _LETTERS:  # the table beside it lists the settings
+            said = ": ".join(said.split(": ")[:2])
+        parts.append(element("text", shorten(said, _LETTERS), class_=f"step {_kind(step)}", x=_LEFT, y=top + 12))
     value = f"{percent(entry.accuracy)} {interval(entry.interval)}"
     parts += [
         element("text", shorten(entry.run, 36), class_="label", x=_LEFT, y=top + 29),
