@@ -25,7 +25,7 @@ Features = tuple[np.ndarray, np.ndarray]  # (n, width), labels (n,)
 
 
 def enrich(run: Run, model: Model, pixels: np.ndarray, train: Features, test: Features) -> None:
-    """Add what the contract of the run directory names, for one run; `pixels` are the test set's."""
+    """Add to a run's files what other parts of Headstart write; `pixels` are the test set's."""
     val, given = run.predictions("val"), run.predictions("test")
     temperature = fit_temperature(val)
     metrics: dict[str, Any] = {}
@@ -162,7 +162,7 @@ def robustness(model: Model, pixels: np.ndarray, labels: np.ndarray) -> dict[str
 
 
 def pictures(test: Predictions, model: Model, pixels: np.ndarray) -> dict[str, np.ndarray]:
-    """Uncertain answers, confused pairs, and where the answer's probability depends on the image."""
+    """Uncertain answers, confused pairs, and where in the image the answer comes from."""
     ordered = np.sort(test.probabilities, axis=1)
     uncertain = np.argsort(ordered[:, -1] - ordered[:, -2], kind="stable")[:12]
     wrong = np.array(score(test).confusion)
@@ -208,7 +208,9 @@ def _overlay(model: Model, image: np.ndarray, label: int, size: int = 8) -> np.n
     for (r, c), fall in zip(corners, logits[0] - logits[1:], strict=True):
         heat[r : r + size, c : c + size] += fall
         hits[r : r + size, c : c + size] += 1
-    shade = np.clip(heat / np.maximum(hits, 1) / max(heat.max() / hits.max(), 1e-9), 0, 1)[..., None]
+    shade = np.clip(heat / np.maximum(hits, 1) / max(heat.max() / hits.max(), 1e-9), 0, 1)[
+        ..., None
+    ]
     grey = image.mean(axis=2, keepdims=True) * 0.7 + 40
     warm = np.array([240.0, 120.0, 20.0])
     mixed: np.ndarray = (grey * (1 - 0.75 * shade) + warm * 0.75 * shade).astype(np.uint8)
@@ -227,7 +229,9 @@ def feature_map(test: Predictions, features: np.ndarray) -> dict[str, np.ndarray
     }
 
 
-def compare(comparison: dict[str, Any], runs: Sequence[Run], groups: Sequence[str]) -> dict[str, Any]:
+def compare(
+    comparison: dict[str, Any], runs: Sequence[Run], groups: Sequence[str]
+) -> dict[str, Any]:
     """Add configurations, pairs and verdict to a comparison; `groups` names each run's."""
     by_label = {run.name: run for run in runs}
     rows = {row["run"]: row for row in comparison["rows"] if row["run"] in by_label}
@@ -257,8 +261,9 @@ def compare(comparison: dict[str, Any], runs: Sequence[Run], groups: Sequence[st
     else:
         verdict = (f"Nothing stands out: {', '.join(first[:-1])} and {first[-1]} cannot be told "
                    f"apart on these {n:,} test images.")  # fmt: skip
+    winner = first[0] if len(first) == 1 else None
     return {**comparison, "configurations": configurations, "pairs": pairs, "verdict": verdict,
-            "winner": first[0] if len(first) == 1 else None, "detectable": float(detectable)}  # fmt: skip
+            "winner": winner, "detectable": float(detectable)}  # fmt: skip
 
 
 def _configuration(name: str, members: list[str], rows: dict[str, Any]) -> dict[str, Any]:

@@ -164,14 +164,15 @@ def fail(path: Path, name: str, error: str) -> Run:
     return run
 
 
-
-
 Look = Callable[[np.ndarray], np.ndarray]  # uint8 (n, 32, 32, 3) to features (n, width)
 
 
 def _pixels(side: int) -> Look:
     def look(images: np.ndarray) -> np.ndarray:
-        small = [np.asarray(Image.fromarray(i).resize((side, side), Image.Resampling.BOX)) for i in images]
+        small = [
+            np.asarray(Image.fromarray(i).resize((side, side), Image.Resampling.BOX))
+            for i in images
+        ]
         return np.stack(small).reshape(len(images), -1) / 127.5 - 1
 
     return look
@@ -220,7 +221,9 @@ def pixel_study(folder: Path) -> tuple[list[Run], dict[str, Any]]:
                 seed=seed, backbone=name,
             )  # fmt: skip
 
-            def model(pixels: np.ndarray, look: Look = look, w: Any = weights, b: Any = bias) -> Any:
+            def model(
+                pixels: np.ndarray, look: Look = look, w: Any = weights, b: Any = bias
+            ) -> Any:
                 return _logits(look(pixels), w, b)
 
             enrich(run, model, test_images, (X, y), (Z, labels))

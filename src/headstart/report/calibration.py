@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from headstart.report import formats
-from headstart.report.contenders import Contender
+from headstart.report.contenders import Contender, metrics_of
 from headstart.report.svg import (
     BOTTOM,
     LEFT,
@@ -34,7 +34,7 @@ def describe_calibration(contenders: Sequence[Contender]) -> dict[str, Any] | No
     rows = [
         {
             "name": c.name,
-            "temperature": _mean([run.metrics.get("temperature") for run in c.runs]),
+            "temperature": _mean([metrics_of(run).get("temperature") for run in c.runs]),
             "seeds": len(c.runs),
             **{f"{key}_{when}": _mean_of(c, block, key)
                for key in ("ece", "loss", "brier")
@@ -50,7 +50,7 @@ def describe_calibration(contenders: Sequence[Contender]) -> dict[str, Any] | No
 
 
 def _mean_of(contender: Contender, block: str, key: str) -> float | None:
-    tests = [run.metrics.get("test") or {} for run in contender.runs]
+    tests = [metrics_of(run).get("test") or {} for run in contender.runs]
     return _mean([(test.get(block) or {}).get(key) for test in tests])
 
 

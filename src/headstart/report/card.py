@@ -26,9 +26,9 @@ _DATASETS = {
 }
 # Licences that the hub knows by these names; any other is named beside "other".
 _LICENCES = frozenset(
-    "apache-2.0 mit bsd-2-clause bsd-3-clause cc-by-4.0 cc-by-nc-4.0 cc-by-sa-4.0 cc0-1.0 "
-    "openrail gpl-3.0 lgpl-3.0 mpl-2.0".split()
-)
+    ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0",
+     "cc-by-sa-4.0", "cc0-1.0", "openrail", "gpl-3.0", "lgpl-3.0", "mpl-2.0")
+)  # fmt: skip
 
 
 def write_card(run: Run, out: Path) -> Path:
@@ -69,13 +69,11 @@ def _spaced(write: Any) -> Any:
     return lambda *given: write(*given).replace("\u202f", " ")
 
 
-def _front(
-    run: Run, manifest: Mapping[str, Any], dataset: str | None, title: str
-) -> ModelCardData:
+def _front(run: Run, manifest: Mapping[str, Any], dataset: str | None, title: str) -> ModelCardData:
     weights = manifest.get("weights") or {}
     licence = str(weights.get("licence") or "unknown").lower()
     known = licence in _LICENCES
-    extra = {} if known else {"license_name": licence}
+    extra: dict[str, Any] = {} if known else {"license_name": licence}
     if weights.get("provider") == "hub" and "/" in str(weights.get("source", "")):
         extra["base_model"] = str(weights["source"])
     return ModelCardData(
@@ -114,7 +112,7 @@ def _results(run: Run, dataset: str | None, title: str) -> list[EvalResult]:
 
 def _hardest(test: Mapping[str, Any], run: Run) -> list[dict[str, Any]]:
     """The three classes of which the model finds the least."""
-    rows = [{"name": name, **row} for name, row in zip(run.class_names, test["per_class"], strict=True)]
+    rows = [
+        {"name": name, **row} for name, row in zip(run.class_names, test["per_class"], strict=True)
+    ]
     return sorted(rows, key=lambda row: row["recall"])[:3]
-
-

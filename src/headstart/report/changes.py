@@ -144,7 +144,11 @@ def _bar(rung: Rung, x: Scale, top: float) -> Markup:
         said = f"{points(step.change)} points: {step.cause.replace(' -> ', ' → ')}"
         if len(said) > _LETTERS:  # the table beside it lists the settings
             said = ": ".join(said.split(": ")[:2])
-        parts.append(element("text", shorten(said, _LETTERS), class_=f"step {_kind(step)}", x=_LEFT, y=top + 12))
+        parts.append(
+            element(
+                "text", shorten(said, _LETTERS), class_=f"step {_kind(step)}", x=_LEFT, y=top + 12
+            )
+        )
     value = f"{percent(entry.accuracy)} {interval(entry.interval)}"
     parts += [
         element("text", shorten(entry.run, 36), class_="label", x=_LEFT, y=top + 29),

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from headstart.errors import HeadstartError
 from headstart.recipe import Recipe
@@ -49,7 +49,7 @@ class Contender:
     marks: tuple[str, ...] = field(default=())
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Literal["best", "near", "other"]:
         """best, near (cannot be told from it) or other: how it is drawn."""
         return "best" if self.chosen else "near" if self.near else "other"
 
@@ -62,7 +62,7 @@ class Contender:
     def metric(self, *keys: str) -> dict[str, Any]:
         """A block of the first run's metrics that has one, {} where none has."""
         for run in self.runs:
-            node: Any = optional(lambda run=run: run.metrics, {})
+            node: Any = metrics_of(run)
             for key in keys:
                 node = (node or {}).get(key)
             if node:
@@ -85,6 +85,10 @@ def optional(read: Callable[[], Any], default: Any) -> Any:
 
 def manifest_of(run: Run) -> dict[str, Any]:
     return dict(optional(lambda: run.manifest, {}))
+
+
+def metrics_of(run: Run) -> dict[str, Any]:
+    return dict(optional(lambda: run.metrics, {}))
 
 
 def recipe_of(run: Run) -> Recipe | None:
@@ -155,7 +159,7 @@ def find_contenders(
 
 def _test_scores(run: Run | None) -> dict[str, Any]:
     """What the comparison leaves to the run: calibration, averages over classes."""
-    metrics = optional(lambda: run.metrics, {}) if run else {}
+    metrics = metrics_of(run) if run else {}
     return dict(metrics.get("test") or {})
 
 
@@ -181,7 +185,7 @@ def compare_rows(runs: Sequence[Run]) -> dict[str, Any]:
 
 def _row(run: Run) -> dict[str, Any]:
     manifest = manifest_of(run)
-    metrics = optional(lambda: run.metrics, {})
+    metrics = metrics_of(run)
     test = metrics.get("test") or {}
     recipe = recipe_of(run)
     cost = optional(lambda: run.cost, {})

@@ -89,7 +89,12 @@ def _costs(cost: Mapping[str, Any]) -> list[Fact]:
     latency, speed = cost.get("latency_ms") or {}, cost.get("throughput") or {}
     facts: list[tuple[str, float | None, str, str]] = [
         ("Whole run", cost.get("wall_s"), formats.duration(cost.get("wall_s")), "training"),
-        ("Frozen passes", cost.get("extract_s"), formats.duration(cost.get("extract_s")), "training"),
+        (
+            "Frozen passes",
+            cost.get("extract_s"),
+            formats.duration(cost.get("extract_s")),
+            "training",
+        ),
         ("Training", cost.get("train_s"), formats.duration(cost.get("train_s")), "training"),
         ("Frozen passes, images/s", rate := cost.get("images_per_s"), formats.count(rate), "rate"),
         ("Latency, median / 95th", latency.get("median"), _latency(latency), "latency"),
@@ -100,8 +105,18 @@ def _costs(cost: Mapping[str, Any]) -> list[Fact]:
             "throughput",
         ),
         ("MACs", cost.get("macs"), formats.metric(cost.get("macs")), "macs"),
-        ("Parameters", cost.get("parameters"), formats.metric(cost.get("parameters")), "parameters"),
-        ("Model file", size := cost.get("file_mb", cost.get("size_mb")), formats.megabytes(size), "size"),
+        (
+            "Parameters",
+            cost.get("parameters"),
+            formats.metric(cost.get("parameters")),
+            "parameters",
+        ),
+        (
+            "Model file",
+            size := cost.get("file_mb", cost.get("size_mb")),
+            formats.megabytes(size),
+            "size",
+        ),
         ("Memory of the run", run := cost.get("peak_rss_mb"), formats.megabytes(run), "memory"),
         ("Memory in serving", use := cost.get("serving_rss_mb"), formats.megabytes(use), "serving"),
     ]

@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headstart.report import formats
-from headstart.report.contenders import Contender, latency_ms, manifest_of, recipe_of
+from headstart.report.contenders import (
+    Contender,
+    latency_ms,
+    manifest_of,
+    metrics_of,
+    recipe_of,
+)
 from headstart.report.pictures import class_names
 from headstart.rundir import Run
 
@@ -98,16 +104,14 @@ def distinct(runs: Sequence[Run], *keys: str) -> set[Any]:
 
 
 def describe_duplicates(contenders: Sequence[Contender]) -> dict[str, Any] | None:
-    """Each configuration's accuracy with and without the listed near copies; None without a list."""
-    known = [
-        (c, block) for c in contenders if (block := c.metric("test", "without_duplicates"))
-    ]
+    """Accuracies with and without the listed near copies; None where no list is known."""
+    known = [(c, block) for c in contenders if (block := c.metric("test", "without_duplicates"))]
     if not known:
         return None
     rows = []
     for c, block in known:
-        blocks = [each for run in c.runs
-                  if (each := (run.metrics.get("test") or {}).get("without_duplicates"))]  # fmt: skip
+        tests = [metrics_of(run).get("test") or {} for run in c.runs]
+        blocks = [each for test in tests if (each := test.get("without_duplicates"))]
         kept = sum(each["accuracy"] for each in blocks) / len(blocks)
         rows.append({"name": c.name, "raw": c.accuracy, "raw_interval": c.interval, "kept": kept,
                      "interval": block["interval"] if len(blocks) == 1 else None,

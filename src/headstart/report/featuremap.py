@@ -16,9 +16,7 @@ MOST = 1500  # points; more only thicken the clouds
 SIDE, _EDGE = 380, 14
 
 
-def describe_map(
-    arrays: Mapping[str, np.ndarray], names: Sequence[str]
-) -> dict[str, Any] | None:
+def describe_map(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, Any] | None:
     """The drawing and its legend; None for a run without features."""
     if "xy" not in arrays or len(arrays["xy"]) < 3:
         return None
@@ -40,7 +38,7 @@ def describe_map(
 
 
 def _placed(xy: np.ndarray) -> np.ndarray:
-    """Into the square, up to the 0.5th and 99.5th percentile so that strays do not shrink the rest."""
+    """Into the square, up to the 0.5th and 99.5th percentile: strays do not shrink the rest."""
     low, high = np.percentile(xy, (0.5, 99.5), axis=0)
     scale = np.maximum(high - low, 1e-9)
     unit = np.clip((xy - low) / scale, -0.02, 1.02)

@@ -135,5 +135,3 @@ def _line(line: Series, x: Scale, y: Scale) -> list[Markup]:
             for (px, py), tip in zip(placed, tips, strict=True)
         ]
     return marks
-
-

@@ -65,7 +65,10 @@ def _verdict(compared: Mapping[str, Any], contenders: Sequence[Contender]) -> st
     n = f"{answer['n']:,} test images"
     reached = f"{formats.percent(best.accuracy)} {formats.interval(best.interval)} on {n}"
     if answer["verdict"]:
-        lines = [f"**{_cell(answer['verdict'])}**", f"Validation chose {_cell(best.name)}: {reached}."]
+        lines = [
+            f"**{_cell(answer['verdict'])}**",
+            f"Validation chose {_cell(best.name)}: {reached}.",
+        ]
     else:
         near = formats.join_words(answer["near"])
         within = f" Within noise of it: {_cell(near)}." if near else ""
@@ -85,7 +88,8 @@ def _table(contenders: Sequence[Contender]) -> str:
         ("95 % interval", "---", [formats.interval(c.interval) for c in contenders]),
         ("seeds", "---:", [_seeds(c) for c in contenders]),
         ("val", "---:", [_plain(formats.percent(c.val_accuracy)) for c in contenders]),
-        ("training", "---:", [_plain(formats.duration(c.mean(training_seconds))) for c in contenders]),
+        ("training", "---:",
+         [_plain(formats.duration(c.mean(training_seconds))) for c in contenders]),
         ("ms an image", "---:", [formats.decimal(c.mean(latency_ms), 1) for c in contenders]),
         ("file", "---:",
          [_plain(formats.megabytes(c.mean(cost_of("file_mb", "size_mb")))) for c in contenders]),
@@ -123,7 +127,9 @@ def _marks(contenders: Sequence[Contender], grouped: bool) -> str:
 
 def _making(runs: Sequence[Run]) -> str:
     """Data, machine, versions, and the way to make the same again."""
-    lines = [f"- {label.lower()}: {_cell('; '.join(values))}" for label, values in describe_facts(runs)]
+    lines = [
+        f"- {label.lower()}: {_cell('; '.join(values))}" for label, values in describe_facts(runs)
+    ]
     for package in ("headstart", "torch", "timm"):
         if found := sorted(distinct(runs, "versions", package)):
             lines.append(f"- {package}: {', '.join(map(str, found))}")

@@ -162,5 +162,3 @@ def describe_phases(run: Run) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-

@@ -67,9 +67,7 @@ def saliency(run: Run, names: Sequence[str]) -> dict[str, Any] | None:
     return {"tiles": tiles, "method": str(arrays["saliency_method"])}
 
 
-def confused_pairs(
-    run: Run, names: Sequence[str], confusion: np.ndarray
-) -> list[dict[str, Any]]:
+def confused_pairs(run: Run, names: Sequence[str], confusion: np.ndarray) -> list[dict[str, Any]]:
     """Pictures of the most confused pairs of classes, with how often each was confused."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for tile in _tiles(run.pictures, "pair", names):
@@ -133,7 +131,7 @@ def _tiles(
     if by is not None:
         given = arrays[f"{kind}_{by}"]
         order = np.argsort(-given if by == "confidence" else given, kind="stable")
-    return [_tile(arrays, kind, row, names) for row in order]
+    return [_tile(arrays, kind, row, names) for row in order.tolist()]
 
 
 def _tile(arrays: Arrays, kind: str, row: int, names: Sequence[str]) -> dict[str, Any]:

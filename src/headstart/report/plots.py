@@ -1,4 +1,4 @@
-"""The leaderboard's bars, and accuracy against cost with names that keep out of each other's way."""
+"""The leaderboard's bars, and accuracy against cost with names that do not overlap."""
 
 from __future__ import annotations
 
@@ -145,5 +145,3 @@ def _leader(own: tuple[float, float], box: Box) -> Markup:
     end_x = min(max(own[0], box[0] + 4), box[2] - 4)
     end_y = box[3] - 1 if box[3] < own[1] else box[1] + 2
     return element("line", class_="leader", x1=own[0], y1=own[1], x2=end_x, y2=end_y)
-
-

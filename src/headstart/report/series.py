@@ -1,4 +1,4 @@
-"""Several configurations over one axis: colours, shapes and a key, so that none needs colour alone."""
+"""Several configurations over one axis: each has a shape as well as a colour."""
 
 from __future__ import annotations
 
@@ -61,9 +61,15 @@ def draw(band: Band, x: Scale, y: Scale) -> list[Markup]:
     placed = [(x(px), y(py)) for px, py in band.points]
     marks = []
     if band.ranges and len(placed) > 1:
-        upper = [(x(px), y(high)) for (px, _), (_, high) in zip(band.points, band.ranges, strict=True)]
-        lower = [(x(px), y(low)) for (px, _), (low, _) in zip(band.points, band.ranges, strict=True)]
-        marks.append(element("polygon", class_=f"range s{style}", points=_path(upper + lower[::-1])))
+        upper = [
+            (x(px), y(high)) for (px, _), (_, high) in zip(band.points, band.ranges, strict=True)
+        ]
+        lower = [
+            (x(px), y(low)) for (px, _), (low, _) in zip(band.points, band.ranges, strict=True)
+        ]
+        marks.append(
+            element("polygon", class_=f"range s{style}", points=_path(upper + lower[::-1]))
+        )
     if len(placed) > 1:
         marks.append(element("polyline", class_=f"stroke s{style}", points=_path(placed)))
     tips = band.tips or [""] * len(placed)
