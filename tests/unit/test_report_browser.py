@@ -163,6 +163,7 @@ def test_paper_shows_everything(opened: Any, tmp_path: Path) -> None:
     opened.pdf(path=path)
     content = path.read_bytes()
     assert content.startswith(b"%PDF")
+    opened.set_viewport_size({"width": 688, "height": 1000})  # A4 less its margins
     opened.emulate_media(media="print")
     opened.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert opened.locator("details:not([open])").count() == 0
@@ -172,6 +173,7 @@ def test_paper_shows_everything(opened: Any, tmp_path: Path) -> None:
         " !== 'visible').length"
     )
     assert hidden == 0
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 688
     opened.evaluate("dispatchEvent(new Event('afterprint'))")
     assert opened.locator("details.run[open]").count() == 0
 

@@ -21,7 +21,7 @@ _TEST = "predictions/test.npz"
 
 
 def definitions(tested: bool) -> list[Definition]:
-    """All entries in reading order; `tested`: "within noise" is a test, not overlapping intervals."""
+    """All entries in reading order. `tested`: noise is a test here, not overlapping intervals."""
     return [*_accuracy(tested), *_comparison(), *_probabilities(), *_hardships(), *_costs()]
 
 
