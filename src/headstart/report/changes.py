@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +29,12 @@ class Rung:
     step: Step | None
 
 
-def describe_changes(runs: Sequence[Run]) -> dict[str, Any]:
+def describe_changes(
+    runs: Sequence[Run], configurations: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Everything the template needs: steps, their picture, and what is known to cost accuracy.
+
+    `configurations` has the name to use for a run: seeds make the same mistakes.
 
     Runs that cannot be explained (unfinished, made on other test images, or with a damaged file)
     leave the steps empty: the page does without.
@@ -43,7 +47,7 @@ def describe_changes(runs: Sequence[Run]) -> dict[str, Any]:
         "steps": [_row(step, entries) for step in steps],
         "figure": ladder_panel(rungs) if rungs else None,
         "ladder": bool(explained and explained.ladder),
-        "known": _known(explained, runs),
+        "known": _known(explained, runs, configurations or {}),
     }
 
 
@@ -92,15 +96,19 @@ def _kind(step: Step) -> str:
     return "gain" if step.change > 0 else "loss"
 
 
-def _known(explained: Explanation | None, runs: Sequence[Run]) -> list[dict[str, Any]]:
+def _known(
+    explained: Explanation | None, runs: Sequence[Run], configurations: Mapping[str, str]
+) -> list[dict[str, Any]]:
     """Each known mistake once, with the runs that make it."""
     made: dict[tuple[str, str, str], tuple[Finding, list[str]]] = {}
     for name, findings in _findings(explained, runs):
         for finding in findings:
             if finding.mistake:
                 key = (finding.key, finding.has, finding.why)
-                made.setdefault(key, (finding, []))[1].append(name)
-    return [{"finding": finding, "runs": names} for finding, names in made.values()]
+                made.setdefault(key, (finding, []))[1].append(configurations.get(name, name))
+    return [
+        {"finding": finding, "runs": list(dict.fromkeys(names))} for finding, names in made.values()
+    ]
 
 
 def _findings(

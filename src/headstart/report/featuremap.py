@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from headstart.report.formats import shorten
 from headstart.report.series import STYLES
-from headstart.report.svg import LETTER, Box, element, meet, panel
+from headstart.report.svg import Box, element, meet, panel, text_width
 
 MOST = 1500  # points; more only thicken the clouds
 SIDE, _EDGE = 380, 14
@@ -78,7 +78,7 @@ def _names(xy: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> list[Mar
     for label in present[np.argsort(-counts, kind="stable")]:
         x, y = np.median(xy[labels == label], axis=0)
         text = shorten(names[int(label)], 18)
-        half = len(text) * LETTER / 2 + 2
+        half = text_width(text) * 0.57 + 2
         x = float(np.clip(x, half, SIDE - half))
         for lift in (0, -13, 13, -26, 26):
             box = (x - half, float(y) + lift - 8, x + half, float(y) + lift + 5)

@@ -57,6 +57,8 @@ def megabytes(value: float | None) -> str:
 def duration(seconds: float | None) -> str:
     if seconds is None:
         return MISSING
+    if seconds == 0:
+        return f"0{_THIN}s"
     if seconds < 60:
         return f"{three(seconds)}{_THIN}s"
     minutes, rest = divmod(round(seconds), 60)

@@ -12,7 +12,6 @@ from headstart.report.formats import general
 from headstart.report.svg import (
     BOTTOM,
     LEFT,
-    LETTER,
     RIGHT,
     TOP,
     Scale,
@@ -21,6 +20,7 @@ from headstart.report.svg import (
     in_percent,
     linear_ticks,
     panel,
+    text_width,
 )
 
 
@@ -59,7 +59,7 @@ def curve_panel(
                 element("line", class_="boundary", x1=left, x2=left, y1=TOP - 14, y2=BOTTOM)
             )
         text = f"{span.number} {span.label}"
-        if len(text) * LETTER > right - left - 6:
+        if text_width(text) > right - left - 6:
             text = str(span.number)
         tip = element("title", f"Phase {span.number}: {span.label}")
         marks.append(

@@ -77,7 +77,10 @@ def render(
         "board": board,
         "pairs": describe_pairs(compared, contenders),
         **_comparisons(compared, contenders),
-        "changes": describe_changes([run for run in runs if (run.path / "metrics.json").exists()]),
+        "changes": describe_changes(
+            [run for run in runs if (run.path / "metrics.json").exists()],
+            {row["run"]: c.name for c in contenders for row in c.rows},
+        ),
         "samples": next((found for run in runs if (found := samples(run))), []),
         "sections": sections,
         "pictures": share_pictures(sections),

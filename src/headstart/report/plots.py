@@ -12,7 +12,6 @@ from headstart.report.formats import shorten
 from headstart.report.svg import (
     BOTTOM,
     LEFT,
-    LETTER,
     RIGHT,
     TOP,
     WIDTH,
@@ -24,6 +23,7 @@ from headstart.report.svg import (
     in_percent,
     meet,
     panel,
+    text_width,
 )
 
 
@@ -111,7 +111,7 @@ def _labels(points: Sequence[Point], x: Scale, y: Scale) -> list[Markup]:
     for p in sorted(points, key=lambda p: -p.y):
         text = shorten(p.label, 24)
         own = (x(p.x), y(p.y))
-        places = _places(*own, len(text) * LETTER)
+        places = _places(*own, text_width(text))
         others = [centre for centre in centres if centre != own]
         near = [b for b in places if gap(b, own) < 12 and all(gap(b, c) > 16 for c in others)]
         for choice, blocked in ((near, [*taken, *dots, *stems]), (places, [*taken, *dots, *stems]),

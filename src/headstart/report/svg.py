@@ -19,7 +19,7 @@ WIDTH, HEIGHT = 380, 280  # of a panel, in units that are about one pixel
 LEFT, RIGHT, TOP, BOTTOM = 46, 368, 22, 242  # the plotting area inside it
 SMALL_RIGHT = 266  # where a small panel's area ends: a square
 SMALL_VIEW = f"0 0 {HEIGHT} {HEIGHT}"
-LETTER = 5.9  # average width of a letter at the panels' text size of 11
+_WIDTHS = {**dict.fromkeys("fijltrI.,:;-1 ", 3.7), **dict.fromkeys("mwMW%", 9.2)}
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -50,6 +50,11 @@ def element(name: str, *children: str, **attributes: object) -> Markup:
     return Markup("<{0}{1}>{2}</{0}>").format(name, written, Markup("").join(children))
 
 
+def text_width(text: str) -> float:
+    """About how wide a text is at the panels' size of 11; fonts differ by a tenth."""
+    return sum(_WIDTHS.get(letter, 6.3) for letter in text)
+
+
 def linear_ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Round values inside [low, high], in steps of 1, 2 or 5 times a power of ten."""
     raw = (high - low) / most
@@ -67,6 +72,7 @@ def log_ticks(low: float, high: float) -> list[float]:
     choices = [
         [10.0**k for k in decades if k % stride == 0],
         [m * 10.0**k for k in decades for m in (1, 2, 5)],
+        [m * 10.0**k for k in decades for m in (1, 1.5, 2, 3, 5, 7)],
         [m * 10.0**k for k in decades for m in (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)],
     ]
     for choice in choices:
