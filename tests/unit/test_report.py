@@ -191,7 +191,7 @@ def test_a_comparison_brings_its_p_values_and_protocol(runs: list[Run], tmp_path
     assert "lite: results" in text
     assert "p = 0.21 against the best" in text
     assert "mobilenetv2_100 is within noise of it" in text
-    assert "budget one" in text
+    assert "budgetone" in text  # a term and its description
 
 
 def test_labels_of_points_do_not_overlap() -> None:
