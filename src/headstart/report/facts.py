@@ -31,8 +31,10 @@ def describe_answer(
     others = [c for c in contenders if c is not best]
     near = [c for c in others if c.near]
     higher = [c.name for c in others if c.accuracy > best.accuracy]
+    verdict, stop, more = str(compared.get("verdict") or "").partition(". ")
     return {
-        "verdict": compared.get("verdict"),
+        "verdict": verdict + stop.rstrip() or None,
+        "more": more,
         "winner": compared.get("winner"),
         "best": best,
         "n": best.rows[0].get("n"),

@@ -67,6 +67,7 @@ def _verdict(compared: Mapping[str, Any], contenders: Sequence[Contender]) -> st
     if answer["verdict"]:
         lines = [
             f"**{_cell(answer['verdict'])}**",
+            _cell(answer["more"]),
             f"Validation chose {_cell(best.name)}: {reached}.",
         ]
     else:
@@ -76,7 +77,7 @@ def _verdict(compared: Mapping[str, Any], contenders: Sequence[Contender]) -> st
     if answer["detectable"] is not None:
         shown = formats.span(answer["detectable"])
         lines.append(f"Differences under about {shown} points mostly stay hidden in chance.")
-    return " ".join(lines)
+    return " ".join(line for line in lines if line)
 
 
 def _table(contenders: Sequence[Contender]) -> str:

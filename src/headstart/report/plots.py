@@ -109,7 +109,7 @@ def _labels(points: Sequence[Point], x: Scale, y: Scale) -> list[Markup]:
     taken: list[Box] = []
     marks: list[Markup] = []
     for p in sorted(points, key=lambda p: -p.y):
-        text = shorten(p.label, 24)
+        text = shorten(p.label, 34)
         own = (x(p.x), y(p.y))
         places = _places(*own, text_width(text))
         others = [centre for centre in centres if centre != own]

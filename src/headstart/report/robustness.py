@@ -47,7 +47,7 @@ def describe_robustness(contenders: Sequence[Contender]) -> dict[str, Any] | Non
     shown += [each.block["accuracy"] for each in tested]
     extent = (100 * min(shown), 100 * max(shown))
     figures = [
-        {"title": kind[0].upper() + kind[1:], "svg": _panel(kind, tested, extent),
+        {"title": _title(kind), "svg": _panel(kind, tested, extent),
          "settings": _settings(kind, tested)}
         for kind in kinds
     ]  # fmt: skip
@@ -61,6 +61,10 @@ def describe_robustness(contenders: Sequence[Contender]) -> dict[str, Any] | Non
     first = tested[0].block
     return {"figures": figures, "rows": rows, "n": first.get("n"), "side": first.get("side"),
             "many": len(tested) > 1}  # fmt: skip
+
+
+def _title(kind: str) -> str:
+    return kind.upper() if kind == "jpeg" else kind[0].upper() + kind[1:]
 
 
 def _rows(kind: str, block: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -5,6 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from headstart.report import formats
+
+
+def _cell(candidate: Mapping[str, Any]) -> dict[str, Any]:
+    """A candidate's score as text: a share, or a published accuracy that is in percent already."""
+    score = candidate.get("score")
+    text = formats.MISSING if score is None else formats.percent(score / (100 if score > 1 else 1))
+    return {"text": text, "seconds": candidate.get("seconds"), "kept": candidate["kept"]}
+
 
 def describe_selection(compared: Mapping[str, Any]) -> dict[str, Any] | None:
     """Rounds as columns and candidates as rows, the longest in the race first.
@@ -26,7 +35,7 @@ def describe_selection(compared: Mapping[str, Any]) -> dict[str, Any] | None:
     rows = [
         {
             "name": name,
-            "cells": [found.get(name) for found in scores],
+            "cells": [_cell(found[name]) if name in found else None for found in scores],
             "why": (why.get(name) or {}).get("why"),
         }
         for name in sorted(names, key=standing)
