@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,6 +44,15 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data", invoke_without_command=True)
 app.add_typer(recipes_app, name="recipes", invoke_without_command=True)
+
+
+class ReportFormat(StrEnum):
+    """What the report verb can write."""
+
+    html = "html"
+    md = "md"
+    card = "card"
+
 
 _INTERRUPTED = 130  # what typer makes of Ctrl-C
 
@@ -258,21 +268,38 @@ def predict(
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Directories of runs or studies.")],
-    out: Annotated[Path, typer.Option("--out", help="The HTML file to write.")] = Path(
-        "report.html"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The file to write; default: report.html, report.md, card.md."),
+    ] = None,
+    form: Annotated[
+        ReportFormat,
+        typer.Option(
+            "--format", help="A page, Markdown for a README, or a run's Hugging Face model card."
+        ),
+    ] = ReportFormat.html,
 ) -> None:
-    """Write one HTML report of finished runs."""
-    from headstart.comparison.leaderboard import build_comparison, split_finished
-    from headstart.report import write_report
-    from headstart.rundir import open_runs
+    """Write one report of finished runs: a page, Markdown, or the model card of one."""
+    from headstart.report.inputs import read_inputs
 
-    opened = open_runs(runs)
-    finished, failures = split_finished(opened)
-    compared = None
-    if len(finished) > 1:
-        compared = build_comparison("report", finished, failures, out.parent).to_dict()
-    print(write_report(opened, out, compared))
+    path = out or Path("card.md" if form is ReportFormat.card else f"report.{form.value}")
+    opened, compared = read_inputs(runs, path.parent)
+    if form is ReportFormat.card:
+        if len(opened) != 1:
+            raise HeadstartError(
+                f"--format card: a model card is of one run, and {len(opened)} were given"
+            )
+        from headstart.report.card import write_card
+
+        print(write_card(opened[0], path))
+    elif form is ReportFormat.md:
+        from headstart.report.markdown import write_markdown
+
+        print(write_markdown(opened, path, compared))
+    else:
+        from headstart.report import write_report
+
+        print(write_report(opened, path, compared))
 
 
 @app.command()

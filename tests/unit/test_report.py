@@ -10,12 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.evaluation.metrics import score
-from headstart.evaluation.notable import confident_mistakes
-from headstart.evaluation.predictions import Predictions
-from headstart.recipe import Recipe
-from headstart.report import formats, plots, write_report
-from headstart.rundir import Run, create_run, write_arrays, write_json
+from headstart.report import formats, plots, svg, write_report
+from headstart.rundir import Run, write_json
+from tests.fabricating import fabricate, fail
 
 NASTY = "<script>alert('x')</script> & \"quotes\""
 
@@ -44,143 +41,6 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
-
-
-def fabricate(
-    path: Path,
-    *,
-    name: str,
-    skill: float = 2.0,
-    classes: int = 10,
-    n: int = 200,
-    class_names: list[str] | None = None,
-    images: np.ndarray | None = None,
-    labels: np.ndarray | None = None,
-    cost: float = 1.0,
-    solved: bool = True,
-    tuned: bool = True,
-    marks: tuple[str, ...] = (),
-    backbone: str | None = None,
-) -> Run:
-    """A finished run with everything a real one leaves, its logits drawn around the truth."""
-    rng = np.random.default_rng(sum(name.encode()))
-    wide, shown = (
-        images is not None,
-        np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), "u1"),
-    )
-    names = class_names or [f"class {k}" for k in range(classes)]
-    labels = np.arange(n) % classes if labels is None else labels[:n]
-    images = rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8) if images is None else images[:n]
-    phases = [{"train": "head"}, {"train": "last_stage", "epochs": 8, "lr": 1e-4}][: 1 + tuned]
-    recipe = Recipe.model_validate(
-        {"name": name, "data": {"source": "cifar10-mini"}, "phases": phases,
-         "backbone": {"name": backbone or name.replace("<", "")}}
-    )  # fmt: skip
-    run = create_run(path, recipe)
-    run.update_manifest(
-        status="finished", error=None, created="2025-11-20T10:00:00+00:00", commit="0" * 40,
-        versions={"headstart": "0.1.0", "torch": "2.9.1", "timm": "1.0.22"},
-        machine={"device": "cpu", "cpu": "AMD EPYC", "cores": 2},
-        data={"source": "cifar10-mini", "fingerprint": "f" * 16, "class_names": names,
-              "counts": {"train": 1800, "val": 200, "test": n},
-              "quarantined": [{"path": "bird/7.jpg", "reason": "cut short"}]},
-        weights={"provider": "registry", "name": name, "tag": "in1k", "sha256": "ab" * 32,
-                 "licence": "apache-2.0", "source": "a package index"},
-        preprocess={"size": 128, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],
-                    "interpolation": "bicubic", "side": 144},
-        marks=list(marks), notes=[],
-    )  # fmt: skip
-    _log(run, rng, skill, solved=solved, tuned=tuned)
-    noise = rng.normal(size=(n, classes)).astype(np.float32) * 1.4
-    noise[np.arange(n), labels] += skill
-    noise[np.arange(n), (labels + labels % 3) % classes] += 0.6
-    ids = np.array([f"test-{k:05d}" for k in range(n)])
-    test = Predictions(ids, labels.astype(np.int64), noise)
-    write_arrays(path / "predictions" / "test.npz", vars_of(test))
-    write_json(path / "metrics.json", {"val": score(test).to_dict(), "test": score(test).to_dict()})
-    wrong = confident_mistakes(test, 16)
-    write_arrays(
-        path / "pictures.npz",
-        {
-            "sample_images": images[: 3 * classes],
-            "sample_labels": labels[: 3 * classes],
-            "prediction_images": images[:24] if wide else shown,  # the same for every run
-            "prediction_ids": ids[:24],
-            "prediction_labels": labels[:24],
-            "prediction_predicted": test.predicted[:24],
-            "prediction_confidence": test.probabilities[:24].max(axis=1).astype("f4"),
-            "mistake_images": images[wrong],
-            "mistake_ids": ids[wrong],
-            "mistake_labels": labels[wrong],
-            "mistake_predicted": test.predicted[wrong],
-            "mistake_confidence": test.probabilities[wrong, test.predicted[wrong]].astype("f4"),
-        },
-    )
-    write_json(
-        path / "cost.json",
-        {"wall_s": 80 * cost, "extract_s": 40 * cost, "train_s": 21.5 * cost,
-         "images_per_s": 210 / cost, "peak_rss_mb": 700 + 300 * cost,
-         "parameters": int(3.2e6 * cost), "trainable_parameters": 12810, "macs": int(2.1e8 * cost),
-         "size_mb": 13.2 * cost, "latency_ms": {"median": 9.1 * cost, "p95": 11.3 * cost, "n": 50},
-         "device": "cpu", "threads": 2},
-    )  # fmt: skip
-    return run
-
-
-def vars_of(predictions: Predictions) -> dict[str, np.ndarray]:
-    return {key: getattr(predictions, key) for key in ("ids", "labels", "logits")}
-
-
-def _log(run: Run, rng: np.random.Generator, skill: float, *, solved: bool, tuned: bool) -> None:
-    start = {"event": "phase", "phase": 0, "train": "head", "boundary": "pool", "cached": True,
-             "trainable_parameters": 12810}  # fmt: skip
-    run.append_log({**start, "optimizer": "lbfgs" if solved else "adamw", "epochs": None})
-    best = 1.9 / skill
-    if solved:
-        for k, l2 in enumerate([1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0]):
-            loss = best + 0.05 * (k - 3) ** 2
-            run.append_log(
-                {"event": "solve", "phase": 0, "l2": l2, "iterations": 40,
-                 "train_loss": 0.02 + 0.12 * k, "train_accuracy": 1 - 0.03 * k,
-                 "val_loss": loss, "val_accuracy": 0.8 - 0.1 * (loss - best)}
-            )  # fmt: skip
-    else:
-        _epochs(run, rng, 0, 10, best + 0.4)
-    run.append_log(
-        {"event": "phase_done", "phase": 0, "seconds": 41.2, "val_loss": best,
-         "val_accuracy": 0.8, "best_epoch": None if solved else 9, "l2": 1e-2 if solved else None}
-    )  # fmt: skip
-    if tuned:
-        run.append_log(
-            {**start, "phase": 1, "train": "last_stage", "optimizer": "adamw",
-             "boundary": "blocks.5", "epochs": 8, "trainable_parameters": 730000}
-        )  # fmt: skip
-        _epochs(run, rng, 1, 8, best)
-        run.append_log(
-            {"event": "phase_done", "phase": 1, "seconds": 61.0, "val_loss": best - 0.1,
-             "val_accuracy": 0.84, "best_epoch": 7, "l2": None}
-        )  # fmt: skip
-
-
-def _epochs(run: Run, rng: np.random.Generator, phase: int, epochs: int, start: float) -> None:
-    for epoch in range(epochs):
-        loss = start * (0.55 + 0.45 * np.exp(-0.35 * epoch)) + 0.02 * float(rng.normal())
-        run.append_log(
-            {"event": "epoch", "phase": phase, "epoch": epoch, "train_loss": loss * 0.8,
-             "train_accuracy": 0.97 - 0.2 * loss, "val_loss": loss,
-             "val_accuracy": 0.93 - 0.2 * loss, "lr": 1e-4, "seconds": 4.0}
-        )  # fmt: skip
-
-
-def fail(path: Path, name: str, error: str) -> Run:
-    """A run that got no further than its recipe."""
-    recipe = Recipe.model_validate(
-        {"name": name, "data": {"source": "cifar10-mini"}, "phases": [{"train": "head"}],
-         "backbone": {"name": "vgg16"}}
-    )  # fmt: skip
-    run = create_run(path, recipe)
-    run.update_manifest(status="failed", error=error)
-    return run
 
 
 def read(path: Path) -> Page:
@@ -218,10 +78,10 @@ def test_ids_are_unique_and_links_lead_somewhere(page: Page) -> None:
 
 
 def test_every_picture_is_described(page: Page) -> None:
-    assert len(page.images) == 30 + 12 + 12
+    assert len(page.images) == 30
     assert all(image.get("alt") for image in page.images)
-    drawn = 3 + 4 + 2  # cost panels; path and curves; curves alone
-    assert len(page.labels) == drawn + 2 * 24
+    drawn = 1 + 4 + 4 + 2  # steps; cost panels; path and curves; curves alone
+    assert len(page.labels) == drawn + 2 * (24 + 12)  # answers and mistakes
     assert all(page.labels)
 
 
@@ -231,15 +91,15 @@ def test_right_and_wrong_answers_are_drawn(runs: list[Run], tmp_path: Path) -> N
     right = shown["prediction_predicted"] == shown["prediction_labels"]
     assert 0 < right.sum() < 24
     assert page.text.count("✓ ") == right.sum()
-    assert page.text.count("✗ ") == 24 - right.sum() + 1  # and once in the caption
+    assert page.text.count("✗ ") == 24 - right.sum() + 12 + 1  # surest mistakes, and the caption
     assert f"{right.sum()} of 24 right" in page.text
     assert sum(" recognised" in str(label) for label in page.labels) == right.sum()
 
 
 def test_pictures_that_runs_share_are_in_the_page_once(page: Page) -> None:
     stored = [name for name in page.ids if name.startswith("picture-")]
-    assert len(stored) == 24
-    assert all(page.references.count(f"#{name}") == 2 for name in stored)
+    assert len(stored) == 24 + 2 * 12  # the same random images, and each run's mistakes
+    assert sum(page.references.count(f"#{name}") == 2 for name in stored) == 24
 
 
 def test_curves_mark_the_epoch_that_was_kept(runs: list[Run], tmp_path: Path) -> None:
@@ -331,7 +191,7 @@ def test_a_comparison_brings_its_p_values_and_protocol(runs: list[Run], tmp_path
     assert "lite: results" in text
     assert "p = 0.21 against the best" in text
     assert "mobilenetv2_100 is within noise of it" in text
-    assert "budget: one" in text
+    assert "budgetone" in text  # a term and its description
 
 
 def test_labels_of_points_do_not_overlap() -> None:
@@ -339,8 +199,8 @@ def test_labels_of_points_do_not_overlap() -> None:
         plots.Point(f"tf_efficientnet_lite{k}", 10 + k / 5, 80 + k / 4, 77, 86, "other", "")
         for k in range(8)
     ]
-    x, y = plots.Scale(5, 30, 46, 368, log=True), plots.Scale(75, 90, 242, 22)
-    boxes: list[plots.Box] = []
+    x, y = svg.Scale(5, 30, 46, 368, log=True), svg.Scale(75, 90, 242, 22)
+    boxes: list[svg.Box] = []
     for mark in plots._labels(points, x, y):
         if mark.startswith("<text"):
             left, bottom = (float(mark.split(f' {key}="')[1].split('"')[0]) for key in "xy")
@@ -348,7 +208,7 @@ def test_labels_of_points_do_not_overlap() -> None:
             boxes.append((left, bottom - 11, left + width, bottom + 3))
     assert len(boxes) >= 6
     pairs = [(a, b) for i, a in enumerate(boxes) for b in boxes[:i]]
-    assert not any(plots._meet(a, b) for a, b in pairs)
+    assert not any(svg.meet(a, b) for a, b in pairs)
 
 
 @pytest.mark.parametrize(
@@ -356,12 +216,12 @@ def test_labels_of_points_do_not_overlap() -> None:
     [(0.0, 1.0, [0, 0.2, 0.4, 0.6, 0.8, 1.0]), (77.1, 86.4, [78, 80, 82, 84, 86])],
 )
 def test_linear_ticks_are_round(low: float, high: float, ticks: list[float]) -> None:
-    assert plots.linear_ticks(low, high) == pytest.approx(ticks)
+    assert svg.linear_ticks(low, high) == pytest.approx(ticks)
 
 
 @pytest.mark.parametrize(("low", "high"), [(8.0, 14.0), (1e-6, 10.0), (3.0, 300.0), (9.0, 9.5)])
 def test_log_ticks_stay_inside(low: float, high: float) -> None:
-    ticks = plots.log_ticks(low, high)
+    ticks = svg.log_ticks(low, high)
     assert all(low <= tick <= high for tick in ticks)
     assert 1 <= len(ticks) <= 8
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from headstart.comparison.explain import Entry, Explanation, Step, explain_runs
 from headstart.comparison.mistakes import Finding, find_departures
 from headstart.errors import HeadstartError
 from headstart.report.formats import duration, interval, percent, points, shorten
-from headstart.report.plots import Scale, element
+from headstart.report.svg import Scale, element
 from headstart.rundir import Run
 
 WIDTH, ROW, BAR = 380, 54, 10  # of the picture, of a run in it, of its bar: about pixels
@@ -29,8 +29,12 @@ class Rung:
     step: Step | None
 
 
-def describe_changes(runs: Sequence[Run]) -> dict[str, Any]:
+def describe_changes(
+    runs: Sequence[Run], configurations: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Everything the template needs: steps, their picture, and what is known to cost accuracy.
+
+    `configurations` has the name to use for a run: seeds make the same mistakes.
 
     Runs that cannot be explained (unfinished, made on other test images, or with a damaged file)
     leave the steps empty: the page does without.
@@ -43,7 +47,7 @@ def describe_changes(runs: Sequence[Run]) -> dict[str, Any]:
         "steps": [_row(step, entries) for step in steps],
         "figure": ladder_panel(rungs) if rungs else None,
         "ladder": bool(explained and explained.ladder),
-        "known": _known(explained, runs),
+        "known": _known(explained, runs, configurations or {}),
     }
 
 
@@ -92,15 +96,19 @@ def _kind(step: Step) -> str:
     return "gain" if step.change > 0 else "loss"
 
 
-def _known(explained: Explanation | None, runs: Sequence[Run]) -> list[dict[str, Any]]:
+def _known(
+    explained: Explanation | None, runs: Sequence[Run], configurations: Mapping[str, str]
+) -> list[dict[str, Any]]:
     """Each known mistake once, with the runs that make it."""
     made: dict[tuple[str, str, str], tuple[Finding, list[str]]] = {}
     for name, findings in _findings(explained, runs):
         for finding in findings:
             if finding.mistake:
                 key = (finding.key, finding.has, finding.why)
-                made.setdefault(key, (finding, []))[1].append(name)
-    return [{"finding": finding, "runs": names} for finding, names in made.values()]
+                made.setdefault(key, (finding, []))[1].append(configurations.get(name, name))
+    return [
+        {"finding": finding, "runs": list(dict.fromkeys(names))} for finding, names in made.values()
+    ]
 
 
 def _findings(
@@ -142,8 +150,13 @@ def _bar(rung: Rung, x: Scale, top: float) -> Markup:
     parts = [element("title", f"{entry.run}: {percent(entry.accuracy)} {interval(entry.interval)}")]
     if step is not None:
         said = f"{points(step.change)} points: {step.cause.replace(' -> ', ' → ')}"
-        small = shorten(said, _LETTERS)
-        parts.append(element("text", small, class_=f"step {_kind(step)}", x=_LEFT, y=top + 12))
+        if len(said) > _LETTERS:  # the table beside it lists the settings
+            said = ": ".join(said.split(": ")[:2])
+        parts.append(
+            element(
+                "text", shorten(said, _LETTERS), class_=f"step {_kind(step)}", x=_LEFT, y=top + 12
+            )
+        )
     value = f"{percent(entry.accuracy)} {interval(entry.interval)}"
     parts += [
         element("text", shorten(entry.run, 36), class_="label", x=_LEFT, y=top + 29),

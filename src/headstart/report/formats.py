@@ -25,6 +25,11 @@ def points(fraction: float) -> str:
     return f"{100 * fraction:+.1f}".replace("-", "\u2212").replace("+0.0", "0.0")
 
 
+def span(fraction: float | None) -> str:
+    """A size of a difference, in percentage points without a sign."""
+    return MISSING if fraction is None else f"{100 * fraction:.1f}"
+
+
 def decimal(value: float | None, digits: int = 3) -> str:
     return MISSING if value is None else f"{value:.{digits}f}"
 
@@ -39,21 +44,23 @@ def metric(value: float | None, unit: str = "") -> str:
         return MISSING
     for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
-            return f"{_three(value / size)}{_THIN}{prefix}{unit}"
-    return f"{_three(value)}{_THIN}{unit}" if unit else _three(value)
+            return f"{three(value / size)}{_THIN}{prefix}{unit}"
+    return f"{three(value)}{_THIN}{unit}" if unit else three(value)
 
 
 def megabytes(value: float | None) -> str:
     if value is None:
         return MISSING
-    return f"{_three(value / 1000)}{_THIN}GB" if value >= 1000 else f"{_three(value)}{_THIN}MB"
+    return f"{three(value / 1000)}{_THIN}GB" if value >= 1000 else f"{three(value)}{_THIN}MB"
 
 
 def duration(seconds: float | None) -> str:
     if seconds is None:
         return MISSING
+    if seconds == 0:
+        return f"0{_THIN}s"
     if seconds < 60:
-        return f"{_three(seconds)}{_THIN}s"
+        return f"{three(seconds)}{_THIN}s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes}{_THIN}min {rest:02d}{_THIN}s"
@@ -79,7 +86,7 @@ def join_words(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def _three(value: float) -> str:
+def three(value: float) -> str:
     """Three significant digits without an exponent: 0.312, 4.65, 23.5, 138, 2,048."""
     size = abs(value)
     digits = 0 if size >= 99.95 else 1 if size >= 9.995 else 2 if size >= 0.9995 else 3

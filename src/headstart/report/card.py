@@ -1,0 +1,118 @@
+"""A model card of one run, in the Hugging Face format: YAML that the hub reads, and prose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from huggingface_hub import EvalResult, ModelCardData
+
+from headstart.comparison.mistakes import find_departures
+from headstart.errors import RunError
+from headstart.report import formats
+from headstart.report.contenders import optional
+from headstart.report.facts import describe_facts
+from headstart.report.phases import describe_phases
+from headstart.rundir import Run, write_atomically
+
+# Where the hub keeps what our sources are made of: its id and its name for people.
+_DATASETS = {
+    "cifar10": ("uoft-cs/cifar10", "CIFAR-10"),
+    "cifar10-mini": ("uoft-cs/cifar10", "CIFAR-10, a sample of 2,500 images"),
+    "cifar100": ("uoft-cs/cifar100", "CIFAR-100"),
+}
+# Licences that the hub knows by these names; any other is named beside "other".
+_LICENCES = frozenset(
+    ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0",
+     "cc-by-sa-4.0", "cc0-1.0", "openrail", "gpl-3.0", "lgpl-3.0", "mpl-2.0")
+)  # fmt: skip
+
+
+def write_card(run: Run, out: Path) -> Path:
+    """Write a run's model card and return its path. Raises RunError where it did not finish."""
+    write_atomically(out, render_card(run))
+    return out
+
+
+def render_card(run: Run) -> str:
+    """Front matter and body; equal runs give equal text."""
+    if not run.finished:
+        raise RunError(f"{run.path}: the run is {run.status}: a model card is of a finished one")
+    manifest, test = run.manifest, run.metrics["test"]
+    source = run.recipe.data.source
+    dataset, title = _DATASETS.get(source, (None, Path(source.partition(":")[2]).name or source))
+    environment = jinja2.Environment(
+        trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters.update(
+        percent=_spaced(formats.percent), interval=formats.interval, decimal=formats.decimal,
+        count=formats.count, duration=_spaced(formats.duration), metric=_spaced(formats.metric),
+        megabytes=_spaced(formats.megabytes),
+    )  # fmt: skip
+    text = resources.files("headstart.report").joinpath("card.md.j2").read_text(encoding="utf-8")
+    body = environment.from_string(text).render(
+        run=run, manifest=manifest, test=test, cost=optional(lambda: run.cost, {}),
+        metrics=run.metrics, names=run.class_names, data_title=title,
+        phases=describe_phases(run), facts=describe_facts([run]), hardest=_hardest(test, run),
+        findings=[f for f in optional(lambda: find_departures(run), ()) if f.mistake],
+        recipe=(run.path / "recipe.toml").read_text(encoding="utf-8").strip(),
+    )  # fmt: skip
+    front = _front(run, manifest, dataset, title).to_yaml(line_break="\n")
+    return f"---\n{front.strip()}\n---\n\n{body.strip()}\n"
+
+
+def _spaced(write: Any) -> Any:
+    """The same text with plain spaces: Markdown is read as text, too."""
+    return lambda *given: write(*given).replace("\u202f", " ")
+
+
+def _front(run: Run, manifest: Mapping[str, Any], dataset: str | None, title: str) -> ModelCardData:
+    weights = manifest.get("weights") or {}
+    licence = str(weights.get("licence") or "unknown").lower()
+    known = licence in _LICENCES
+    extra: dict[str, Any] = {} if known else {"license_name": licence}
+    if weights.get("provider") == "hub" and "/" in str(weights.get("source", "")):
+        extra["base_model"] = str(weights["source"])
+    return ModelCardData(
+        license=licence if known else "other",
+        library_name="headstart",
+        pipeline_tag="image-classification",
+        tags=["image-classification", "headstart", "timm", "transfer-learning"],
+        datasets=[dataset] if dataset else None,
+        metrics=["accuracy", "f1"],
+        model_name=run.name,
+        eval_results=_results(run, dataset, title),
+        **extra,
+    )
+
+
+def _results(run: Run, dataset: str | None, title: str) -> list[EvalResult]:
+    """The scores on test that a leaderboard may want, as the hub's model index."""
+    test = run.metrics["test"]
+    served = test.get("calibrated") or {}
+    scores = (
+        ("accuracy", "Test accuracy", test["accuracy"]),
+        ("f1", "Macro F1", test.get("macro_f1")),
+        ("loss", "Log loss", served.get("loss", test.get("loss"))),
+        ("expected_calibration_error", "Calibration error", served.get("ece")),
+    )
+    return [
+        EvalResult(
+            task_type="image-classification", task_name="Image classification",
+            dataset_type=dataset or "imagefolder", dataset_name=title, dataset_split="test",
+            metric_type=kind, metric_name=name, metric_value=round(float(value), 6),
+        )
+        for kind, name, value in scores
+        if value is not None
+    ]  # fmt: skip
+
+
+def _hardest(test: Mapping[str, Any], run: Run) -> list[dict[str, Any]]:
+    """The three classes of which the model finds the least."""
+    rows = [
+        {"name": name, **row} for name, row in zip(run.class_names, test["per_class"], strict=True)
+    ]
+    return sorted(rows, key=lambda row: row["recall"])[:3]

@@ -1,0 +1,228 @@
+"""Contenders: what the page compares. A configuration with its runs, one for each seed.
+
+A comparison brings them ready made. Without one, as for older runs, each run stands for itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from headstart.errors import HeadstartError
+from headstart.recipe import Recipe
+from headstart.rundir import Run
+
+Row = Mapping[str, Any]
+
+_NO_RESULT: Row = dict.fromkeys(
+    (
+        "status",
+        "error",
+        "backbone",
+        "weights",
+        "accuracy",
+        "interval",
+        "n",
+        "p_value",
+        "within_noise",
+    )
+)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A configuration: its mean over seeds, and the runs behind it. Accuracies are fractions."""
+
+    name: str
+    rows: tuple[Row, ...]
+    runs: tuple[Run, ...]  # those whose directories are at hand
+    accuracy: float
+    interval: tuple[float, float]
+    val_accuracy: float | None
+    sd: float | None = None  # of the accuracy, over seeds
+    group: int | None = None  # 1: with the best; one group cannot be told apart
+    chosen: bool = False  # validation's choice is one of its runs
+    winner: bool = False  # it stands out beyond chance
+    marks: tuple[str, ...] = field(default=())
+
+    @property
+    def kind(self) -> Literal["best", "near", "other"]:
+        """best, near (cannot be told from it) or other: how it is drawn."""
+        return "best" if self.chosen else "near" if self.near else "other"
+
+    @property
+    def near(self) -> bool:
+        if self.group is not None:
+            return self.group == 1
+        return any(row.get("within_noise") for row in self.rows)
+
+    def metric(self, *keys: str) -> dict[str, Any]:
+        """A block of the first run's metrics that has one, {} where none has."""
+        for run in self.runs:
+            node: Any = metrics_of(run)
+            for key in keys:
+                node = (node or {}).get(key)
+            if node:
+                return dict(node)
+        return {}
+
+    def mean(self, value: Callable[[Row], float | None]) -> float | None:
+        """The mean of a number over the runs that know it."""
+        known = [v for row in self.rows if (v := value(row)) is not None]
+        return sum(known) / len(known) if known else None
+
+
+def optional(read: Callable[[], Any], default: Any) -> Any:
+    """What `read` gives, or `default` where the run has not got that far."""
+    try:
+        return read()
+    except (HeadstartError, KeyError):
+        return default
+
+
+def manifest_of(run: Run) -> dict[str, Any]:
+    return dict(optional(lambda: run.manifest, {}))
+
+
+def metrics_of(run: Run) -> dict[str, Any]:
+    return dict(optional(lambda: run.metrics, {}))
+
+
+def recipe_of(run: Run) -> Recipe | None:
+    recipe: Recipe | None = optional(lambda: run.recipe, None)
+    return recipe
+
+
+def training_seconds(row: Row) -> float | None:
+    """Seconds of computing features and training; without those, of the whole run."""
+    cost = row.get("cost") or {}
+    spent = [cost[key] for key in ("extract_s", "train_s") if cost.get(key) is not None]
+    return sum(spent) if spent else cost.get("wall_s")
+
+
+def latency_ms(row: Row) -> float | None:
+    return ((row.get("cost") or {}).get("latency_ms") or {}).get("median")
+
+
+def throughput(row: Row) -> float | None:
+    return ((row.get("cost") or {}).get("throughput") or {}).get("images_per_s")
+
+
+def cost_of(*keys: str) -> Callable[[Row], float | None]:
+    """The first of some entries of a row's costs that it has."""
+
+    def value(row: Row) -> float | None:
+        cost = row.get("cost") or {}
+        return next((cost[key] for key in keys if cost.get(key) is not None), None)
+
+    return value
+
+
+def find_contenders(
+    compared: Mapping[str, Any], matched: Sequence[tuple[int, Row, Run]]
+) -> list[Contender]:
+    """The finished configurations of a comparison, in its order: best first."""
+    runs = {row["run"]: run for _, row, run in matched}
+    rows = {
+        row["run"]: {**row, "test": _test_scores(runs.get(row["run"]))}
+        for row in full_rows(compared)
+        if row.get("accuracy") is not None
+    }
+    given = compared.get("configurations") or [
+        {"name": name, "runs": [name], **{key: row.get(key) for key in _SCORES}}
+        for name, row in rows.items()
+    ]
+    best = compared.get("best")
+    if best not in rows and rows:
+        best = next(iter(rows))
+    return [
+        Contender(
+            name=each["name"],
+            rows=tuple(rows[label] for label in each["runs"] if label in rows),
+            runs=tuple(runs[label] for label in each["runs"] if label in runs),
+            accuracy=each["accuracy"],
+            interval=(each["interval"][0], each["interval"][1]),
+            val_accuracy=each.get("val_accuracy"),
+            sd=each.get("sd"),
+            group=each.get("group"),
+            chosen=best in each["runs"],
+            winner=compared.get("winner") == each["name"],
+            marks=tuple(each.get("marks") or ()),
+        )
+        for each in given
+        if any(label in rows for label in each["runs"])
+    ]
+
+
+def _test_scores(run: Run | None) -> dict[str, Any]:
+    """What the comparison leaves to the run: calibration, averages over classes."""
+    metrics = metrics_of(run) if run else {}
+    return dict(metrics.get("test") or {})
+
+
+_SCORES = ("accuracy", "interval", "val_accuracy", "marks")
+
+
+def full_rows(compared: Mapping[str, Any]) -> list[Row]:
+    return [{**_NO_RESULT, **row} for row in compared["rows"]]
+
+
+def compare_rows(runs: Sequence[Run]) -> dict[str, Any]:
+    """A comparison made from the runs alone: the most accurate on test first, without p-values."""
+    rows = [_row(run) for run in runs]
+    rows.sort(key=lambda row: math.inf if row["accuracy"] is None else -row["accuracy"])
+    if not rows or rows[0]["accuracy"] is None:
+        return {"name": None, "best": None, "rows": rows, "protocol": {}}
+    best = rows[0]
+    for row in rows[1:]:
+        if row["accuracy"] is not None:
+            row["within_noise"] = row["interval"][1] >= best["interval"][0]
+    return {"name": None, "best": best["run"], "rows": rows, "protocol": {}}
+
+
+def _row(run: Run) -> dict[str, Any]:
+    manifest = manifest_of(run)
+    metrics = metrics_of(run)
+    test = metrics.get("test") or {}
+    recipe = recipe_of(run)
+    cost = optional(lambda: run.cost, {})
+    status = manifest.get("status", "unknown")
+    if status == "running" and cost:
+        status = "finished"  # a run writes its report just before it says so of itself
+    return {
+        "run": recipe.name if recipe else run.path.name,
+        "path": run.path.name,
+        "status": status,
+        "error": manifest.get("error"),
+        "backbone": recipe.backbone.name if recipe else "",
+        "weights": (manifest.get("weights") or {}).get("provider", ""),
+        **{key: test.get(key) for key in ("accuracy", "interval", "n", "top5", "loss")},
+        "val_accuracy": (metrics.get("val") or {}).get("accuracy"),
+        "p_value": None,
+        "within_noise": False,
+        "marks": list(manifest.get("marks", [])),
+        "cost": cost,
+    }
+
+
+def match_runs(rows: Sequence[Row], runs: Sequence[Run]) -> list[tuple[int, Row, Run]]:
+    """Each row's number and run. Two runs of one name are told apart by their folder."""
+    left = list(runs)
+    matched = []
+    for number, row in enumerate(rows, start=1):
+        # Where runs share a name, their rows carry the fingerprint behind it.
+        named = [run for run in left if str(row["run"]).startswith(_name(run))]
+        folder = Path(row.get("path") or "").name
+        exact = [run for run in named if run.path.name == folder]
+        same = [run for run in named if _name(run) == row["run"]]
+        for run in (exact or same)[:1]:
+            left.remove(run)
+            matched.append((number, row, run))
+    return matched
+
+
+def _name(run: Run) -> str:
+    return str(optional(lambda: run.name, run.path.name))

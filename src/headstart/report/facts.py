@@ -1,0 +1,127 @@
+"""The frame of the page: what was run on what, and the first sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from headstart.report import formats
+from headstart.report.contenders import (
+    Contender,
+    latency_ms,
+    manifest_of,
+    metrics_of,
+    recipe_of,
+)
+from headstart.report.pictures import class_names
+from headstart.rundir import Run
+
+
+def describe_answer(
+    compared: Mapping[str, Any], contenders: Sequence[Contender]
+) -> dict[str, Any] | None:
+    """What the page's first sentences say, or None where nothing finished.
+
+    The comparison's own verdict goes first: it crowns nobody by noise. Without one, the choice of
+    validation is named, with all that are within noise of it.
+    """
+    best = next((c for c in contenders if c.chosen), None)
+    if best is None:
+        return None
+    others = [c for c in contenders if c is not best]
+    near = [c for c in others if c.near]
+    higher = [c.name for c in others if c.accuracy > best.accuracy]
+    verdict, stop, more = str(compared.get("verdict") or "").partition(". ")
+    return {
+        "verdict": verdict + stop.rstrip() or None,
+        "more": more,
+        "winner": compared.get("winner"),
+        "best": best,
+        "n": best.rows[0].get("n"),
+        "alone": not others,
+        "near": [c.name for c in near],
+        "higher": formats.join_words(higher),
+        "quicker": _quicker(best, near),
+        "detectable": compared.get("detectable"),
+        "latency": best.mean(latency_ms),
+    }
+
+
+def _quicker(best: Contender, near: Sequence[Contender]) -> dict[str, str] | None:
+    """The one among those within noise that answers fastest, unless it is the best itself."""
+    timed = [(ms, c) for c in (best, *near) if (ms := c.mean(latency_ms))]
+    if not timed or timed[0][1] is not best:
+        return None
+    quickest, c = min(timed, key=lambda pair: pair[0])
+    if c is best:
+        return None
+    return {"name": c.name, "latency": formats.decimal(quickest, 1),
+            "best_latency": formats.decimal(timed[0][0], 1)}  # fmt: skip
+
+
+def describe_facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    """The header's facts; where runs differ, every value they have."""
+    images, machines = [], []
+    for run in runs:
+        manifest = manifest_of(run)
+        counts = (manifest.get("data") or {}).get("counts") or {}
+        images.append(" / ".join(f"{n:,} {split}" for split, n in counts.items()))
+        machine = manifest.get("machine") or {}
+        cores = f"{machine['cores']} cores" if machine.get("cores") else ""
+        parts = (machine.get("cpu"), cores, machine.get("device"))
+        machines.append(", ".join(str(part) for part in parts if part))
+    classes = sorted({len(names) for run in runs if (names := class_names(run))})
+    seeds = sorted({recipe.seed for recipe in map(recipe_of, runs) if recipe})
+    dates = sorted({str(date)[:10] for date in distinct(runs, "created")})
+    facts = [
+        ("Data", sorted(distinct(runs, "data", "source"))),
+        ("Classes", [f"{n:,}" for n in classes]),
+        ("Images", _unique(images)),
+        ("Seeds", [", ".join(str(seed) for seed in seeds)] if seeds else []),
+        ("Machine", _unique(machines)),
+        ("Date", [" to ".join(dict.fromkeys((dates[0], dates[-1])))] if dates else []),
+    ]
+    return [(label, values) for label, values in facts if values]
+
+
+def quarantined(runs: Sequence[Run]) -> list[dict[str, str]]:
+    """Images that were left out, each once."""
+    found: dict[str, dict[str, str]] = {}
+    for run in runs:
+        data = manifest_of(run).get("data") or {}
+        found.update({str(bad["path"]): bad for bad in data.get("quarantined") or []})
+    return [found[path] for path in sorted(found)]
+
+
+def distinct(runs: Sequence[Run], *keys: str) -> set[Any]:
+    """The values that the manifests hold under a path of keys."""
+    values = set()
+    for run in runs:
+        node: Any = manifest_of(run)
+        for key in keys:
+            node = (node or {}).get(key)
+        if node is not None:
+            values.add(node)
+    return values
+
+
+def describe_duplicates(contenders: Sequence[Contender]) -> dict[str, Any] | None:
+    """Accuracies with and without the listed near copies; None where no list is known."""
+    known = [(c, block) for c in contenders if (block := c.metric("test", "without_duplicates"))]
+    if not known:
+        return None
+    rows = []
+    for c, block in known:
+        tests = [metrics_of(run).get("test") or {} for run in c.runs]
+        blocks = [each for test in tests if (each := test.get("without_duplicates"))]
+        kept = sum(each["accuracy"] for each in blocks) / len(blocks)
+        rows.append({"name": c.name, "raw": c.accuracy, "raw_interval": c.interval, "kept": kept,
+                     "interval": block["interval"] if len(blocks) == 1 else None,
+                     "change": formats.points(kept - c.accuracy)})  # fmt: skip
+    first = known[0][1]
+    return {"rows": rows, "n": first["n"], "left_out": first["left_out"],
+            "source": first.get("source", "")}  # fmt: skip
+
+
+def _unique(texts: Sequence[str]) -> list[str]:
+    return [text for text in dict.fromkeys(texts) if text]

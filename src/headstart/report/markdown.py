@@ -1,0 +1,148 @@
+"""The comparison as Markdown, for a README: verdict, leaderboard, protocol, how it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from headstart.report import formats
+from headstart.report.contenders import (
+    Contender,
+    compare_rows,
+    cost_of,
+    find_contenders,
+    full_rows,
+    latency_ms,
+    match_runs,
+    training_seconds,
+)
+from headstart.report.facts import describe_answer, describe_facts, distinct
+from headstart.rundir import Run, write_atomically
+
+_LETTERED = str.maketrans({"|": r"\|", "<": "&lt;", "\n": " "})
+
+
+def write_markdown(
+    runs: Sequence[Run],
+    out: Path,
+    comparison: Mapping[str, Any] | None = None,
+    title: str | None = None,
+) -> Path:
+    """Write the page's first screen as Markdown and return its path."""
+    write_atomically(out, render_markdown(runs, comparison, title))
+    return out
+
+
+def render_markdown(
+    runs: Sequence[Run], comparison: Mapping[str, Any] | None = None, title: str | None = None
+) -> str:
+    """Equal runs give equal text. Runs without a result are listed with their reason."""
+    compared = comparison if comparison is not None else compare_rows(runs)
+    rows = full_rows(compared)
+    contenders = find_contenders(compared, match_runs(rows, runs))
+    failed = [row for row in rows if row.get("accuracy") is None]
+    name = title or compared.get("name") or (contenders[0].name if contenders else "Results")
+    parts = [f"## {_cell(str(name))}", _verdict(compared, contenders)]
+    if contenders:
+        parts.append(_table(contenders))
+        parts.append(_marks(contenders, bool(compared.get("configurations"))))
+    if failed:
+        reasons = (f"- {_cell(r['run'])}: {_cell(r['error'] or r['status'])}" for r in failed)
+        parts.append("\n".join(["Without a result:", "", *reasons]))
+    if protocol := compared.get("protocol"):
+        lines = (f"- {key.replace('_', ' ')}: {_cell(text)}" for key, text in protocol.items())
+        parts.append("\n".join(["### Protocol", "", *lines]))
+    parts.append(_making(runs))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _verdict(compared: Mapping[str, Any], contenders: Sequence[Contender]) -> str:
+    answer = describe_answer(compared, contenders)
+    if answer is None:
+        return "No run has finished yet."
+    best: Contender = answer["best"]
+    n = f"{answer['n']:,} test images"
+    reached = f"{formats.percent(best.accuracy)} {formats.interval(best.interval)} on {n}"
+    if answer["verdict"]:
+        lines = [
+            f"**{_cell(answer['verdict'])}**",
+            _cell(answer["more"]),
+            f"Validation chose {_cell(best.name)}: {reached}.",
+        ]
+    else:
+        near = formats.join_words(answer["near"])
+        within = f" Within noise of it: {_cell(near)}." if near else ""
+        lines = [f"**{_cell(best.name)}**: {reached}.{within}"]
+    if answer["detectable"] is not None:
+        shown = formats.span(answer["detectable"])
+        lines.append(f"Differences under about {shown} points mostly stay hidden in chance.")
+    return " ".join(line for line in lines if line)
+
+
+def _table(contenders: Sequence[Contender]) -> str:
+    """One line a configuration; columns that nobody has a value for are left out."""
+    columns: list[tuple[str, str, list[str]]] = [
+        ("", "---", [_sign(c) for c in contenders]),
+        ("configuration", "---", [_named(c) for c in contenders]),
+        ("test accuracy", "---:", [_plain(formats.percent(c.accuracy)) for c in contenders]),
+        ("95 % interval", "---", [formats.interval(c.interval) for c in contenders]),
+        ("seeds", "---:", [_seeds(c) for c in contenders]),
+        ("val", "---:", [_plain(formats.percent(c.val_accuracy)) for c in contenders]),
+        ("training", "---:",
+         [_plain(formats.duration(c.mean(training_seconds))) for c in contenders]),
+        ("ms an image", "---:", [formats.decimal(c.mean(latency_ms), 1) for c in contenders]),
+        ("file", "---:",
+         [_plain(formats.megabytes(c.mean(cost_of("file_mb", "size_mb")))) for c in contenders]),
+    ]  # fmt: skip
+    kept = [c for c in columns if not c[0] or any(v not in (formats.MISSING, "") for v in c[2])]
+    lines = [[name for name, _, _ in kept], [rule for _, rule, _ in kept]]
+    lines += [list(values) for values in zip(*(values for _, _, values in kept), strict=True)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _sign(contender: Contender) -> str:
+    if contender.winner:
+        return "winner"
+    if contender.group is not None:
+        return f"group {contender.group}{', chosen' if contender.chosen else ''}"
+    return "best" if contender.chosen else "within noise" if contender.near else ""
+
+
+def _named(contender: Contender) -> str:
+    return _cell(contender.name) + "".join(f" ({_cell(mark)})" for mark in contender.marks)
+
+
+def _seeds(contender: Contender) -> str:
+    sd = "" if contender.sd is None else f", sd {formats.span(contender.sd)}"
+    return f"{len(contender.rows)}{sd}"
+
+
+def _marks(contenders: Sequence[Contender], grouped: bool) -> str:
+    if len(contenders) < 2:
+        return ""
+    if grouped:
+        return "Configurations of one group cannot be told apart; validation chose one of them."
+    return "“Within noise”: it cannot be told from the best on these test images."
+
+
+def _making(runs: Sequence[Run]) -> str:
+    """Data, machine, versions, and the way to make the same again."""
+    lines = [
+        f"- {label.lower()}: {_cell('; '.join(values))}" for label, values in describe_facts(runs)
+    ]
+    for package in ("headstart", "torch", "timm"):
+        if found := sorted(distinct(runs, "versions", package)):
+            lines.append(f"- {package}: {', '.join(map(str, found))}")
+    if commits := sorted(distinct(runs, "commit")):
+        lines.append(f"- commit: {', '.join(map(str, commits))}")
+    lines.append("- again: `headstart run recipe.toml` with the recipe in each run's directory")
+    return "\n".join(["### How it was made", "", *lines])
+
+
+def _cell(text: str) -> str:
+    return text.translate(_LETTERED)
+
+
+def _plain(text: str) -> str:
+    return text.replace("\u202f", " ")

@@ -1,0 +1,16 @@
+"""Fixtures of the unit tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from headstart.rundir import Run
+from tests.fabricating import pixel_study
+
+
+@pytest.fixture(scope="session")
+def pixels(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Run], dict[str, Any]]:
+    """Six runs with everything a report can show, and their comparison; read only."""
+    return pixel_study(tmp_path_factory.mktemp("pixels"))

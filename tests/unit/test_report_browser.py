@@ -1,0 +1,213 @@
+"""The page in a real browser: by mouse and keyboard, on a phone, on paper, for everyone."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headstart.report import write_report
+from headstart.rundir import Run
+from tests.fabricating import fail
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
+axe = pytest.importorskip(
+    "axe_playwright_python.sync_playwright", reason="needs the package axe-playwright-python"
+)
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome")
+     if (found := shutil.which(name))), None,
+)  # fmt: skip
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt install chromium")
+
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def report(pixels: tuple[list[Run], dict[str, Any]], tmp_path_factory: Any) -> str:
+    runs, comparison = pixels
+    folder = tmp_path_factory.mktemp("browser")
+    lost = fail(folder / "lost", "lost", "the hub cannot be reached")
+    row = {"run": "lost", "status": "failed", "path": "lost", "backbone": "vgg16", "cost": {},
+           "accuracy": None, "error": "the hub cannot be reached", "marks": []}  # fmt: skip
+    compared = {**comparison, "rows": [*comparison["rows"], row]}
+    return write_report([*runs, lost], folder / "report.html", compared).as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=CHROMIUM, headless=True, args=[*FLAGS])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def opened(browser: Any, report: str, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The page, opened; after the test, nothing was logged and nothing asked of a network."""
+    settings = {"viewport": {"width": 1280, "height": 900}, **getattr(request, "param", {})}
+    context = browser.new_context(**settings)
+    page = context.new_page()
+    said: list[str] = []
+    asked: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda sent: asked.append(sent.url))
+    page.goto(report)
+    yield page
+    context.close()
+    assert said == []
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+def ranks(page: Any) -> list[str]:
+    found: list[str] = page.locator(".board tbody tr:first-child .rank").all_inner_texts()
+    return found
+
+
+def test_sorting_by_click_takes_the_runs_along_and_failures_last(opened: Any) -> None:
+    assert ranks(opened) == ["1", "2", "3", "–"]
+    button = opened.get_by_role("button", name="Latency, ms")
+    button.click()
+    header = opened.locator("th", has=button)
+    assert header.get_attribute("aria-sort") == "ascending"
+    rising = ranks(opened)
+    button.click()
+    assert header.get_attribute("aria-sort") == "descending"
+    assert ranks(opened) == [*rising[:3][::-1], "–"]
+    assert rising == ["3", "2", "1", "–"]
+    for body in opened.locator(".board tbody:not([data-last])").all():
+        name = body.locator(".named").inner_text()
+        members = body.locator(".member th").all_text_contents()
+        assert len(members) == 2
+        assert all(member.startswith(f"{name}-") for member in members)
+
+
+def test_sorting_by_keyboard(opened: Any) -> None:
+    opened.get_by_role("button", name="Test accuracy").focus()
+    opened.keyboard.press("Enter")
+    assert ranks(opened) == ["1", "2", "3", "–"]
+    opened.keyboard.press("Space")
+    assert ranks(opened) == ["3", "2", "1", "–"]
+
+
+def test_a_configurations_runs_open_on_demand(opened: Any) -> None:
+    toggle = opened.locator(".toggle").first
+    member = opened.locator(".member").first
+    assert not member.is_visible()
+    toggle.press("Enter")
+    assert toggle.get_attribute("aria-expanded") == "true"
+    assert member.is_visible()
+
+
+def test_a_definition_opens_where_it_is_asked_for(opened: Any) -> None:
+    mark = opened.locator("#leaderboard .help").first
+    mark.focus()
+    opened.keyboard.press("Enter")
+    note = opened.locator("#note")
+    assert note.is_visible()
+    assert "From predictions/test.npz" in note.inner_text()
+    box, width = note.bounding_box(), 1280
+    assert 8 <= box["x"] <= width - box["width"] - 8
+    opened.keyboard.press("Escape")
+    assert not note.is_visible()
+
+
+def test_the_slider_names_the_best_under_a_limit(opened: Any) -> None:
+    block = opened.locator(".limit").first
+    slider = block.locator("input")
+    slider.focus()
+    opened.keyboard.press("Home")
+    assert "nothing fits" in block.locator("output").inner_text()
+    opened.keyboard.press("End")
+    last = block.locator("tbody tr").last
+    assert last.locator("th").inner_text() in block.locator("output").inner_text()
+    assert "fits" in str(last.get_attribute("class"))
+
+
+def test_a_link_opens_its_run_and_a_class_can_be_picked_out(opened: Any) -> None:
+    opened.locator(".toggle").first.click()
+    opened.locator(".member a").first.click()
+    run = opened.locator("details.run[open]")
+    assert run.count() == 1
+    chosen = run.locator(".classes button", has_text="cat")
+    chosen.click()
+    assert chosen.get_attribute("aria-pressed") == "true"
+    assert run.locator("[data-map].picked .dots.on").count() == 1
+
+
+@pytest.mark.parametrize(
+    "opened", [{"viewport": {"width": 360, "height": 740}, "is_mobile": True}], indirect=True
+)
+def test_no_sideways_scrolling_on_a_phone(opened: Any) -> None:
+    opened.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
+    opened.evaluate("for (const b of document.querySelectorAll('.toggle')) b.click()")
+    assert opened.evaluate("document.documentElement.scrollWidth") == 360
+    beyond = opened.evaluate(
+        "[...document.querySelectorAll('main *, header *')]"
+        ".filter((e) => !e.closest('.scroll, pre, svg, .hidden, #note'))"
+        ".filter((e) => e.getBoundingClientRect().right > 360.5)"
+        ".map((e) => e.outerHTML.slice(0, 90))"
+    )
+    assert beyond == []
+
+
+def test_paper_shows_everything(opened: Any, tmp_path: Path) -> None:
+    path = tmp_path / "report.pdf"
+    opened.pdf(path=path)
+    content = path.read_bytes()
+    assert content.startswith(b"%PDF")
+    opened.set_viewport_size({"width": 688, "height": 1000})  # A4 less its margins
+    opened.emulate_media(media="print")
+    opened.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert opened.locator("details:not([open])").count() == 0
+    assert opened.locator(".member").first.is_visible()
+    hidden = opened.evaluate(
+        "[...document.querySelectorAll('.scroll, pre')].filter((e) => getComputedStyle(e).overflowX"
+        " !== 'visible').length"
+    )
+    assert hidden == 0
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 688
+    opened.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert opened.locator("details.run[open]").count() == 0
+
+
+@pytest.mark.parametrize(
+    "opened",
+    [{"color_scheme": "light"}, {"color_scheme": "dark"},
+     {"color_scheme": "dark", "viewport": {"width": 390, "height": 800}}],
+    indirect=True, ids=["light", "dark", "phone"],
+)  # fmt: skip
+def test_axe_finds_nothing_serious(opened: Any) -> None:
+    opened.evaluate("document.querySelectorAll('details.run')[0].open = true")
+    opened.evaluate("document.querySelectorAll('.toggle')[0].click()")
+    violations = axe.Axe().run(opened).response["violations"]
+    grave = [
+        (v["id"], node["target"], node.get("failureSummary"))
+        for v in violations
+        if v["impact"] in ("serious", "critical")
+        for node in v["nodes"][:3]
+    ]
+    assert grave == []
+
+
+@pytest.mark.parametrize("opened", [{"reduced_motion": "reduce"}], indirect=True)
+def test_motion_is_left_out_where_it_is_unwanted(opened: Any) -> None:
+    behaviour = opened.evaluate("getComputedStyle(document.documentElement).scrollBehavior")
+    assert behaviour == "auto"
+    moving = opened.evaluate("document.getAnimations().length")
+    assert moving == 0
+
+
+@pytest.mark.parametrize("opened", [{"java_script_enabled": False}], indirect=True)
+def test_without_its_script_the_page_still_says_everything(opened: Any) -> None:
+    assert opened.locator(".member").first.is_visible()
+    assert not opened.locator(".slide").first.is_visible()
+    opened.locator("#leaderboard .help").first.click()
+    assert opened.url.endswith("#def-accuracy")

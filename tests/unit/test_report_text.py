@@ -1,0 +1,141 @@
+"""The report as text: Markdown for a README, and a model card that the hub can read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard import metadata_eval_result, metadata_load
+
+from headstart.errors import RunError
+from headstart.report.card import render_card, write_card
+from headstart.report.inputs import read_inputs
+from headstart.report.markdown import render_markdown
+from headstart.rundir import Run
+from tests.fabricating import fabricate, fail
+
+Study = tuple[list[Run], dict[str, Any]]
+
+
+def test_markdown_has_verdict_table_protocol_and_origin(pixels: Study) -> None:
+    text = render_markdown(*pixels)
+    assert text == render_markdown(*pixels)
+    assert f"**{pixels[1]['verdict']}**" in text
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 3
+    assert all(line.count("|") == lines[0].count("|") for line in lines)
+    best = pixels[1]["configurations"][0]
+    low, high = (100 * bound for bound in best["interval"])
+    row = f"| {best['name']} | {100 * best['accuracy']:.1f} % | [{low:.1f}, {high:.1f}] | 2, sd "
+    assert row in lines[2]
+    assert "exact McNemar" in text
+    assert "- data: cifar10-mini" in text
+    assert "- commit: " in text
+
+
+def test_markdown_of_one_run_and_of_failures(tmp_path: Path) -> None:
+    one = fabricate(tmp_path / "a", name="alone")
+    one.update_manifest(marks=["unit|normalised"])
+    lost = fail(tmp_path / "b", "lost", "the hub cannot be reached\nat all")
+    text = render_markdown([one, lost])
+    assert r"| alone (unit\|normalised) |" in text
+    assert "- lost: the hub cannot be reached at all" in text
+    assert "No run has finished yet." in render_markdown([lost])
+
+
+@pytest.fixture(scope="module")
+def card(pixels: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_card(pixels[0][0], tmp_path_factory.mktemp("card") / "README.md")
+
+
+def test_the_hub_reads_the_cards_metadata(pixels: Study, card: Path) -> None:
+    run = pixels[0][0]
+    data = ModelCard.load(card).data
+    assert data.license == "apache-2.0"
+    assert data.datasets == ["uoft-cs/cifar10"]
+    assert data.pipeline_tag == "image-classification"
+    assert "headstart" in data.tags
+    results = {result.metric_type: result for result in data.eval_results}
+    assert results["accuracy"].metric_value == run.metrics["test"]["accuracy"]
+    served = run.metrics["test"]["calibrated"]
+    assert results["loss"].metric_value == pytest.approx(served["loss"], abs=1e-6)
+    assert set(results) == {"accuracy", "f1", "loss", "expected_calibration_error"}
+
+
+def test_the_model_index_is_the_hubs_own_form(pixels: Study, card: Path) -> None:
+    run = pixels[0][0]
+    ours = metadata_load(card)["model-index"]
+    hubs = metadata_eval_result(
+        model_pretty_name=run.name, task_pretty_name="Image classification",
+        task_id="image-classification", metrics_pretty_name="Test accuracy",
+        metrics_id="accuracy", metrics_value=run.metrics["test"]["accuracy"],
+        dataset_pretty_name="CIFAR-10, a sample of 2,500 images", dataset_id="uoft-cs/cifar10",
+        dataset_split="test",
+    )["model-index"]  # fmt: skip
+    assert ours[0]["name"] == hubs[0]["name"]
+    assert {k: ours[0]["results"][0][k] for k in ("task", "dataset")} == {
+        k: hubs[0]["results"][0][k] for k in ("task", "dataset")
+    }
+    verified = {"verified": False}  # which the hub leaves out itself when it writes a card
+    assert ours[0]["results"][0]["metrics"][0] | verified == hubs[0]["results"][0]["metrics"][0]
+
+
+def test_the_cards_body_says_what_it_is_good_for(pixels: Study, card: Path) -> None:
+    text = card.read_text(encoding="utf-8")
+    for heading in ("Intended use", "Training data", "Training procedure", "Evaluation",
+                    "Calibration", "Limitations", "How to use", "Reproduce"):  # fmt: skip
+        assert f"\n## {heading}\n" in text, heading
+    test = pixels[0][0].metrics["test"]
+    low, high = (f"{100 * bound:.1f}" for bound in test["interval"])
+    assert f"**{100 * test['accuracy']:.1f} %** [{low}, {high}]" in text
+    assert "\u202f" not in text
+    assert 'source = "cifar10-mini"' in text
+    assert render_card(pixels[0][0]) == text
+
+
+def test_a_card_leaves_out_what_an_older_run_lacks(tmp_path: Path) -> None:
+    run = fabricate(tmp_path / "run", name="older", marks=("unit normalisation",))
+    run.update_manifest(weights={**run.manifest["weights"], "licence": "Home-made 1.0"})
+    text = render_card(run)
+    assert "## Calibration" not in text
+    assert "- Mark: unit normalisation." in text
+    data = ModelCard(text).data
+    assert (data.license, data.license_name) == ("other", "home-made 1.0")
+
+
+def test_a_card_of_a_failed_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="a model card is of a finished one"):
+        render_card(fail(tmp_path / "run", "lost", "no network"))
+
+
+def test_a_studys_directory_brings_its_name_and_selection(pixels: Study) -> None:
+    folder = pixels[0][0].path.parent
+    saved = {**pixels[1], "name": "my-study", "limits": {"max_ms": 9.0, "best": "colours"}}
+    (folder / "comparison.json").write_text(json.dumps(saved), encoding="utf-8")
+    try:
+        runs, compared = read_inputs([folder], folder)
+    finally:
+        (folder / "comparison.json").unlink()
+    assert len(runs) == 6
+    assert compared is not None
+    assert compared["name"] == "my-study"
+    assert compared["limits"]["max_ms"] == 9.0
+
+
+def test_the_verb_writes_each_format(
+    pixels: Study, tmp_path: Path, headstart: Callable[..., Any]
+) -> None:
+    runs = [run.path for run in pixels[0]]
+    assert headstart("report", *runs, "--format", "md", "--out", tmp_path / "r.md").code == 0
+    assert "| pixels-8-" in (tmp_path / "r.md").read_text(encoding="utf-8")
+    assert headstart("report", runs[0], "--format", "card", "--out", tmp_path / "c.md").code == 0
+    assert (tmp_path / "c.md").read_text(encoding="utf-8").startswith("---\n")
+    assert headstart("report", *runs, "--out", tmp_path / "r.html").code == 0
+    assert (tmp_path / "r.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    refused = headstart("report", *runs, "--format", "card")
+    assert refused.code == 2
+    assert "a model card is of one run, and 6 were given" in refused.err
