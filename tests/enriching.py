@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from scipy import ndimage, optimize, stats
 
-from headstart.evaluation.metrics import paired_change, score, wilson_interval
+from headstart.evaluation.metrics import score
 from headstart.evaluation.predictions import Predictions
+from headstart.evaluation.statistics import paired_change, wilson_interval
 from headstart.rundir import Run, write_arrays, write_json
 
 BINS = 15

@@ -12,7 +12,8 @@ from PIL import Image
 
 from headstart.comparison.leaderboard import build_comparison
 from headstart.data.mini import open_mini
-from headstart.evaluation.metrics import confident_mistakes, score
+from headstart.evaluation.metrics import score
+from headstart.evaluation.notable import confident_mistakes
 from headstart.evaluation.predictions import Predictions
 from headstart.recipe import Recipe
 from headstart.rundir import Run, create_run, write_arrays, write_json
