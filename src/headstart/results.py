@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 
 from headstart.comparison.cost import latency, model_cost
 from headstart.data import ImageSet, Splits
+from headstart.evaluation.calibration import calibration, fit_temperature
 from headstart.evaluation.metrics import confident_mistakes, score
 from headstart.evaluation.predictions import Predictions
 from headstart.profiling import active_profile, section
@@ -27,14 +29,16 @@ SAMPLES, ANSWERS, MISTAKES, THUMBNAIL = 40, 24, 24, 96
 def finish_run(training: Training) -> None:
     """Predictions, metrics, cost, pictures and the model; the status is written last."""
     current, recipe, model = training.run, training.recipe, training.model
-    metrics = {}
-    for split in ("val", "test"):
-        predictions = training.predict(split)
-        arrays = {f.name: getattr(predictions, f.name) for f in fields(predictions)}
+    predictions = {split: training.predict(split) for split in ("val", "test")}
+    for split, made in predictions.items():
+        arrays = {f.name: getattr(made, f.name) for f in fields(made)}
         write_arrays(current.path / "predictions" / f"{split}.npz", arrays)
-        metrics[split] = score(predictions).to_dict()
+    metrics = _metrics(predictions)
+    if curve := training.label_efficiency():
+        metrics["label_efficiency"] = curve
     write_json(current.path / "metrics.json", metrics)
-    write_arrays(current.path / "pictures.npz", _pictures(training.splits, predictions))
+    served = predictions["test"].tempered(metrics["temperature"])
+    write_arrays(current.path / "pictures.npz", _pictures(training.splits, served))
     model.enter(0, 0)
     training.runtime.adopt(model)
     with atomic_path(current.path / "checkpoints" / "best.safetensors") as partial:
@@ -67,6 +71,26 @@ def finish_run(training: Training) -> None:
     training.checkpoint.unlink(missing_ok=True)
 
 
+def _metrics(predictions: Mapping[str, Predictions]) -> dict[str, Any]:
+    """Scores of each split, and the temperature that is served with the model.
+
+    It is fitted on validation: what it does there is flattered, what it does on test is not.
+    """
+    temperature = fit_temperature(predictions["val"])
+    metrics: dict[str, Any] = {
+        split: {
+            **score(made).to_dict(),
+            "calibration": calibration(made).to_dict(),
+            "calibrated": calibration(made.tempered(temperature.value)).to_dict(),
+        }
+        for split, made in predictions.items()
+    }
+    metrics["temperature"] = temperature.value
+    if temperature.note:
+        metrics["temperature_note"] = temperature.note
+    return metrics
+
+
 def _times(current: Run, started: float) -> dict[str, Any]:
     """Seconds of the whole run, interrupted parts included, and what they went to."""
     log = current.log
@@ -96,6 +120,8 @@ def _times(current: Run, started: float) -> dict[str, Any]:
 def _pictures(splits: Splits, test: Predictions) -> dict[str, np.ndarray]:
     """Thumbnails for the report: samples of train, answers on random test images, sure mistakes.
 
+    Confidences are those of `test`: calibrated, as the predictor would say them.
+
     The random ones are the lowest keys of each class, so that the runs of a study show the same.
     """
     samples = _balanced(splits.train, SAMPLES)
@@ -112,12 +138,11 @@ def _pictures(splits: Splits, test: Predictions) -> dict[str, np.ndarray]:
 
 
 def _answers(kind: str, test: Predictions, rows: np.ndarray) -> dict[str, np.ndarray]:
-    predicted = test.predicted[rows]
     return {
         f"{kind}_ids": test.ids[rows],
         f"{kind}_labels": test.labels[rows],
-        f"{kind}_predicted": predicted,
-        f"{kind}_confidence": test.probabilities[rows, predicted].astype(np.float32),
+        f"{kind}_predicted": test.predicted[rows],
+        f"{kind}_confidence": test.confidence[rows].astype(np.float32),
     }
 
 

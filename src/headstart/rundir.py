@@ -105,8 +105,13 @@ class Run:
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """Scores by split: {"val": {...}, "test": {...}}."""
+        """Scores by split, {"val": {...}, "test": {...}}, and what is said of the run beside."""
         return self._json("metrics.json")
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by where probabilities are told; 1 for runs of before."""
+        return float(self.metrics.get("temperature", 1.0))
 
     @cached_property
     def cost(self) -> dict[str, Any]:
@@ -131,8 +136,8 @@ class Run:
     def pictures(self) -> dict[str, np.ndarray]:
         """Thumbnails, uint8 (n, side, side, 3): `sample_images` of train with `sample_labels`;
         `prediction_images` of random test images and `mistake_images`, each with `_ids`,
-        `_labels`, `_predicted` and `_confidence` (float32, of the answer). Runs of an older
-        version have no `prediction_*`."""
+        `_labels`, `_predicted` and `_confidence` (float32, of the answer, calibrated). Runs of an
+        older version have no `prediction_*`, and confidences as the model gave them."""
         path = self.path / "pictures.npz"
         return read_arrays(path) if path.exists() else {}
 
