@@ -231,26 +231,17 @@ def _epochs(log: Sequence[Mapping[str, Any]], started: int) -> list[_Point]:
 
 
 def _finals(run: Run, ended: int) -> Iterator[_Point]:
-    """The scores and the cost of a finished run; those of each class, bin or size stay in
-    metrics.json."""
+    """The scores and the cost of a finished run; those of each class and bin stay in its files."""
     if not run.finished:
         return
     numbers: dict[str, Any] = {"cost": run.cost, "temperature": run.temperature}
     for split in ("val", "test"):
         scores = run.metrics[split]
         low, high = scores["interval"]
-        numbers[split] = {**_without_lists(scores), "interval_low": low, "interval_high": high}
+        numbers[split] = {**scores, "interval_low": low, "interval_high": high}
     for key, value in _leaves(numbers, "/"):
-        if isinstance(value, int | float):
+        if isinstance(value, int | float) and not re.search(r"/(per_class|bins)/", key):
             yield _Point(key, float(value), 0, ended)
-
-
-def _without_lists(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: _without_lists(value) if isinstance(value, Mapping) else value
-        for key, value in table.items()
-        if not isinstance(value, list)
-    }
 
 
 def _flat(nested: Mapping[str, Any]) -> dict[str, str]:
