@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import sys
+import textwrap
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -86,7 +87,7 @@ def profile(run: Run) -> str:
 
 
 def comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
-    """The shape of `headstart compare --json`."""
+    """The shape of `headstart compare --json`: comparison.json, with each run as `run --json`."""
     from headstart.rundir import open_run
 
     runs, failed = [], []
@@ -99,8 +100,8 @@ def comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
             {**run_as_dict(opened), "within_noise": row.within_noise, "p_value": row.p_value}
         )
     return {
+        **comparison.to_dict(),
         "runs": runs,
-        "best": comparison.best,
         "best_run": str(_path(comparison, comparison.best_row)),
         "failed": failed,
         "report": str(comparison.report),
@@ -108,39 +109,53 @@ def comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
 
 
 def comparison(comparison: Comparison) -> str:
-    """The leaderboard, and where report and best model are."""
-    header = ["", "run", "test accuracy", "95 % interval", "val", "wall s", "ms/image", "M params"]
-    rows = []
-    for row in comparison.rows:
-        if row.accuracy is None or row.interval is None:
-            rows.append(["x", row.run, NONE, NONE, NONE, NONE, NONE, NONE])
-            continue
-        sign = "*" if row.run == comparison.best else "=" if row.within_noise else ""
-        rows.append(
-            [
-                sign,
-                row.run + "".join(f" [{mark}]" for mark in row.marks),
-                _percent(row.accuracy),
-                _interval(row.interval),
-                _percent(row.val_accuracy or 0),
-                f"{row.cost['wall_s']:.1f}",
-                f"{row.cost['latency_ms']['median']:.1f}",
-                f"{row.cost['parameters'] / 1e6:.2f}",
-            ]
-        )
+    """The leaderboard by configuration, the verdict, and where report and best model are."""
+    several = any(c["sd"] is not None for c in comparison.configurations)
+    repeats = ["sd", "seeds"] if several else []
+    header = ["", "group", "configuration", "test accuracy", "95 % interval", *repeats]
+    header += ["val", "wall s", "ms/image"]
+    rows = [_configuration_row(c, comparison.best, several) for c in comparison.configurations]
+    failed = [row for row in comparison.rows if row.accuracy is None]
+    rows += [["x", NONE, row.run, *[NONE] * (len(header) - 3)] for row in failed]
     best = comparison.best_row
     path = _path(comparison, best)
+    width = min(shutil.get_terminal_size().columns, 100)
+    legend = "* validation's choice   group 1: the highest and what test cannot tell from it"
     lines = [
-        grid(header, rows, "llrrrrrr"),
+        grid(header, rows, "lrl".ljust(len(header), "r")),
         "",
-        "* best by validation   = within noise of it (exact McNemar, p >= 0.05)   x failed",
-        *(f"failed: {row.run}: {row.error}" for row in comparison.rows if row.error),
+        legend + ("   x failed" if failed else ""),
+        *(f"failed: {row.run}: {row.error}" for row in failed),
+        "",
+        textwrap.fill(comparison.verdict, width, break_on_hyphens=False, break_long_words=False),
+    ]
+    if comparison.detectable is not None:
+        lines.append(
+            f"On these test images a difference of {100 * comparison.detectable:.1f} points "
+            "would be shown with 80 % power."
+        )
+    lines += [
         "",
         f"report      {comparison.report}",
         f"best model  {path}",
         f"use it      {_command()} predict {path} IMAGE...",
     ]
     return "\n".join(lines)
+
+
+def _configuration_row(c: Mapping[str, Any], best: str, several: bool) -> list[str]:
+    sd = NONE if c["sd"] is None else f"{100 * c['sd']:.2f}"
+    return [
+        "*" if best in c["runs"] else "",
+        str(c["group"]),
+        c["name"] + "".join(f" [{mark}]" for mark in c["marks"]),
+        _percent(c["accuracy"]),
+        _interval(c["interval"]),
+        *([sd, str(len(c["seeds"]))] if several else []),
+        _percent(c["val_accuracy"]),
+        _or_none(c["wall_s"], ".1f"),
+        _or_none(c["latency_ms"], ".1f"),
+    ]
 
 
 def preview(preview: Preview) -> str:

@@ -20,6 +20,7 @@ from headstart.comparison.leaderboard import (
     build_comparison,
     split_finished,
 )
+from headstart.comparison.protocol import require_one_protocol
 from headstart.data import Description, Splits, describe, load_data
 from headstart.data.transforms import Transform
 from headstart.errors import HeadstartError, RecipeError, RunError, explain_os_error
@@ -147,7 +148,8 @@ def compare(
         recipes = study.recipes()
         root = Path(out or f"runs/{study.name}-{study.fingerprint}")
         name = study.name
-        _require_one_test(recipes)
+        for note in require_one_protocol(recipes):
+            reporter.warn(note)
         runs, failures = _run_all(recipes, root, device, cache_limit_gb, reporter, on_end)
     else:
         parts = "".join(r.manifest["fingerprint"] for r in study).encode()
@@ -315,18 +317,6 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and (reason := explain_os_error(error)):
         return reason
     return f"{type(error).__name__}: {error}"
-
-
-def _require_one_test(recipes: Sequence[Recipe]) -> None:
-    """A study compares runs on one test set: said before hours are spent on another."""
-    for name in ("source", "test_limit", "test_fraction", "split_seed"):
-        values = {getattr(recipe.data, name) for recipe in recipes}
-        if len(values) > 1:
-            shown = ", ".join(sorted(map(str, values)))
-            raise RecipeError(
-                f"data.{name} differs between the runs ({shown}): accuracies on different test "
-                "images cannot be compared; make a study of each"
-            )
 
 
 def _run_all(

@@ -14,8 +14,9 @@ from headstart.comparison.explain import explain_runs
 from headstart.comparison.mistakes import find_departures, siblings
 from headstart.comparison.settings import changes, differing, group_of, settings_of
 from headstart.errors import RunError
-from headstart.evaluation.metrics import paired_change, score
+from headstart.evaluation.metrics import score
 from headstart.evaluation.predictions import Predictions
+from headstart.evaluation.statistics import paired_change
 from headstart.recipe import Recipe, load_recipe
 from headstart.rundir import Run, create_run, list_runs, open_runs, write_arrays, write_json
 

@@ -6,10 +6,9 @@ import warnings
 
 import numpy as np
 import pytest
-from scipy import stats
 from sklearn import metrics as reference
 
-from headstart.evaluation.metrics import confident_mistakes, mcnemar, score, wilson_interval
+from headstart.evaluation.metrics import confident_mistakes, score
 from headstart.evaluation.predictions import Predictions
 
 
@@ -68,25 +67,6 @@ def test_means_over_classes_agree_where_some_are_absent(seed: int, absent: tuple
     never = some.logits.copy()
     never[:, list(absent)] = -50
     agree_on_means(Predictions(some.ids, some.labels, never))
-
-
-@pytest.mark.parametrize(("hits", "n"), [(0, 10), (10, 10), (412, 500), (1, 3)])
-def test_interval_is_wilsons(hits: int, n: int) -> None:
-    expected = stats.binomtest(hits, n).proportion_ci(method="wilson")
-    assert wilson_interval(hits, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
-
-
-def test_mcnemar_counts_only_disagreements() -> None:
-    labels = np.zeros(20, np.int64)
-    ids = np.arange(20).astype(str)
-    first = Predictions(ids, labels, np.tile([1.0, 0.0], (20, 1)).astype(np.float32))
-    wrong = first.logits.copy()
-    wrong[:6] = [0.0, 1.0]
-    second = Predictions(ids, labels, wrong)
-    assert mcnemar(first, second) == pytest.approx(2 * 0.5**6)
-    assert mcnemar(first, first) == 1.0
-    with pytest.raises(ValueError, match="different images"):
-        mcnemar(first, Predictions(ids[::-1], labels, wrong))
 
 
 def test_mistakes_come_surest_first() -> None:

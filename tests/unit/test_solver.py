@@ -74,7 +74,7 @@ def test_the_path_runs_from_strong_to_weak_and_stops_past_the_best(
     )
     *path, refined = seen
     assert path == [s.l2 for s in solutions] == sorted(path, reverse=True)
-    assert refined == min(solutions, key=lambda s: s.val_loss).l2
+    assert [s.l2 for s in solutions if s.chosen] == [refined]
     losses = [s.train_loss for s in solutions]
     assert losses == sorted(losses, reverse=True)
     best = min(range(len(solutions)), key=lambda i: solutions[i].val_loss)
@@ -137,6 +137,34 @@ def test_blocks_of_rows_are_the_whole_table(
 def test_the_best_of_a_path_is_as_exact_as_one_alone(problem: tuple[torch.Tensor, ...]) -> None:
     x, y, x_val, y_val = problem
     path = solve_path(Table(x, y), Table(x_val, y_val), 4, l2_path=[1.0, 0.3, 0.1, 0.03, 0.01])
-    best = min(path, key=lambda s: s.val_loss)
+    best = next(s for s in path if s.chosen)
+    assert best.val_loss == pytest.approx(min(s.val_loss for s in path), abs=5e-3)
     (alone,) = solve_path(Table(x, y), Table(x_val, y_val), 4, l2_path=[best.l2])
+    assert alone.chosen
     assert best.val_loss == pytest.approx(alone.val_loss, abs=2e-4)
+
+
+def test_the_memory_is_that_of_two_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the recursion of Nocedal & Wright (2006, algorithm 7.5), pair by pair."""
+    monkeypatch.setattr(solver, "MEMORY", 5)
+    generator = torch.Generator().manual_seed(0)
+    hessian = torch.randn(12, 12, generator=generator)
+    hessian = hessian @ hessian.T + torch.eye(12)
+    bound, penalty = torch.rand(4, generator=generator) + 1, torch.tensor([0.3, 0.3, 0.3, 0.0])
+    memory = solver._Memory(torch.zeros(3, 4))
+    pairs = []
+    for _ in range(7):
+        step = torch.randn(3, 4, generator=generator)
+        change = (hessian @ step.view(-1)).view(3, 4)
+        memory.add(step, change)
+        pairs = [*pairs, (step, change + penalty * step)][-5:]
+    gradient = torch.randn(3, 4, generator=generator)
+    q, shares = gradient.clone(), []
+    for s, y in reversed(pairs):
+        shares.append((s * q).sum() / (s * y).sum())
+        q -= shares[-1] * y
+    s, y = pairs[-1]
+    q = q / bound * (s * y).sum() / (y * y / bound).sum()
+    for (s, y), share in zip(pairs, reversed(shares), strict=True):
+        q += (share - (y * q).sum() / (s * y).sum()) * s
+    assert torch.allclose(memory.inverse_hessian(gradient, penalty, bound), q, rtol=1e-3, atol=1e-5)

@@ -19,6 +19,7 @@ LIGHT = [
     "headstart.tracking",
     "headstart.data",
     "headstart.evaluation.metrics",
+    "headstart.evaluation.statistics",
     "headstart.comparison.explain",
     "headstart.comparison.leaderboard",
     "headstart.report",

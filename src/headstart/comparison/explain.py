@@ -11,11 +11,12 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from headstart.comparison.leaderboard import NOISE_LEVEL, label_runs, require_same_test
+from headstart.comparison.leaderboard import label_runs
 from headstart.comparison.mistakes import Finding, Sibling, find_departures, siblings
+from headstart.comparison.protocol import require_same_test
 from headstart.comparison.settings import Change, changes, differing, settings_of
 from headstart.errors import RunError
-from headstart.evaluation.metrics import paired_change
+from headstart.evaluation.statistics import LEVEL, paired_change
 from headstart.rundir import Run
 
 # A change in these says nothing about how images or training should be handled.
@@ -63,7 +64,7 @@ class Step:
 
     @property
     def told_from_chance(self) -> bool:
-        return self.p_value < NOISE_LEVEL
+        return self.p_value < LEVEL
 
     @property
     def cause(self) -> str:

@@ -1,4 +1,4 @@
-"""The leaderboard: finished runs on the same test images, and what cannot be told from the best."""
+"""The leaderboard: finished runs on the same test images, and what test can tell of them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from headstart.errors import RunError
-from headstart.evaluation.metrics import mcnemar
+from headstart.comparison.configurations import Configuration, gather
+from headstart.comparison.protocol import describe_protocol, require_same_test
+from headstart.comparison.verdict import Pair, judge
 from headstart.rundir import Run
-
-NOISE_LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,8 @@ class Row:
     top5: float | None = None
     loss: float | None = None
     val_accuracy: float | None = None
-    p_value: float | None = None  # exact McNemar against the best run
-    within_noise: bool = False
+    p_value: float | None = None  # its configuration against the best run's, corrected
+    within_noise: bool = False  # whether its configuration cannot be told from the best run's
     marks: list[str] = field(default_factory=list)
     cost: dict[str, Any] = field(default_factory=dict)
 
@@ -48,21 +47,36 @@ class Failure:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` answers: rows by test accuracy, and the run that validation chose."""
+    """What `compare` answers: rows by test accuracy, the run that validation chose, and what test
+    says of the configurations (runs that differ by seed alone)."""
 
     name: str
     best: str
     rows: tuple[Row, ...]
     protocol: dict[str, str]
     order: tuple[str, ...] = ()  # the finished runs' paths in the order given: the study's
+    configurations: tuple[dict[str, Any], ...] = ()  # best first, each with its group
+    pairs: tuple[Pair, ...] = ()
+    winner: str | None = None  # a configuration told apart from every other one
+    verdict: str = ""
+    detectable: float | None = None  # the difference that would be shown with 80 % power
     path: Path | None = None
     report: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values, without the paths of this machine."""
-        rows = [asdict(row) for row in self.rows]
-        plain = {"name": self.name, "best": self.best, "rows": rows, "protocol": self.protocol}
-        return {**plain, "order": list(self.order)}
+        return {
+            "name": self.name,
+            "best": self.best,
+            "winner": self.winner,
+            "verdict": self.verdict,
+            "detectable": self.detectable,
+            "rows": [asdict(row) for row in self.rows],
+            "configurations": list(self.configurations),
+            "pairs": [asdict(pair) for pair in self.pairs],
+            "protocol": self.protocol,
+            "order": list(self.order),
+        }
 
     @property
     def best_row(self) -> Row:
@@ -85,19 +99,34 @@ def build_comparison(
     """Compare finished runs by their saved predictions; paths are given relative to `root`.
 
     The best run is the one validation prefers (the lower loss on a tie), because test is opened
-    once and chooses nothing; rows are ordered by test accuracy. `within_noise` marks the runs
-    whose errors on the test images do not differ from the best run's (exact McNemar, p >= 0.05).
-    Raises RunError where the runs were tested on different images.
+    once and chooses nothing; rows are ordered by test accuracy. Whether test tells it from the
+    others is `verdict.judge`'s to say. Raises RunError where the runs were tested on different
+    images.
     """
     require_same_test(runs)
-    best = max(runs, key=_validation)
     labels = label_runs(runs)
-    rows = [_row(run, label, best, root) for run, label in zip(runs, labels, strict=True)]
+    chosen = labels[max(range(len(runs)), key=lambda k: _validation(runs[k]))]
+    configurations = gather(runs, labels)
+    verdict = judge(configurations, chosen)
+    noise = _noise(configurations, verdict.pairs, chosen)
+    rows = [_row(run, label, root, *noise[label]) for run, label in zip(runs, labels, strict=True)]
     rows.sort(key=lambda row: (-(row.accuracy or 0), row.run))
     failed = [Row(f.run, status="failed", error=f.reason, backbone=f.backbone) for f in failures]
-    order = tuple(os.path.relpath(run.path, root) for run in runs)
-    chosen = labels[list(runs).index(best)]
-    return Comparison(name, chosen, (*rows, *failed), _protocol(), order)
+    return Comparison(
+        name=name,
+        best=chosen,
+        rows=(*rows, *failed),
+        protocol=describe_protocol(configurations, verdict.detectable),
+        order=tuple(os.path.relpath(run.path, root) for run in runs),
+        configurations=tuple(
+            {**configuration.to_dict(), "group": group}
+            for configuration, group in zip(configurations, verdict.groups, strict=True)
+        ),
+        pairs=verdict.pairs,
+        winner=verdict.winner,
+        verdict=verdict.sentence,
+        detectable=verdict.detectable,
+    )
 
 
 def _validation(run: Run) -> tuple[float, float]:
@@ -105,15 +134,17 @@ def _validation(run: Run) -> tuple[float, float]:
     return val["accuracy"], -val["loss"]
 
 
-def require_same_test(runs: Sequence[Run]) -> None:
-    """Raises RunError where two of the runs were tested on different images."""
-    first = runs[0].manifest["data"]["test_fingerprint"]
-    for run in runs[1:]:
-        if run.manifest["data"]["test_fingerprint"] != first:
-            raise RunError(
-                f"{run.name} and {runs[0].name} were tested on different images: "
-                "their accuracies cannot be compared"
-            )
+def _noise(
+    configurations: Sequence[Configuration], pairs: Sequence[Pair], chosen: str
+) -> dict[str, tuple[float, bool]]:
+    """For each run, its configuration against the chosen run's: corrected p, not told apart."""
+    best = next(c.name for c in configurations if chosen in c.labels)
+    against = {best: (1.0, True)}
+    for pair in pairs:
+        if best in (pair.first, pair.second):
+            other = pair.second if pair.first == best else pair.first
+            against[other] = (pair.p_adjusted, not pair.told_apart)
+    return {label: against[c.name] for c in configurations for label in c.labels}
 
 
 def label_runs(runs: Sequence[Run]) -> list[str]:
@@ -126,9 +157,8 @@ def label_runs(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _row(run: Run, label: str, best: Run, root: Path) -> Row:
+def _row(run: Run, label: str, root: Path, p_value: float, within_noise: bool) -> Row:
     test, val = run.metrics["test"], run.metrics["val"]
-    p_value = mcnemar(best.predictions("test"), run.predictions("test"))
     return Row(
         run=label,
         path=os.path.relpath(run.path, root),
@@ -142,16 +172,7 @@ def _row(run: Run, label: str, best: Run, root: Path) -> Row:
         loss=test["loss"],
         val_accuracy=val["accuracy"],
         p_value=p_value,
-        within_noise=p_value >= NOISE_LEVEL,
+        within_noise=within_noise,
         marks=run.manifest["marks"],
         cost=run.cost,
     )
-
-
-def _protocol() -> dict[str, str]:
-    return {
-        "choice": "every choice (epoch, penalty, best run) was made on validation; "
-        "test was opened once, at the end",
-        "interval": "95 % Wilson interval of the test accuracy",
-        "within noise": "exact McNemar test against the best on the same test images, p >= 0.05",
-    }

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from headstart.evaluation.calibration import brier, log_loss
 from headstart.evaluation.predictions import Predictions
+from headstart.evaluation.statistics import wilson_interval
 
 
 @dataclass(frozen=True)
@@ -59,65 +59,6 @@ def score(predictions: Predictions) -> Scores:
         macro_recall=_macro(per_class, "recall", labelled),
         confusion=confusion.tolist(),
     )
-
-
-def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Score interval of a proportion (Wilson 1927): keeps its coverage near 0 and 1."""
-    z = float(stats.norm.ppf(0.5 + confidence / 2))
-    p = successes / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
-
-
-def mcnemar(first: Predictions, second: Predictions) -> float:
-    """Exact two-sided McNemar p-value that two models err equally often on the same images.
-
-    Only images that exactly one of them gets right count (McNemar 1947; exact binomial form).
-    Raises ValueError where the two are not about the same images in the same order.
-    """
-    if not np.array_equal(first.ids, second.ids):
-        raise ValueError("the predictions are about different images")
-    only_first = int((first.correct & ~second.correct).sum())
-    only_second = int((second.correct & ~first.correct).sum())
-    if only_first + only_second == 0:
-        return 1.0
-    return float(stats.binomtest(only_first, only_first + only_second, 0.5).pvalue)
-
-
-@dataclass(frozen=True)
-class PairedChange:
-    """What a second model does to a first one's accuracy on the same images. Fractions in -1..1."""
-
-    n: int
-    gained: int  # images that only the second gets right
-    lost: int  # images that only the first gets right
-    change: float  # accuracy of the second minus that of the first
-    interval: tuple[float, float]  # 95 %, Bonett and Price
-    p_value: float  # exact McNemar
-
-
-def paired_change(
-    first: Predictions, second: Predictions, confidence: float = 0.95
-) -> PairedChange:
-    """The second's accuracy minus the first's, with an interval from their paired counts.
-
-    Images that both get right or wrong cancel, so this is narrower than two separate intervals
-    suggest. The interval is Bonett and Price's (2012): Wald's after adding one image to each kind
-    of disagreement, which keeps its coverage where disagreements are few. Raises ValueError where
-    the two are not about the same images in the same order, or about none.
-    """
-    p_value = mcnemar(first, second)
-    n = len(first)
-    if n == 0:
-        raise ValueError("no predictions to compare")
-    gained = int((second.correct & ~first.correct).sum())
-    lost = int((first.correct & ~second.correct).sum())
-    up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
-    z = float(stats.norm.ppf(0.5 + confidence / 2))
-    half = z * float(np.sqrt((up + down - (up - down) ** 2) / (n + 2)))
-    interval = (max(-1.0, up - down - half), min(1.0, up - down + half))
-    return PairedChange(n, gained, lost, (gained - lost) / n, interval, p_value)
 
 
 def confusion_matrix(predictions: Predictions) -> np.ndarray:

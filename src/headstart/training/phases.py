@@ -281,7 +281,7 @@ class Training:
                     class_weights=self._class_weights(),
                     on_solution=on_solution,
                 )
-        best = min(solutions, key=lambda solution: solution.val_loss)
+        best = next(solution for solution in solutions if solution.chosen)
         linear = self.model.head[-1]  # type: ignore[index]
         assert isinstance(linear, nn.Linear)
         with torch.no_grad():

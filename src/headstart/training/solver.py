@@ -17,7 +17,6 @@ which reads blocks of rows in their order, so they may lie in a memory map large
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -50,6 +49,7 @@ class Solution:
     val_accuracy: float
     weight: torch.Tensor
     bias: torch.Tensor
+    chosen: bool = False  # by validation, and solved to more digits than the others
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,11 @@ def solve_path(
     class_weights: torch.Tensor | None = None,
     on_solution: Callable[[Solution], None] = lambda solution: None,
 ) -> list[Solution]:
-    """Solutions along the path, strongest penalty first; the caller picks by validation.
+    """Solutions along the path, strongest penalty first; the one validation prefers is `chosen`.
 
     class_weights: float32 (k,), of each class in the training objective; the mean is then a
     weighted one. Losses in the solutions are plain cross-entropy, without weights and penalty.
-    `on_solution` is called with each, and again with the best once it has been refined.
+    `on_solution` is called with each, and again with the chosen one once it has been refined.
     """
     problem = _Problem(train, num_classes, class_weights)
     penalties = sorted(l2_path, reverse=True)
@@ -109,18 +109,17 @@ def solve_path(
         solutions.append(solution)
         if worse == PATIENCE:
             break
-    refined = set(range(len(solutions))) if tolerance == TOLERANCE else set[int]()
-    while (number := _best(solutions)) not in refined:  # refined, another may be better
-        coarse = solutions[number]
-        _, fine = solved(coarse.l2, points[number], TOLERANCE)
-        solutions[number] = replace(fine, iterations=coarse.iterations + fine.iterations)
-        refined.add(number)
-        on_solution(solutions[number])
+    # Chosen among equals: what is refined is not held against what is not.
+    number = min(range(len(solutions)), key=lambda number: solutions[number].val_loss)
+    chosen = solutions[number]
+    if tolerance == TOLERANCE:
+        solutions[number] = replace(chosen, chosen=True)
+        return solutions
+    _, fine = solved(chosen.l2, points[number], TOLERANCE)
+    passes = chosen.iterations + fine.iterations
+    solutions[number] = replace(fine, iterations=passes, chosen=True)
+    on_solution(solutions[number])
     return solutions
-
-
-def _best(solutions: Sequence[Solution]) -> int:
-    return min(range(len(solutions)), key=lambda number: solutions[number].val_loss)
 
 
 def _extrapolate(
@@ -165,7 +164,7 @@ class _Problem:
         total = len(labels) if class_weights is None else float(class_weights[labels].sum())
         self._unit_share = 1 / total
         self._mean, self._scale, self._values, self._basis = _eigenbasis(table)
-        self._pairs: deque[tuple[torch.Tensor, torch.Tensor]] = deque(maxlen=MEMORY)
+        self._memory = _Memory(self.origin)
 
     @property
     def origin(self) -> torch.Tensor:
@@ -179,9 +178,8 @@ class _Problem:
     def solve(self, l2: float, V: torch.Tensor, tolerance: float) -> tuple[_Point, int]:
         """The optimum for one penalty from a start, and the passes over the features it took.
 
-        L-BFGS (Nocedal & Wright 2006, algorithm 7.5), written out because its memory is kept from
-        penalty to penalty: what a step has shown of the data's curvature holds for all of them,
-        and the penalty's own is known.
+        L-BFGS, written out because its memory is kept from penalty to penalty: what a step has
+        shown of the data's curvature holds for all of them, and the penalty's own is known.
         """
         # The bias meets a column of ones: its eigenvalue is one and it has no penalty.
         bound = torch.cat([self._values / 2 + l2, self._values.new_tensor([0.5])])
@@ -189,8 +187,7 @@ class _Problem:
         penalty[-1] = 0
         point, passes = self._evaluate(V, penalty), 1
         while passes < MAX_PASSES and (point.gradient.square() / bound).max() > tolerance**2:
-            pairs = [(s, y + penalty * s) for s, y in self._pairs]
-            step = -_inverse_hessian(point.gradient, pairs, bound)
+            step = -self._memory.inverse_hessian(point.gradient, penalty, bound)
             slope = float((step * point.gradient).sum())
             noise = 1e-6 * abs(point.objective)  # float32
             for length in (1.0, 0.5, 0.1, 0.01):
@@ -198,14 +195,12 @@ class _Problem:
                 if tried.objective <= point.objective + 1e-4 * length * slope + noise:
                     break
             else:
-                if not self._pairs:
+                if not len(self._memory):
                     break  # not even the bound's own step descends: what is left is rounding
-                self._pairs.clear()
+                self._memory.clear()
                 continue
             s = tried.V - point.V
-            y = tried.gradient - point.gradient - penalty * s
-            if (s * y).sum() > 0:
-                self._pairs.append((s, y))
+            self._memory.add(s, tried.gradient - point.gradient - penalty * s)
             point = tried
         return point, passes
 
@@ -239,25 +234,54 @@ class _Problem:
         return _Point(V, objective, gradient + penalty * V, loss / n, hits / n)
 
 
-def _inverse_hessian(
-    gradient: torch.Tensor, pairs: list[tuple[torch.Tensor, torch.Tensor]], bound: torch.Tensor
-) -> torch.Tensor:
-    """The product by L-BFGS's two loops, from steps s and changes y of the gradient.
+class _Memory:
+    """The last MEMORY steps and the changes of the gradient over them, without the penalty's part.
 
-    Where no step has been yet, the Hessian is its bound.
+    L-BFGS's two loops as products of matrices (Byrd, Nocedal & Schnabel 1994, theorem 2.2): each
+    penalty changes every y, and hundreds of small operations a step took a sixth of a pass.
     """
-    q, shares = gradient.clone(), []
-    for s, y in reversed(pairs):
-        share = (s * q).sum() / (s * y).sum()
-        q -= share * y
-        shares.append(share)
-    q /= bound
-    if pairs:
-        s, y = pairs[-1]
-        q *= (s * y).sum() / (y * y / bound).sum()
-    for (s, y), share in zip(pairs, reversed(shares), strict=True):
-        q += (share - (y * q).sum() / (s * y).sum()) * s
-    return q
+
+    def __init__(self, like: torch.Tensor) -> None:
+        self._steps = self._changes = like.new_zeros(0, like.numel())
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def clear(self) -> None:
+        self._steps, self._changes = self._steps[:0], self._changes[:0]
+
+    def add(self, step: torch.Tensor, change: torch.Tensor) -> None:
+        """Remember a step along which the objective curves upwards; forget the oldest."""
+        if (step * change).sum() <= 0:
+            return
+        kept = slice(-(MEMORY - 1), None)
+        self._steps = torch.cat([self._steps[kept], step.view(1, -1)])
+        self._changes = torch.cat([self._changes[kept], change.view(1, -1)])
+
+    def inverse_hessian(
+        self, gradient: torch.Tensor, penalty: torch.Tensor, bound: torch.Tensor
+    ) -> torch.Tensor:
+        """The product with `gradient` (k, r + 1), where no step has been yet, by `bound` alone.
+
+        penalty, bound: (r + 1,), of each column.
+        """
+        if not len(self):
+            return gradient / bound
+        S, rows = self._steps, len(gradient)
+        Y = self._changes + S * penalty.repeat(rows)
+        g, scaled = gradient.reshape(-1), Y / bound.repeat(rows)
+        # Few numbers from here on, in more digits: steps of neighbouring penalties are nearly
+        # parallel.
+        products = (S @ Y.T).double()
+        curvature, upper = products.diagonal(), products.triu()
+        gamma = float(curvature[-1] / (Y[-1] * scaled[-1]).sum())
+        inner = gamma * (Y @ scaled.T).double() + curvature.diag()
+        along = torch.linalg.solve_triangular(upper, (S @ g).double()[:, None], upper=True)
+        rest = inner @ along - gamma * (scaled @ g).double()[:, None]
+        across = torch.linalg.solve_triangular(upper.T, rest, upper=False)
+        found: torch.Tensor = gamma * (g / bound.repeat(rows)) + across[:, 0].to(g.dtype) @ S
+        found -= gamma * (along[:, 0].to(g.dtype) @ scaled)
+        return found.view(gradient.shape)
 
 
 def _eigenbasis(

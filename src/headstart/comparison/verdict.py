@@ -1,0 +1,224 @@
+"""The verdict: which configurations test tells apart, in which groups, and whether one wins.
+
+Every pair is tested and all of these tests are one family (Holm 1979). So whatever is read off
+them after looking (which one is on top, what stands level with it, who leads the rest) is in error
+with 5 % at most: a family of "the best against the others" would forget that the best was picked
+by the same images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from scipy import stats
+
+from headstart.comparison.configurations import Configuration
+from headstart.evaluation.statistics import (
+    LEVEL,
+    Difference,
+    bootstrap_interval,
+    detectable_change,
+    difference,
+    holm,
+)
+
+POWER = 0.8
+NAMED = 4  # configurations that a sentence names
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two configurations on the same test images; fractions, the second minus the first."""
+
+    first: str
+    second: str
+    change: float
+    interval: tuple[float, float]  # 95 %, of this pair alone
+    bootstrap: tuple[float, float]  # the same by resampling
+    p_value: float
+    p_adjusted: float  # Holm, over all pairs
+    told_apart: bool
+    test: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What test can tell. pairs: row numbers, with their difference and its corrected p-value."""
+
+    pairs: tuple[tuple[int, int], ...]
+    differences: tuple[Difference, ...]
+    adjusted: tuple[float, ...]
+    apart: np.ndarray  # bool (k, k), symmetric
+    groups: tuple[int, ...]  # of each configuration, from 1
+
+    @property
+    def winner(self) -> int | None:
+        """0 where the first is told apart from every other one."""
+        return 0 if len(self.groups) > 1 and self.groups.count(1) == 1 else None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """groups: of each configuration, from 1. winner: a name, or None where nothing stands out."""
+
+    pairs: tuple[Pair, ...]
+    groups: tuple[int, ...]
+    winner: str | None
+    detectable: float | None
+    sentence: str
+
+
+def judge(configurations: Sequence[Configuration], chosen: str) -> Verdict:
+    """Judge configurations, best first; `chosen` is the label of the run that validation chose."""
+    decision = decide([configuration.correct for configuration in configurations])
+    pairs = tuple(
+        Pair(
+            first=configurations[a].name,
+            second=configurations[b].name,
+            change=found.change,
+            interval=found.interval,
+            bootstrap=bootstrap_interval(configurations[a].correct, configurations[b].correct),
+            p_value=found.p_value,
+            p_adjusted=p,
+            told_apart=p < LEVEL,
+            test=found.test,
+        )
+        for (a, b), found, p in zip(
+            decision.pairs, decision.differences, decision.adjusted, strict=True
+        )
+    )
+    return Verdict(
+        pairs=pairs,
+        groups=decision.groups,
+        winner=None if decision.winner is None else configurations[decision.winner].name,
+        detectable=_detectable(decision, configurations[0].correct.shape[1]),
+        sentence=_sentence(configurations, decision, pairs, chosen),
+    )
+
+
+def decide(tables: Sequence[np.ndarray]) -> Decision:
+    """Test every pair of bool (seeds, images) tables, the most accurate first."""
+    pairs = tuple(combinations(range(len(tables)), 2))
+    found = tuple(difference(tables[a], tables[b]) for a, b in pairs)
+    adjusted = tuple(holm([each.p_value for each in found]))
+    apart = np.zeros((len(tables), len(tables)), bool)
+    for (a, b), p in zip(pairs, adjusted, strict=True):
+        apart[a, b] = apart[b, a] = p < LEVEL
+    return Decision(pairs, found, adjusted, apart, group(apart))
+
+
+def group(apart: np.ndarray) -> tuple[int, ...]:
+    """Groups from 1 of rows ordered best first. apart: bool (k, k), symmetric.
+
+    Group k is the best of what the groups above leave and all that cannot be told from that best.
+    Members of a group may differ from one another; none of them is known to be below its best.
+    """
+    groups = np.zeros(len(apart), np.int64)
+    number = 0
+    while not groups.all():
+        number += 1
+        best = int(np.argmin(groups != 0))
+        groups[(groups == 0) & ~apart[best]] = number
+    return tuple(int(g) for g in groups)
+
+
+def _detectable(decision: Decision, n: int) -> float | None:
+    """The smallest difference shown with 80 % power, at the level that Holm left to be passed.
+
+    The median over the pairs that were not told apart, for these are where one may hide; over all
+    where all were.
+    """
+    unresolved = [p >= LEVEL for p in decision.adjusted]
+    left = [
+        found
+        for found, open_ in zip(decision.differences, unresolved, strict=True)
+        if open_ or not any(unresolved)
+    ]
+    if not left:
+        return None
+    level = LEVEL / len(left)
+    shown = []
+    for found in left:
+        if np.isinf(found.df):
+            least = detectable_change(n, found.disagreeing, level, POWER)
+        else:
+            quantiles = stats.t.ppf([1 - level / 2, POWER], found.df)
+            least = float(quantiles.sum()) * found.error
+        shown.append(np.inf if least is None else least)
+    middle = float(np.median(shown))
+    return middle if middle <= 1 else None
+
+
+def _sentence(
+    configurations: Sequence[Configuration],
+    decision: Decision,
+    pairs: Sequence[Pair],
+    chosen: str,
+) -> str:
+    best, n = configurations[0], configurations[0].correct.shape[1]
+    if len(configurations) == 1:
+        return "One configuration: there is nothing to compare it with."
+    if decision.winner is not None:
+        others, nearest = len(configurations) - 1, pairs[0]
+        told = "the other" if others == 1 else f"each of the other {others}"
+        said = (
+            f"{best.name} wins: {n:,} test images tell it from {told}; "
+            f"{nearest.second}, the nearest, is {_points(nearest.change)} below it."
+        )
+    else:
+        at = [k for k, number in enumerate(decision.groups) if number == 1]
+        level = [configurations[k] for k in at]
+        names = [c.name for c in level]
+        said = (
+            f"No winner: {name_some(names[1:])} cannot be told from {best.name}"
+            if decision.apart[np.ix_(at, at)].any()
+            else f"No winner: {name_some(names)} cannot be told apart"
+        )
+        said += f" on {n:,} test images"
+        said += f"; {cheap} is the cheapest of them." if (cheap := _cheapest(level)) else "."
+    return f"{said} {_choice(configurations, decision, pairs, chosen)}"
+
+
+def _choice(
+    configurations: Sequence[Configuration],
+    decision: Decision,
+    pairs: Sequence[Pair],
+    chosen: str,
+) -> str:
+    """What validation chose, which is what is handed over, and how test sees it."""
+    best = configurations[0]
+    at = next(k for k, c in enumerate(configurations) if chosen in c.labels)
+    own = configurations[at]
+    run = "" if chosen == own.name else f" (run {chosen})"
+    if at == 0:
+        return f"Validation chose {own.name}{run}, which is also the highest on test."
+    below = next(p for p in pairs if (p.first, p.second) == (best.name, own.name))
+    why = "more than chance explains" if decision.apart[0, at] else "which may be chance"
+    return (
+        f"Validation chose {own.name}{run}, the one handed over; on test it is "
+        f"{_points(below.change)} below {best.name}, {why}."
+    )
+
+
+def _cheapest(level: Sequence[Configuration]) -> str | None:
+    """The one that answers fastest, where all were measured on one kind of machine."""
+    machines = {(run.cost.get("device"), run.cost.get("threads")) for c in level for run in c.runs}
+    times = [c.latency_ms for c in level]
+    known = [time for time in times if time is not None]
+    if len(known) < len(times) or len(machines) > 1:
+        return None
+    return f"{level[int(np.argmin(known))].name} ({min(known):.1f} ms an image)"
+
+
+def name_some(names: Sequence[str]) -> str:
+    """ "a, b and c"; of many, the first and how many more."""
+    if len(names) > NAMED + 1:
+        return f"{', '.join(names[:NAMED])} and {len(names) - NAMED} others"
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
+
+
+def _points(change: float) -> str:
+    return f"{abs(100 * change):.1f} points"
