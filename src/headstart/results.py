@@ -7,38 +7,36 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 
 from headstart.comparison.cost import latency, model_cost
-from headstart.data import ImageSet, Splits
 from headstart.evaluation.calibration import calibration, fit_temperature
-from headstart.evaluation.metrics import confident_mistakes, score
+from headstart.evaluation.metrics import score
 from headstart.evaluation.predictions import Predictions
+from headstart.pictures import leave_pictures, mapped_rows
 from headstart.profiling import active_profile, section
 from headstart.report import write_report
 from headstart.rundir import Run, atomic_path, write_arrays, write_json
 from headstart.runtime import peak_memory_mb
+from headstart.training.penultimate import penultimate
 from headstart.training.phases import Training
-
-SAMPLES, ANSWERS, MISTAKES, THUMBNAIL = 40, 24, 24, 96
 
 
 def finish_run(training: Training) -> None:
     """Predictions, metrics, cost, pictures and the model; the status is written last."""
     current, recipe, model = training.run, training.recipe, training.model
-    predictions = {split: training.predict(split) for split in ("val", "test")}
-    for split, made in predictions.items():
-        arrays = {f.name: getattr(made, f.name) for f in fields(made)}
+    predictions = {}
+    for split in ("val", "test"):
+        with penultimate(model, mapped_rows(getattr(training.splits, split))) as features:
+            predictions[split] = training.predict(split)
+        arrays = {f.name: getattr(predictions[split], f.name) for f in fields(Predictions)}
         write_arrays(current.path / "predictions" / f"{split}.npz", arrays)
     metrics = _metrics(predictions)
     if curve := training.label_efficiency():
         metrics["label_efficiency"] = curve
     write_json(current.path / "metrics.json", metrics)
-    served = predictions["test"].tempered(metrics["temperature"])
-    write_arrays(current.path / "pictures.npz", _pictures(training.splits, served))
+    leave_pictures(training, predictions["test"].tempered(metrics["temperature"]), features)
     model.enter(0, 0)
     training.runtime.adopt(model)
     with atomic_path(current.path / "checkpoints" / "best.safetensors") as partial:
@@ -115,56 +113,3 @@ def _times(current: Run, started: float) -> dict[str, Any]:
         "images_per_s": images / seconds if seconds else None,
         "peak_rss_mb": peak_memory_mb(),
     }
-
-
-def _pictures(splits: Splits, test: Predictions) -> dict[str, np.ndarray]:
-    """Thumbnails for the report: samples of train, answers on random test images, sure mistakes.
-
-    Confidences are those of `test`: calibrated, as the predictor would say them.
-
-    The random ones are the lowest keys of each class, so that the runs of a study show the same.
-    """
-    samples = _balanced(splits.train, SAMPLES)
-    shown = _balanced(splits.test, ANSWERS)
-    wrong = confident_mistakes(test, MISTAKES)
-    return {
-        "sample_images": _thumbnails(splits.train, samples),
-        "sample_labels": splits.train.labels[samples],
-        "prediction_images": _thumbnails(splits.test, shown),
-        "mistake_images": _thumbnails(splits.test, wrong),
-        **_answers("prediction", test, shown),
-        **_answers("mistake", test, wrong),
-    }
-
-
-def _answers(kind: str, test: Predictions, rows: np.ndarray) -> dict[str, np.ndarray]:
-    return {
-        f"{kind}_ids": test.ids[rows],
-        f"{kind}_labels": test.labels[rows],
-        f"{kind}_predicted": test.predicted[rows],
-        f"{kind}_confidence": test.confidence[rows].astype(np.float32),
-    }
-
-
-def _balanced(images: ImageSet, most: int) -> np.ndarray:
-    """Rows of random images, as many of each class as of any other give or take one: int64.
-
-    Random by key, and so is which classes get the one more.
-    """
-    order = np.argsort(images.keys, kind="stable")
-    labels = images.labels[order]
-    rank = np.zeros(len(order), np.int64)
-    for label in np.unique(labels):
-        own = labels == label
-        rank[own] = np.arange(own.sum())
-    return order[np.argsort(rank, kind="stable")][:most]
-
-
-def _thumbnails(images: ImageSet, rows: np.ndarray) -> np.ndarray:
-    side = min(images.side, THUMBNAIL)
-    if not len(rows):
-        return np.zeros((0, side, side, 3), np.uint8)
-    pixels = images.read(rows)
-    if images.side == side:
-        return pixels
-    return np.stack([np.asarray(Image.fromarray(p).resize((side, side))) for p in pixels])

@@ -6,7 +6,8 @@
     checkpoints/last.*          what a resumed run starts from (removed when the run finishes)
     checkpoints/best.safetensors  the adapted model, backbone and head
     predictions/{val,test}.npz  ids, labels, logits
-    pictures.npz                thumbnails the report shows: samples, answers, sure mistakes
+    pictures.npz                thumbnails the report shows: samples, answers, mistakes, heat maps
+    feature_map.npz             test images laid out by their features
     metrics.json  cost.json     functions of the predictions; what the run cost
     profile.json                where the time went, if that was asked for
 
@@ -134,11 +135,21 @@ class Run:
 
     @cached_property
     def pictures(self) -> dict[str, np.ndarray]:
-        """Thumbnails, uint8 (n, side, side, 3): `sample_images` of train with `sample_labels`;
-        `prediction_images` of random test images and `mistake_images`, each with `_ids`,
-        `_labels`, `_predicted` and `_confidence` (float32, of the answer, calibrated). Runs of an
-        older version have no `prediction_*`, and confidences as the model gave them."""
+        """Thumbnails, uint8 (n, side, side, 3): `sample_images` of train with `sample_labels`; and
+        of test, each with `_ids`, `_labels`, `_predicted` and `_confidence` (float32, of the
+        answer, calibrated), `prediction_images` at random, `mistake_images` surest first,
+        `uncertain_images` the narrowest margin first, `pair_images` pair by pair of confused
+        classes, and `saliency_images` with heat over `saliency_plain` by `saliency_method` (a str).
+        Older runs lack some, with confidences as the model gave them, and a network without places
+        has no `saliency_*`."""
         path = self.path / "pictures.npz"
+        return read_arrays(path) if path.exists() else {}
+
+    @cached_property
+    def feature_map(self) -> dict[str, np.ndarray]:
+        """Test images laid out by their penultimate features: `ids`, `labels`, `predicted`, `xy`
+        (float32 (n, 2)), `method` (a str). {} of an older run."""
+        path = self.path / "feature_map.npz"
         return read_arrays(path) if path.exists() else {}
 
     @property

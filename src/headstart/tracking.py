@@ -39,7 +39,7 @@ from headstart.rundir import Run, open_run
 LOCAL = "mlflow.db"  # `--track local`, in the current folder, where `mlflow ui` looks as well
 FOLDER = "run"  # the run directory among the artefacts
 ARTEFACTS = (
-    *("recipe.toml", "*.json", "log.jsonl", "error.txt", "pictures.npz"),
+    *("recipe.toml", "*.json", "log.jsonl", "error.txt", "pictures.npz", "feature_map.npz"),
     *("predictions/*.npz", "report/*.html", "checkpoints/best.safetensors"),
 )
 EPOCH_METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "l2")

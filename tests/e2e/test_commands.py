@@ -145,7 +145,8 @@ def test_the_run_directory_is_complete_and_traceable(probe: Path) -> None:
     names = {str(path.relative_to(probe)) for path in probe.rglob("*") if path.is_file()}
     assert names == {
         *("recipe.toml", "manifest.json", "log.jsonl", "metrics.json", "cost.json"),
-        *("pictures.npz", "checkpoints/best.safetensors", "report/report.html"),
+        *("pictures.npz", "feature_map.npz"),
+        *("checkpoints/best.safetensors", "report/report.html"),
         *("predictions/val.npz", "predictions/test.npz"),
     }
     recipe = load_recipe(probe / "recipe.toml")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from headstart.evaluation.metrics import confident_mistakes, score
+from headstart.evaluation.metrics import score
 from headstart.evaluation.predictions import Predictions
 
 
@@ -67,16 +67,6 @@ def test_means_over_classes_agree_where_some_are_absent(seed: int, absent: tuple
     never = some.logits.copy()
     never[:, list(absent)] = -50
     agree_on_means(Predictions(some.ids, some.labels, never))
-
-
-def test_mistakes_come_surest_first() -> None:
-    p = random_predictions(5)
-    rows = confident_mistakes(p, 10)
-    sure = p.probabilities[rows, p.predicted[rows]]
-    assert len(rows) == 10
-    assert not p.correct[rows].any()
-    assert (np.diff(sure) <= 0).all()
-    assert sure[0] == p.probabilities.max(axis=1)[~p.correct].max()
 
 
 def test_a_class_nobody_predicts_and_an_empty_split() -> None:

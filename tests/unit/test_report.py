@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.evaluation.metrics import confident_mistakes, score
+from headstart.evaluation.metrics import score
+from headstart.evaluation.notable import confident_mistakes
 from headstart.evaluation.predictions import Predictions
 from headstart.recipe import Recipe
 from headstart.report import formats, plots, write_report

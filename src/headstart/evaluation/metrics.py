@@ -68,12 +68,6 @@ def confusion_matrix(predictions: Predictions) -> np.ndarray:
     return np.bincount(flat, minlength=classes * classes).reshape(classes, classes)
 
 
-def confident_mistakes(predictions: Predictions, most: int) -> np.ndarray:
-    """Rows of the wrong answers, surest first: int64 (at most `most`,)."""
-    wrong = np.flatnonzero(~predictions.correct)
-    return wrong[np.argsort(-predictions.confidence[wrong], kind="stable")[:most]]
-
-
 def _top_k(predictions: Predictions, k: int) -> float:
     own = np.take_along_axis(predictions.logits, predictions.labels[:, None], axis=1)
     return float(((predictions.logits > own).sum(axis=1) < k).mean())
