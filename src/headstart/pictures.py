@@ -27,7 +27,11 @@ THUMBNAIL = 96
 
 
 def leave_pictures(training: Training, test: Predictions, features: Features) -> None:
-    """Write the run's pictures. `features`: those of the test images that the map shows."""
+    """Write the run's pictures.
+
+    test: calibrated, so that their confidences are those which the predictor would tell.
+    features: those of the test images that the map shows.
+    """
     pictures = answers_in_pictures(training.splits, test)
     with section("saliency"):
         pictures |= _explained(training, test)
@@ -109,12 +113,11 @@ def _note(training: Training, line: str) -> None:
 
 
 def _answers(kind: str, test: Predictions, rows: np.ndarray) -> dict[str, np.ndarray]:
-    predicted = test.predicted[rows]
     return {
         f"{kind}_ids": test.ids[rows],
         f"{kind}_labels": test.labels[rows],
-        f"{kind}_predicted": predicted,
-        f"{kind}_confidence": test.probabilities[rows, predicted].astype(np.float32),
+        f"{kind}_predicted": test.predicted[rows],
+        f"{kind}_confidence": test.confidence[rows].astype(np.float32),
     }
 
 

@@ -25,6 +25,7 @@ from headstart.specs import (
     AugmentSpec,
     BackboneSpec,
     DataSpec,
+    EvaluationSpec,
     HeadSpec,
     PhaseSpec,
     Positive,
@@ -52,14 +53,22 @@ class Recipe(Spec):
     backbone: BackboneSpec
     head: HeadSpec = HeadSpec()
     phases: Annotated[tuple[PhaseSpec, ...], Strict(False), Field(min_length=1)]
+    evaluation: EvaluationSpec = EvaluationSpec()
 
     @property
     def fingerprint(self) -> str:
         """Eight hex digits of everything but the name: the identity of the run's result."""
-        named = self.model_dump(mode="json", exclude={"name"})
+        told = self.identity()
+        del told["name"]
         if self.precision == "auto":  # so that runs from before there was a choice are still found
-            del named["precision"]
-        return _fingerprint(named)
+            del told["precision"]
+        return _fingerprint(told)
+
+    def identity(self) -> dict[str, Any]:
+        """Every field as JSON, without an evaluation table that says nothing: the runs and studies
+        from before there was one are still found."""
+        default = self.evaluation == EvaluationSpec()
+        return self.model_dump(mode="json", exclude={"evaluation"} if default else None)
 
     def to_toml(self) -> str:
         """The recipe as TOML that loads back to an equal recipe (None is left out)."""
@@ -115,7 +124,7 @@ class Study(Spec):
 
     @property
     def fingerprint(self) -> str:
-        return _fingerprint([recipe.model_dump(mode="json") for recipe in self.recipes()])
+        return _fingerprint([recipe.identity() for recipe in self.recipes()])
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -307,6 +316,7 @@ def _fields_at(location: Sequence[int | str]) -> list[str]:
         "backbone": BackboneSpec,
         "head": HeadSpec,
         "phases": PhaseSpec,
+        "evaluation": EvaluationSpec,
     }
     for part in location:
         table = tables.get(str(part), table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -10,7 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from headstart.comparison.cost import latency, model_cost
+from headstart.evaluation.calibration import calibration, fit_temperature
 from headstart.evaluation.metrics import score
+from headstart.evaluation.predictions import Predictions
 from headstart.pictures import leave_pictures, mapped_rows
 from headstart.profiling import active_profile, section
 from headstart.report import write_report
@@ -23,15 +26,17 @@ from headstart.training.phases import Training
 def finish_run(training: Training) -> None:
     """Predictions, metrics, cost, pictures and the model; the status is written last."""
     current, recipe, model = training.run, training.recipe, training.model
-    metrics = {}
+    predictions = {}
     for split in ("val", "test"):
         with penultimate(model, mapped_rows(getattr(training.splits, split))) as features:
-            predictions = training.predict(split)
-        arrays = {f.name: getattr(predictions, f.name) for f in fields(predictions)}
+            predictions[split] = training.predict(split)
+        arrays = {f.name: getattr(predictions[split], f.name) for f in fields(Predictions)}
         write_arrays(current.path / "predictions" / f"{split}.npz", arrays)
-        metrics[split] = score(predictions).to_dict()
+    metrics = _metrics(predictions)
+    if curve := training.label_efficiency():
+        metrics["label_efficiency"] = curve
     write_json(current.path / "metrics.json", metrics)
-    leave_pictures(training, predictions, features)
+    leave_pictures(training, predictions["test"].tempered(metrics["temperature"]), features)
     model.enter(0, 0)
     training.runtime.adopt(model)
     with atomic_path(current.path / "checkpoints" / "best.safetensors") as partial:
@@ -62,6 +67,26 @@ def finish_run(training: Training) -> None:
         write_report([current], report, title=recipe.name)
     current.update_manifest(status="finished")
     training.checkpoint.unlink(missing_ok=True)
+
+
+def _metrics(predictions: Mapping[str, Predictions]) -> dict[str, Any]:
+    """Scores of each split, and the temperature that is served with the model.
+
+    It is fitted on validation: what it does there is flattered, what it does on test is not.
+    """
+    temperature = fit_temperature(predictions["val"])
+    metrics: dict[str, Any] = {
+        split: {
+            **score(made).to_dict(),
+            "calibration": calibration(made).to_dict(),
+            "calibrated": calibration(made.tempered(temperature.value)).to_dict(),
+        }
+        for split, made in predictions.items()
+    }
+    metrics["temperature"] = temperature.value
+    if temperature.note:
+        metrics["temperature_note"] = temperature.note
+    return metrics
 
 
 def _times(current: Run, started: float) -> dict[str, Any]:

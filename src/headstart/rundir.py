@@ -106,8 +106,13 @@ class Run:
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """Scores by split: {"val": {...}, "test": {...}}."""
+        """Scores by split, {"val": {...}, "test": {...}}, and what is said of the run beside."""
         return self._json("metrics.json")
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by where probabilities are told; 1 for runs of before."""
+        return float(self.metrics.get("temperature", 1.0))
 
     @cached_property
     def cost(self) -> dict[str, Any]:
@@ -132,10 +137,11 @@ class Run:
     def pictures(self) -> dict[str, np.ndarray]:
         """Thumbnails, uint8 (n, side, side, 3): `sample_images` of train with `sample_labels`; and
         of test, each with `_ids`, `_labels`, `_predicted` and `_confidence` (float32, of the
-        answer), `prediction_images` at random, `mistake_images` surest first, `uncertain_images`
-        the narrowest margin first, `pair_images` pair by pair of confused classes, and
-        `saliency_images` with heat over `saliency_plain` by `saliency_method` (a str). Older runs
-        lack some, and a network without places has no `saliency_*`."""
+        answer, calibrated), `prediction_images` at random, `mistake_images` surest first,
+        `uncertain_images` the narrowest margin first, `pair_images` pair by pair of confused
+        classes, and `saliency_images` with heat over `saliency_plain` by `saliency_method` (a str).
+        Older runs lack some, with confidences as the model gave them, and a network without places
+        has no `saliency_*`."""
         path = self.path / "pictures.npz"
         return read_arrays(path) if path.exists() else {}
 

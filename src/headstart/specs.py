@@ -1,4 +1,4 @@
-"""The tables of a recipe: data, backbone, head and phases, every field declared once.
+"""The tables of a recipe: data, backbone, head, phases, evaluation; every field declared once.
 
 The name, type, default and help of a field stand here; the TOML, `--set`, the docs and the error
 messages all take them from here.
@@ -212,3 +212,13 @@ class PhaseSpec(Spec):
             return value
         near = did_you_mean(kind, PARTS)
         raise ValueError(f"takes {', '.join(PARTS)}, last_layers:N or from:MODULE{near}")
+
+
+class EvaluationSpec(Spec):
+    """What is measured of a trained model besides its scores. It changes no model."""
+
+    label_efficiency: bool = Field(
+        True,
+        description="test accuracy of a linear head on 1, 5, 25 and 100 images a class, where the "
+        "first phase is a head on cached features: solved from those, without a pass over images",
+    )

@@ -231,16 +231,16 @@ def _epochs(log: Sequence[Mapping[str, Any]], started: int) -> list[_Point]:
 
 
 def _finals(run: Run, ended: int) -> Iterator[_Point]:
-    """The scores and the cost of a finished run; those of each class stay in metrics.json."""
+    """The scores and the cost of a finished run; those of each class and bin stay in its files."""
     if not run.finished:
         return
-    numbers: dict[str, Any] = {"cost": run.cost}
-    for split, scores in run.metrics.items():
-        plain = {key: value for key, value in scores.items() if not isinstance(value, list)}
+    numbers: dict[str, Any] = {"cost": run.cost, "temperature": run.temperature}
+    for split in ("val", "test"):
+        scores = run.metrics[split]
         low, high = scores["interval"]
-        numbers[split] = {**plain, "interval_low": low, "interval_high": high}
+        numbers[split] = {**scores, "interval_low": low, "interval_high": high}
     for key, value in _leaves(numbers, "/"):
-        if isinstance(value, int | float):
+        if isinstance(value, int | float) and not re.search(r"/(per_class|bins)/", key):
             yield _Point(key, float(value), 0, ended)
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 import headstart as library
 from headstart.data import load_data
+from headstart.evaluation.calibration import calibration, fit_temperature
 from headstart.recipe import load_recipe
 from headstart.rundir import open_run
 from headstart.specs import DataSpec
@@ -187,7 +188,7 @@ def test_predict_agrees_with_the_saved_predictions(
     probe: Path, pictures: Path, headstart: Command
 ) -> None:
     answers = json.loads(headstart("predict", probe, pictures, "--json").out)
-    saved = open_run(probe).predictions("test")
+    saved = open_run(probe).predictions("test").tempered(open_run(probe).temperature)
     rows = {str(i).replace("/", "-"): row for row, i in enumerate(saved.ids)}
     assert len(answers) == 10
     for answer in answers:
@@ -199,6 +200,81 @@ def test_predict_agrees_with_the_saved_predictions(
     assert len(text.out.splitlines()) == 11
     table = list(csv.DictReader(io.StringIO(headstart("predict", probe, pictures, "--csv").out)))
     assert [row["label"] for row in table] == [answer["label"] for answer in answers]
+
+
+@pytest.mark.usefixtures("in_shared_cache")
+@pytest.mark.parametrize("temperature", [None, 4.0])
+def test_predict_says_calibrated_probabilities(
+    probe: Path, pictures: Path, tmp_path: Path, headstart: Command, temperature: float | None
+) -> None:
+    """At the run's own temperature; a run from before there was one answers as it did."""
+    other = shutil.copytree(probe, tmp_path / "other")
+    metrics = json.loads((other / "metrics.json").read_text())
+    del metrics["temperature"]
+    (other / "metrics.json").write_text(json.dumps({**metrics, "temperature": temperature}))
+    if temperature is None:
+        (other / "metrics.json").write_text(json.dumps(metrics))
+    saved = open_run(probe).predictions("test")
+    expected = saved.tempered(temperature or 1.0)
+    rows = {str(i).replace("/", "-"): row for row, i in enumerate(saved.ids)}
+    for answer in json.loads(headstart("predict", other, pictures, "--json").out):
+        row = rows[Path(answer["image"]).stem]
+        assert answer["label"] == open_run(probe).class_names[saved.predicted[row]]
+        assert answer["probability"] == pytest.approx(expected.confidence[row], abs=1e-4)
+
+
+def test_metrics_say_how_far_confidences_can_be_believed(probe: Path) -> None:
+    run = open_run(probe)
+    assert run.temperature == fit_temperature(run.predictions("val")).value
+    for split in ("val", "test"):
+        scores, predictions = run.metrics[split], run.predictions(split)
+        assert scores["calibration"] == calibration(predictions).to_dict()
+        served = calibration(predictions.tempered(run.temperature)).to_dict()
+        assert scores["calibrated"] == served
+        assert scores["brier"] == scores["calibration"]["brier"]
+        assert sum(part["n"] for part in served["bins"]) == scores["n"]
+    val = run.metrics["val"]
+    assert val["calibrated"]["loss"] < val["calibration"]["loss"] == val["loss"]
+    confidence = run.predictions("test").tempered(run.temperature).confidence
+    by_id = dict(zip(run.predictions("test").ids, confidence, strict=True))
+    shown = [by_id[image] for image in run.pictures["mistake_ids"]]
+    assert run.pictures["mistake_confidence"] == pytest.approx(np.array(shown))
+
+
+def test_metrics_say_what_few_labels_give(probe: Path) -> None:
+    """450 training images: 45 of a class, so 1, 5 and 25 are drawn; all of them is the run."""
+    run = open_run(probe)
+    curve = run.metrics["label_efficiency"]
+    assert (curve["split"], curve["n"]) == ("test", 100)
+    one, five, many, whole = curve["points"]
+    assert [point["per_class"] for point in curve["points"]] == [1, 5, 25, None]
+    assert [point["images"] for point in curve["points"]] == [10, 50, 250, 450]
+    assert [point["draws"] for point in curve["points"]] == [5, 5, 5, 1]
+    assert all(p["low"] <= p["accuracy"] <= p["high"] for p in curve["points"])
+    assert 0.1 < one["accuracy"] < five["accuracy"] < many["accuracy"]
+    assert whole["accuracy"] == run.metrics["test"]["accuracy"]
+    assert not any(event["event"] == "label_efficiency" for event in run.log)
+
+
+@pytest.mark.usefixtures("in_shared_cache")
+def test_few_labels_after_a_head_phase_are_judged_on_validation(
+    probe: Path, tmp_path: Path, headstart: Command
+) -> None:
+    """Test never meets the features of a phase that is not the last; no pass is added for it."""
+    text = RECIPE.replace(
+        'train = "head"', 'train = "head"\n[[phases]]\ntrain = "head"\nepochs = 1'
+    )
+    (tmp_path / "two.toml").write_text(text)
+    outcome = headstart("run", tmp_path / "two.toml", "--out", tmp_path / "two")
+    assert outcome.code == 0, outcome.err
+    run = open_run(tmp_path / "two")
+    curve = run.metrics["label_efficiency"]
+    assert (curve["split"], curve["n"]) == ("val", 50)
+    solved = next(event for event in run.log if event["event"] == "phase_done")
+    assert curve["points"][-1]["accuracy"] == pytest.approx(solved["val_accuracy"])
+    off = ("--set", "evaluation.label_efficiency=false", "--out", tmp_path / "off")
+    assert headstart("run", tmp_path / "two.toml", *off).code == 0
+    assert "label_efficiency" not in open_run(tmp_path / "off").metrics
 
 
 @pytest.mark.usefixtures("in_shared_cache")

@@ -87,7 +87,7 @@ def test_every_rung_answers_for_the_same_random_images(ladder: Path) -> None:
         rows = [list(saved.ids).index(name) for name in pictures["prediction_ids"]]
         assert np.array_equal(saved.predicted[rows], pictures["prediction_predicted"])
         assert np.array_equal(saved.labels[rows], pictures["prediction_labels"])
-        sure = saved.probabilities[rows, saved.predicted[rows]]
+        sure = saved.tempered(open_run(ladder / rung).temperature).confidence[rows]
         assert pictures["prediction_confidence"] == pytest.approx(sure, abs=1e-6)
 
 

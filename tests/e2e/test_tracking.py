@@ -189,7 +189,9 @@ def test_the_server_gets_parameters_curves_scores_and_tags(finished: Run, server
     assert metrics["test/interval_low"] == finished.metrics["test"]["interval"][0]
     assert metrics["cost/wall_s"] == finished.cost["wall_s"]
     assert metrics["cost/latency_ms/median"] == finished.cost["latency_ms"]["median"]
-    assert not any("per_class" in name for name in metrics)
+    assert metrics["temperature"] == finished.temperature
+    assert metrics["test/calibrated/ece"] == finished.metrics["test"]["calibrated"]["ece"]
+    assert not any("per_class" in name or "bins" in name for name in metrics)
 
 
 def test_the_server_gets_every_file_of_the_run(finished: Run, server: str, tmp_path: Path) -> None:
@@ -229,7 +231,8 @@ def test_mlflow_loads_the_model_without_pickle(
         Image.fromarray(test.read(np.array([row]))[0]).save(path)
     answers = model.predict(paths)
     names = finished.class_names
-    for answer, expected in zip(answers, saved.probabilities[:5], strict=True):
+    served = saved.tempered(finished.temperature).probabilities
+    for answer, expected in zip(answers, served[:5], strict=True):
         got = [answer["probabilities"][name] for name in names]
         assert got == pytest.approx(list(expected), abs=1e-4)
         assert answer["label"] == names[int(np.argmax(expected))]

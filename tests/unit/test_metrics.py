@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from sklearn import metrics as reference
@@ -33,8 +35,38 @@ def test_scores_agree_with_scikit_learn(seed: int) -> None:
     expected = reference.precision_recall_fscore_support(p.labels, p.predicted)
     for name, column in zip(("precision", "recall", "f1", "n"), expected, strict=True):
         assert [row[name] for row in scores.per_class] == pytest.approx(list(column), **close)
-    macro = reference.f1_score(p.labels, p.predicted, average="macro")
-    assert scores.macro_f1 == pytest.approx(macro, **close)
+    brier = reference.brier_score_loss(p.labels, p.probabilities, scale_by_half=False)
+    assert scores.brier == pytest.approx(brier, **close)
+    agree_on_means(p)
+
+
+def agree_on_means(p: Predictions) -> None:
+    scores, close = score(p), {"rel": 0, "abs": 1e-9}
+    precision, recall, f1, _ = reference.precision_recall_fscore_support(
+        p.labels, p.predicted, average="macro", zero_division=0
+    )
+    assert scores.macro_precision == pytest.approx(precision, **close)
+    assert scores.macro_f1 == pytest.approx(f1, **close)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "y_pred contains classes not in y_true")
+        balanced = reference.balanced_accuracy_score(p.labels, p.predicted)
+    assert scores.macro_recall == pytest.approx(balanced, **close)
+    if set(p.predicted) <= set(p.labels):
+        assert scores.macro_recall == pytest.approx(recall, **close)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("absent", [(), (0,), (2, 6)])
+def test_means_over_classes_agree_where_some_are_absent(seed: int, absent: tuple[int, ...]) -> None:
+    """Absent as labels, and as answers too, or only as labels."""
+    p = random_predictions(seed)
+    kept = ~np.isin(p.labels, absent)
+    some = Predictions(p.ids[kept], p.labels[kept], p.logits[kept])
+    assert set(some.predicted) == set(range(7))
+    agree_on_means(some)
+    never = some.logits.copy()
+    never[:, list(absent)] = -50
+    agree_on_means(Predictions(some.ids, some.labels, never))
 
 
 def test_a_class_nobody_predicts_and_an_empty_split() -> None:

@@ -54,7 +54,7 @@ def test_every_picture_says_what_the_model_said(seen: Run, kind: str) -> None:
     assert images.shape[1:] == ((96, 96, 3) if kind == "saliency" else (32, 32, 3))
     assert np.array_equal(pictures[f"{kind}_labels"], test.labels[rows])
     assert np.array_equal(pictures[f"{kind}_predicted"], test.predicted[rows])
-    sure = test.probabilities[rows, test.predicted[rows]]
+    sure = test.tempered(seen.temperature).confidence[rows]
     assert pictures[f"{kind}_confidence"] == pytest.approx(sure, abs=1e-6)
 
 

@@ -118,6 +118,24 @@ def test_round_trip_and_fingerprint(recipe_file: Path, tmp_path: Path) -> None:
     assert reseeded.fingerprint != recipe.fingerprint
 
 
+def test_an_evaluation_table_at_its_defaults_changes_no_fingerprint(
+    recipe_file: Path, tmp_path: Path
+) -> None:
+    """Runs and studies of before there was such a table are still found."""
+    plain = load_recipe(recipe_file)
+    assert plain.fingerprint == "10c4afe3"
+    told = load_recipe(recipe_file, ["evaluation.label_efficiency=true"])
+    assert told == plain
+    other = load_recipe(recipe_file, ["evaluation.label_efficiency=false"])
+    assert other.fingerprint != plain.fingerprint
+    with pytest.raises(RecipeError, match="did you mean label_efficiency"):
+        load_recipe(recipe_file, ["evaluation.label_eficiency=false"])
+    path = tmp_path / "study.toml"
+    path.write_text(STUDY)
+    assert load_study(path).fingerprint == "3f1b77c8"
+    assert load_study(path, ["evaluation.label_efficiency=false"]).fingerprint != "3f1b77c8"
+
+
 def test_study_crosses_grid_and_variants(tmp_path: Path) -> None:
     path = tmp_path / "study.toml"
     path.write_text(STUDY)

@@ -38,7 +38,11 @@ class Answer:
 
 
 class Predictor:
-    """A trained model with its preprocessing and class names."""
+    """A trained model with its preprocessing, class names and temperature.
+
+    temperature: what logits are divided by before they become probabilities, which is what makes
+    them calibrated; it changes no answer.
+    """
 
     def __init__(
         self,
@@ -47,13 +51,14 @@ class Predictor:
         side: int,
         class_names: Sequence[str],
         runtime: Runtime,
+        temperature: float = 1.0,
     ) -> None:
         self._model, self._transform, self._side = model, transform, side
         self.class_names = tuple(class_names)
-        self._runtime = runtime
+        self._runtime, self.temperature = runtime, temperature
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
-        """float32 (n, classes) for stored pixels, uint8 (n, side, side, 3)."""
+        """float32 (n, classes) for stored pixels, uint8 (n, side, side, 3); the model's own."""
         parts = []
         with torch.inference_mode(), self._runtime.autocast():
             for first in range(0, len(pixels), BATCH):
@@ -87,12 +92,12 @@ class Predictor:
                 continue
             logits = self.logits(np.stack(pixels))
             unknown = np.zeros(len(names), np.int64)
-            rows = Predictions(np.array(names), unknown, logits).probabilities
-            for name, row in zip(names, rows, strict=True):
-                yield self._answer(name, row)
+            told = Predictions(np.array(names), unknown, logits).tempered(self.temperature)
+            for name, own, row in zip(names, logits, told.probabilities, strict=True):
+                yield self._answer(name, own, row)
 
-    def _answer(self, image: str, probabilities: np.ndarray) -> Answer:
-        order = np.argsort(-probabilities, kind="stable")
+    def _answer(self, image: str, logits: np.ndarray, probabilities: np.ndarray) -> Answer:
+        order = np.argsort(-logits, kind="stable")  # distinct logits may share a probability
         named = {self.class_names[i]: float(probabilities[i]) for i in order}
         best = self.class_names[order[0]]
         return Answer(image, best, named[best], named)
@@ -126,7 +131,8 @@ def load_predictor(source: Run | str | Path, *, device: str = "auto") -> Predict
     runtime = _runtime(device, recipe.precision)
     runtime.adopt(model.eval())
     transform = Transform(preprocess, via=recipe.data.resize_via)
-    return Predictor(model, transform, said["side"], run.class_names, runtime)
+    side, names = said["side"], run.class_names
+    return Predictor(model, transform, side, names, runtime, run.temperature)
 
 
 def _runtime(device: str, precision: str) -> Runtime:

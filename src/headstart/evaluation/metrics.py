@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from headstart.evaluation.calibration import brier, log_loss
 from headstart.evaluation.predictions import Predictions
 from headstart.evaluation.statistics import wilson_interval
 
@@ -20,8 +21,11 @@ class Scores:
     interval: tuple[float, float]  # 95 %, Wilson
     top5: float
     loss: float  # mean cross-entropy of the predictions, no penalty term
+    brier: float  # squared error of the probabilities, summed over classes, in 0..2
     per_class: list[dict[str, float]]  # precision, recall, f1, n; in class order
     macro_f1: float
+    macro_precision: float
+    macro_recall: float  # balanced accuracy
     confusion: list[list[int]]  # [true][predicted]
 
     def to_dict(self) -> dict[str, Any]:
@@ -31,22 +35,28 @@ class Scores:
 def score(predictions: Predictions) -> Scores:
     """Score predictions. With fewer than five classes, top-5 is 1 by definition.
 
-    Raises ValueError on an empty split.
+    A class that the split has no image of has no recall: it is left out of that mean, and, where it
+    is never answered either, out of those of precision and F1. A class that is never answered has
+    precision 0. These are scikit-learn's conventions. Raises ValueError on an empty split.
     """
     n = len(predictions)
     if n == 0:
         raise ValueError("no predictions to score")
-    labels = predictions.labels
     confusion = confusion_matrix(predictions)
     per_class = _per_class(confusion)
+    labelled = confusion.sum(axis=1) > 0
+    met = labelled | (confusion.sum(axis=0) > 0)
     return Scores(
         n=n,
         accuracy=float(predictions.correct.mean()),
         interval=wilson_interval(int(predictions.correct.sum()), n),
         top5=_top_k(predictions, 5),
-        loss=float(-predictions.log_probabilities[np.arange(n), labels].mean()),
+        loss=log_loss(predictions),
+        brier=brier(predictions),
         per_class=per_class,
-        macro_f1=float(np.mean([row["f1"] for row in per_class])),
+        macro_f1=_macro(per_class, "f1", met),
+        macro_precision=_macro(per_class, "precision", met),
+        macro_recall=_macro(per_class, "recall", labelled),
         confusion=confusion.tolist(),
     )
 
@@ -73,3 +83,8 @@ def _per_class(confusion: np.ndarray) -> list[dict[str, float]]:
         {"precision": float(p), "recall": float(r), "f1": float(f), "n": int(n)}
         for p, r, f, n in zip(precision, recall, f1, support, strict=True)
     ]
+
+
+def _macro(per_class: list[dict[str, float]], name: str, classes: np.ndarray) -> float:
+    """The plain mean over some classes; classes: bool (k,)."""
+    return float(np.mean([row[name] for row in per_class], where=classes))

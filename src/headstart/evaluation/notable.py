@@ -39,5 +39,4 @@ def confused_pairs(predictions: Predictions, most: int, each: int) -> np.ndarray
 
 def _surest(predictions: Predictions, rows: np.ndarray) -> np.ndarray:
     """The rows by how probable their answers were, the most probable first."""
-    confidence = predictions.probabilities[rows, predictions.predicted[rows]]
-    return rows[np.argsort(-confidence, kind="stable")]
+    return rows[np.argsort(-predictions.confidence[rows], kind="stable")]

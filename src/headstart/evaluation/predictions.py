@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -12,7 +12,8 @@ import numpy as np
 class Predictions:
     """What a model said of one split, a row an image.
 
-    ids: str (n,); labels: int64 (n,), the true class; logits: float32 (n, classes).
+    ids: str (n,); labels: int64 (n,), the true class; logits: float32 (n, classes), or float64
+    once they are divided by a temperature.
     """
 
     ids: np.ndarray
@@ -40,6 +41,18 @@ class Predictions:
         return np.asarray(self.logits.argmax(axis=1))
 
     @cached_property
+    def confidence(self) -> np.ndarray:
+        """float64 (n,), the probability of the class that is answered."""
+        return np.asarray(np.take_along_axis(self.probabilities, self.predicted[:, None], 1)[:, 0])
+
+    @cached_property
     def correct(self) -> np.ndarray:
         """bool (n,)."""
         return np.asarray(self.predicted == self.labels)
+
+    def tempered(self, temperature: float) -> Predictions:
+        """The same answers with logits divided by a temperature: above 1, less sure of them.
+
+        In float64: two logits that differ still do when divided, so no answer changes.
+        """
+        return replace(self, logits=self.logits.astype(np.float64) / temperature)

@@ -32,6 +32,7 @@ from headstart.specs import PhaseSpec
 from headstart.training.cache import BoundaryCache, as_tensor, cache_or_recompute, footprint
 from headstart.training.checkpoints import load_checkpoint, read_phase, save_checkpoint
 from headstart.training.classifier import Classifier, compiling_pays
+from headstart.training.efficiency import label_efficiency
 from headstart.training.feeds import CachedFeed, Feed, PixelFeed, batch_bounds
 from headstart.training.loop import FitState, Job, fit, predict
 from headstart.training.mixing import Mixer
@@ -79,6 +80,31 @@ class Training:
         images: ImageSet = getattr(self.splits, split)
         _, feeds = self._enter(len(self.recipe.phases) - 1)
         return predict(self.model, feeds.plain(split, images), images.ids, self.runtime)
+
+    def label_efficiency(self) -> dict[str, Any] | None:
+        """The curve of few labels on the features of the first phase, or None where it has none.
+
+        On test where the head is the only phase, which opens it. Otherwise test never meets those
+        features, and the curve is the one on validation that the log has since.
+        """
+        if len(self.recipe.phases) == 1:
+            return self._label_efficiency("test")
+        noted = [e for e in self.run.log if e["event"] == "label_efficiency"]
+        return {k: v for k, v in noted[-1].items() if k != "event"} if noted else None
+
+    def _label_efficiency(self, split: Split) -> dict[str, Any] | None:
+        """On the features of the first phase, while the model stands as it left it."""
+        if self.recipe.phases[0].train != "head" or not self.recipe.evaluation.label_efficiency:
+            return None
+        images: ImageSet = getattr(self.splits, split)
+        _, feeds = self._enter(0)
+        train, judged = feeds.train(), feeds.plain(split, images)
+        if not (isinstance(train, CachedFeed) and isinstance(judged, CachedFeed)):
+            return None
+        solved = self.recipe.phases[0].optimizer == "lbfgs"
+        whole = predict(self.model, judged, images.ids, self.runtime) if solved else None
+        with section("label efficiency"):
+            return label_efficiency(train, judged, split, seed=self.recipe.seed, whole=whole)
 
     def _enter(self, number: int) -> tuple[FreezePlan, _Feeds]:
         """Set the model up for a phase. Its feeds are kept: a compiled prefix costs seconds."""
@@ -131,6 +157,8 @@ class Training:
             f"phase {number + 1} ({phase.train}, {phase.optimizer}): validation accuracy "
             f"{done['val_accuracy']:.1%} in {seconds:.1f} s"
         )
+        if number == 0 and len(self.recipe.phases) > 1 and (curve := self._label_efficiency("val")):
+            self.run.append_log({"event": "label_efficiency", **curve})
 
     def _fit(
         self,
@@ -273,7 +301,7 @@ class _Feeds:
     def __init__(self, training: Training, number: int, phase: PhaseSpec, plan: FreezePlan) -> None:
         self._training, self.number = training, number
         self._views = (phase.views or 0) if training.transform.augment.active else 1
-        self._plain: dict[str, Feed] = {}
+        self._made: dict[str, Feed] = {}
         cached = plan.boundary > 0 and phase.views != 0
         self._cache = self._open_cache(plan, phase) if cached else None
         self.start = plan.boundary if self._cache else 0
@@ -302,13 +330,16 @@ class _Feeds:
 
     def train(self) -> Feed:
         augmented = self._training.transform.augment.active
-        return self._feed("train", self._training.splits.train, self._views if augmented else None)
+        return self._once("train", self._training.splits.train, self._views if augmented else None)
 
     def plain(self, split: str, images: ImageSet) -> Feed:
-        """The feed of validation or test, not augmented; made once."""
-        if split not in self._plain:
-            self._plain[split] = self._feed(split, images, None)
-        return self._plain[split]
+        """The feed of validation or test, not augmented."""
+        return self._once(split, images, None)
+
+    def _once(self, split: str, images: ImageSet, views: int | None) -> Feed:
+        if split not in self._made:
+            self._made[split] = self._feed(split, images, views)
+        return self._made[split]
 
     def _feed(self, split: str, images: ImageSet, views: int | None) -> Feed:
         t = self._training

@@ -1,0 +1,126 @@
+"""Calibration: whether the confidence in an answer is how often such answers are right.
+
+The confidence of an answer is the probability of the class that is answered. Answers are put into
+15 bins of equal width, each without its lower and with its upper edge, by confidence; a bin's gap
+is the distance between its mean confidence and its accuracy (Naeini et al. 2015, "Obtaining well
+calibrated probabilities using Bayesian binning"; Guo et al. 2017, "On calibration of modern neural
+networks"). Arrays in, numbers out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy import optimize
+
+from headstart.evaluation.predictions import Predictions
+
+BINS = 15
+# Where a temperature is looked for: one beyond would be a few images' luck.
+COLDEST, HOTTEST = 0.01, 100.0
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Answers whose confidence is in (low, high]; of none there is no mean."""
+
+    low: float
+    high: float
+    n: int
+    confidence: float | None  # mean
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far probabilities can be believed. Gaps in 0..1, loss in nats, Brier score in 0..2.
+
+    ECE and MCE depend on the bins and, for few images, are above 0 even for a perfect model; loss
+    and Brier score are proper: no other probabilities than the true ones lower them on average.
+    """
+
+    ece: float  # expected calibration error: mean gap, bins weighted by their answers
+    mce: float  # maximum calibration error: the widest gap of a bin that has answers
+    loss: float
+    brier: float
+    bins: tuple[Bin, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "bins": [asdict(part) for part in self.bins]}
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """What logits are divided by; `note` says why where it is 1 because none could be fitted."""
+
+    value: float = 1.0
+    note: str | None = None
+
+
+def calibration(predictions: Predictions) -> Calibration:
+    """Raises ValueError on an empty split."""
+    if len(predictions) == 0:
+        raise ValueError("no predictions to score")
+    edges = np.linspace(0, 1, BINS + 1)
+    place = np.searchsorted(edges, predictions.confidence, side="left") - 1
+    n = np.bincount(place, minlength=BINS)
+    sure = np.bincount(place, predictions.confidence, minlength=BINS)
+    right = np.bincount(place, predictions.correct, minlength=BINS)
+    gaps = np.abs(sure - right) / np.maximum(n, 1)
+    return Calibration(
+        ece=float((gaps * n).sum() / n.sum()),
+        mce=float(gaps.max()),
+        loss=log_loss(predictions),
+        brier=brier(predictions),
+        bins=tuple(map(_bin, edges[:-1], edges[1:], n, sure, right)),
+    )
+
+
+def _bin(low: float, high: float, n: int, sure: float, right: float) -> Bin:
+    """A bin from the sums over its answers."""
+    if n == 0:
+        return Bin(float(low), float(high), 0, None, None)
+    return Bin(float(low), float(high), int(n), float(sure / n), float(right / n))
+
+
+def log_loss(predictions: Predictions) -> float:
+    """Mean cross-entropy, nats."""
+    rows = np.arange(len(predictions))
+    return float(-predictions.log_probabilities[rows, predictions.labels].mean())
+
+
+def brier(predictions: Predictions) -> float:
+    """The squared error of the probabilities, summed over classes, mean over images (Brier 1950).
+
+    It is 0 for sure and right, 2 for sure and wrong, and twice what is common for two classes.
+    """
+    p = predictions.probabilities
+    own = p[np.arange(len(p)), predictions.labels]
+    return float(((p * p).sum(axis=1) - 2 * own + 1).mean())
+
+
+def fit_temperature(predictions: Predictions) -> Temperature:
+    """The temperature T at which softmax(logits / T) has the least log loss (Guo et al. 2017).
+
+    The loss is convex in 1 / T, so its slope has at most one root. It has none where every answer
+    is right (the surer, the better) and where logits say no more than chance (the less sure, the
+    better); small validation sets meet both, and get 1. One number is fitted, and it changes no
+    answer; on the images that it was fitted to, what it gains is flattered.
+    """
+    if predictions.correct.all():
+        return Temperature(note="every answer is right: the surer, the better")
+    z = predictions.logits.astype(np.float64)
+    z -= z.max(axis=1, keepdims=True)
+    own = z[np.arange(len(z)), predictions.labels].mean()
+
+    def slope(log_sharpness: float) -> float:
+        """Of the loss, by the sharpness 1 / T: the mean logit expected, less that of the labels."""
+        weights = np.exp(np.exp(log_sharpness) * z)
+        return float(((weights * z).sum(axis=1) / weights.sum(axis=1)).mean() - own)
+
+    least, most = -np.log(HOTTEST), -np.log(COLDEST)
+    if slope(least) >= 0 or slope(most) <= 0:
+        return Temperature(note=f"the least loss lies outside of {COLDEST:g} to {HOTTEST:g}")
+    return Temperature(float(np.exp(-optimize.brentq(slope, least, most, xtol=1e-13))))
