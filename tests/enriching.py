@@ -7,17 +7,16 @@ real numbers in the same shapes without a network or minutes of training.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from itertools import combinations
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy import ndimage, optimize, stats
+from scipy import ndimage
 
+from headstart.evaluation.calibration import calibration, fit_temperature
 from headstart.evaluation.metrics import score
 from headstart.evaluation.predictions import Predictions
-from headstart.evaluation.statistics import paired_change, wilson_interval
+from headstart.evaluation.statistics import wilson_interval
 from headstart.rundir import Run, write_arrays, write_json
 
 BINS = 15
@@ -28,21 +27,15 @@ Features = tuple[np.ndarray, np.ndarray]  # (n, width), labels (n,)
 def enrich(run: Run, model: Model, pixels: np.ndarray, train: Features, test: Features) -> None:
     """Add to a run's files what other parts of Headstart write; `pixels` are the test set's."""
     val, given = run.predictions("val"), run.predictions("test")
-    temperature = fit_temperature(val)
-    metrics: dict[str, Any] = {}
-    for split, predictions in (("val", val), ("test", given)):
-        plain, warm = (calibration(predictions, t) for t in (1.0, temperature))
-        scores = score(predictions).to_dict()
-        recall = [row["recall"] for row in scores["per_class"]]
-        precision = [row["precision"] for row in scores["per_class"]]
-        means = {"macro_recall": np.mean(recall), "macro_precision": np.mean(precision)}
-        metrics[split] = {
-            **scores,
-            **{key: float(value) for key, value in means.items()},
-            "brier": plain["brier"],
-            "calibration": plain,
-            "calibrated": warm,
+    temperature = fit_temperature(val).value
+    metrics: dict[str, Any] = {
+        split: {
+            **score(predictions).to_dict(),
+            "calibration": calibration(predictions).to_dict(),
+            "calibrated": calibration(predictions.tempered(temperature)).to_dict(),
         }
+        for split, predictions in (("val", val), ("test", given))
+    }
     kept = np.arange(len(given)) % 17 != 3  # as if these were listed as near copies
     right = int(given.correct[kept].sum())
     metrics["test"]["without_duplicates"] = {
@@ -70,45 +63,6 @@ def enrich(run: Run, model: Model, pixels: np.ndarray, train: Features, test: Fe
                      "at": "2025-11-20T10:05:00+00:00"},
     }  # fmt: skip
     write_json(run.path / "cost.json", {**cost, **own})
-
-
-def fit_temperature(val: Predictions) -> float:
-    def loss(log_t: float) -> float:
-        return float(_scaled(val, math.exp(log_t)).log_probabilities[_own(val)].mean() * -1)
-
-    return math.exp(optimize.minimize_scalar(loss, bounds=(-2, 3), method="bounded").x)
-
-
-def _scaled(predictions: Predictions, temperature: float) -> Predictions:
-    return Predictions(predictions.ids, predictions.labels, predictions.logits / temperature)
-
-
-def _own(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
-    return np.arange(len(predictions)), predictions.labels
-
-
-def calibration(predictions: Predictions, temperature: float) -> dict[str, Any]:
-    scaled = _scaled(predictions, temperature)
-    confidence = scaled.probabilities.max(axis=1)
-    number = np.clip(np.ceil(confidence * BINS) - 1, 0, BINS - 1).astype(int)
-    bins: list[dict[str, Any]] = []
-    for k in range(BINS):
-        inside = number == k
-        n = int(inside.sum())
-        bins.append(
-            {"low": k / BINS, "high": (k + 1) / BINS, "n": n,
-             "confidence": float(confidence[inside].mean()) if n else None,
-             "accuracy": float(scaled.correct[inside].mean()) if n else None}
-        )  # fmt: skip
-    gaps = [(b["n"], abs(b["accuracy"] - b["confidence"])) for b in bins if b["n"]]
-    truth = np.eye(scaled.logits.shape[1])[scaled.labels]
-    return {
-        "ece": sum(n * gap for n, gap in gaps) / len(scaled),
-        "mce": max(gap for _, gap in gaps),
-        "loss": float(-scaled.log_probabilities[_own(scaled)].mean()),
-        "brier": float(((scaled.probabilities - truth) ** 2).sum(axis=1).mean()),
-        "bins": bins,
-    }
 
 
 def label_efficiency(train: Features, test: Features, l2: float = 30.0) -> dict[str, Any]:
@@ -228,66 +182,3 @@ def feature_map(test: Predictions, features: np.ndarray) -> dict[str, np.ndarray
         "xy": (centred @ axes[:2].T).astype(np.float32),
         "method": np.array("the first two principal components"),
     }
-
-
-def compare(
-    comparison: dict[str, Any], runs: Sequence[Run], groups: Sequence[str]
-) -> dict[str, Any]:
-    """Add configurations, pairs and verdict to a comparison; `groups` names each run's."""
-    by_label = {run.name: run for run in runs}
-    rows = {row["run"]: row for row in comparison["rows"] if row["run"] in by_label}
-    members = {
-        name: [run.name for run, g in zip(runs, groups, strict=True) if g == name]
-        for name in dict.fromkeys(groups)
-    }
-    configurations = [_configuration(name, m, rows) for name, m in members.items()]
-    configurations.sort(key=lambda c: -c["accuracy"])
-    pooled = {c["name"]: _pool([by_label[m].predictions("test") for m in c["runs"]])
-              for c in configurations}  # fmt: skip
-    pairs = [_pair(a["name"], b["name"], pooled) for a, b in combinations(configurations, 2)]
-    for rank, pair in enumerate(sorted(pairs, key=lambda p: p["p_value"])):
-        pair["p_adjusted"] = min(1.0, pair["p_value"] * (len(pairs) - rank))
-        pair["told_apart"] = pair["p_adjusted"] < 0.05
-    apart = {(p["first"], p["second"]) for p in pairs if p["told_apart"]}
-    group, head = 1, configurations[0]["name"]
-    for c in configurations:
-        if (head, c["name"]) in apart:
-            group, head = group + 1, c["name"]
-        c["group"] = group
-    first = [c["name"] for c in configurations if c["group"] == 1]
-    n = next(iter(rows.values()))["n"]
-    detectable = (stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) * math.sqrt(0.12 / n)
-    if len(first) == 1:
-        verdict = f"{first[0]} is the best of {len(configurations)}, beyond chance."
-    else:
-        verdict = (f"Nothing stands out: {', '.join(first[:-1])} and {first[-1]} cannot be told "
-                   f"apart on these {n:,} test images.")  # fmt: skip
-    winner = first[0] if len(first) == 1 else None
-    return {**comparison, "configurations": configurations, "pairs": pairs, "verdict": verdict,
-            "winner": winner, "detectable": float(detectable)}  # fmt: skip
-
-
-def _configuration(name: str, members: list[str], rows: dict[str, Any]) -> dict[str, Any]:
-    own = [rows[m] for m in members]
-    accuracies = [row["accuracy"] for row in own]
-    mean, n = float(np.mean(accuracies)), own[0]["n"]
-    return {
-        "name": name, "runs": members, "seeds": len(members), "backbone": own[0]["backbone"],
-        "accuracy": mean, "interval": wilson_interval(round(mean * n), n),
-        "sd": float(np.std(accuracies, ddof=1)) if len(members) > 1 else None,
-        "val_accuracy": float(np.mean([row["val_accuracy"] for row in own])),
-        "marks": own[0]["marks"],
-    }  # fmt: skip
-
-
-def _pool(predictions: Sequence[Predictions]) -> Predictions:
-    """The mean answer of a configuration's seeds."""
-    logits = np.mean([p.log_probabilities for p in predictions], axis=0)
-    return Predictions(predictions[0].ids, predictions[0].labels, logits)
-
-
-def _pair(first: str, second: str, pooled: dict[str, Predictions]) -> dict[str, Any]:
-    change = paired_change(pooled[first], pooled[second])
-    return {"first": first, "second": second, "change": change.change,
-            "interval": list(change.interval), "p_value": change.p_value,
-            "test": "exact McNemar on the seeds' mean answers"}  # fmt: skip

@@ -84,7 +84,9 @@ def test_pairs_are_the_rows_minus_the_columns(pixels: Study) -> None:
     assert cell["change"] == f"{-100 * known['change']:+.1f}"
     low, high = known["interval"]
     assert cell["interval"] == f"[{-100 * high:+.1f}, {-100 * low:+.1f}]".replace("-", "−")
-    assert cell["apart"] is known["told_apart"] is True
+    assert cell["apart"] is known["told_apart"]
+    cells = [cell for row in pairs["rows"] for cell in row["cells"] if cell]
+    assert sum(cell["apart"] for cell in cells) == sum(p["told_apart"] for p in pixels[1]["pairs"])
 
 
 def test_the_best_under_a_limit_is_validations(pixels: Study) -> None:

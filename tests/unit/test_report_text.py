@@ -24,7 +24,8 @@ Study = tuple[list[Run], dict[str, Any]]
 def test_markdown_has_verdict_table_protocol_and_origin(pixels: Study) -> None:
     text = render_markdown(*pixels)
     assert text == render_markdown(*pixels)
-    assert f"**{pixels[1]['verdict']}**" in text
+    first, _, rest = pixels[1]["verdict"].partition(". ")
+    assert f"**{first}.** {rest}" in text
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len(lines) == 2 + 3
     assert all(line.count("|") == lines[0].count("|") for line in lines)
@@ -32,7 +33,7 @@ def test_markdown_has_verdict_table_protocol_and_origin(pixels: Study) -> None:
     low, high = (100 * bound for bound in best["interval"])
     row = f"| {best['name']} | {100 * best['accuracy']:.1f} % | [{low:.1f}, {high:.1f}] | 2, sd "
     assert row in lines[2]
-    assert "exact McNemar" in text
+    assert "- told apart: " in text
     assert "- data: cifar10-mini" in text
     assert "- commit: " in text
 
@@ -131,7 +132,7 @@ def test_the_verb_writes_each_format(
 ) -> None:
     runs = [run.path for run in pixels[0]]
     assert headstart("report", *runs, "--format", "md", "--out", tmp_path / "r.md").code == 0
-    assert "| pixels-8-" in (tmp_path / "r.md").read_text(encoding="utf-8")
+    assert "| pixels-8 | " in (tmp_path / "r.md").read_text(encoding="utf-8")
     assert headstart("report", runs[0], "--format", "card", "--out", tmp_path / "c.md").code == 0
     assert (tmp_path / "c.md").read_text(encoding="utf-8").startswith("---\n")
     assert headstart("report", *runs, "--out", tmp_path / "r.html").code == 0

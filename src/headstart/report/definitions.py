@@ -27,8 +27,8 @@ def definitions(tested: bool) -> list[Definition]:
 
 def _accuracy(tested: bool) -> tuple[Definition, ...]:
     noise = (
-        "The exact McNemar test compares a run with the best one on the images that only one of "
-        "them gets right. At p ≥ 0.05 their difference may be chance."
+        "After correction for all pairs, the same test images cannot tell the run's configuration "
+        "from that of validation's choice: their difference may be chance (p ≥ 0.05)."
         if tested
         else "The interval of the run overlaps that of the best one, so that their difference may "
         "be chance. This is a cautious rule: a test on the same images can tell more runs apart."
@@ -43,10 +43,11 @@ def _accuracy(tested: bool) -> tuple[Definition, ...]:
         Definition(
             "interval", "95 % interval",
             "Wilson's score interval of that share. It covers the luck of which images are in the "
-            "test set; the deviation beside it covers the training seed.",
+            "test set. With several seeds it covers their luck too: Wilson's form again, at the "
+            "sample size that has the variance of both.",
             f"{_TEST}; metrics.json: test.interval",
             "(p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n), z = 1.96",
-            "Wilson (1927)",
+            "Wilson (1927); Korn and Graubard (1998)",
         ),
         Definition(
             "seeds", "Seeds and deviation",
@@ -56,12 +57,12 @@ def _accuracy(tested: bool) -> tuple[Definition, ...]:
         ),
         Definition(
             "noise", "Within noise", noise, "predictions/test.npz of both runs",
-            source="McNemar (1947), exact binomial form" if tested else "",
+            source="Holm (1979); McNemar (1947)" if tested else "",
         ),
         Definition(
             "group", "Group",
-            "Configurations of one group cannot be told apart on these test images and seeds. "
-            "Group 1 holds the best and all that may be as good.",
+            "Group 1 holds the highest on test and all that cannot be told from it; group 2 is the "
+            "same among the rest. A winner is a configuration alone in group 1.",
             "comparison.json: configurations, pairs",
         ),
         Definition(
@@ -97,9 +98,10 @@ def _comparison() -> tuple[Definition, ...]:
         Definition(
             "pairs", "Paired difference",
             "The row's accuracy minus the column's, in percentage points, on the same images: "
-            "images that both get right or wrong cancel. The p-value is corrected for the number "
-            "of pairs that were tested.",
+            "images that both get right or wrong cancel. One model each: exact McNemar test. With "
+            "seeds: a t-test with images and seeds as samples. p is corrected for all pairs.",
             "comparison.json: pairs", "Δ = (only row right − only column right) / n",
+            "McNemar (1947); Satterthwaite (1946); Holm (1979)",
         ),
         Definition(
             "detectable", "Smallest difference that would show",
