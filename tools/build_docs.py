@@ -15,7 +15,15 @@ from typer.main import get_command
 
 from headstart.cli import app
 from headstart.recipe import Recipe, shipped_recipes
-from headstart.specs import AugmentSpec, BackboneSpec, DataSpec, HeadSpec, PhaseSpec, Spec
+from headstart.specs import (
+    AugmentSpec,
+    BackboneSpec,
+    DataSpec,
+    EvaluationSpec,
+    HeadSpec,
+    PhaseSpec,
+    Spec,
+)
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 TABLES: dict[str, type[Spec]] = {
@@ -25,6 +33,7 @@ TABLES: dict[str, type[Spec]] = {
     "[backbone]": BackboneSpec,
     "[head]": HeadSpec,
     "[[phases]]": PhaseSpec,
+    "[evaluation]": EvaluationSpec,
 }
 
 
@@ -66,7 +75,7 @@ def recipes_page() -> str:
         rows = [
             f"| `{name}` | {_default(field)} | {field.description or ''} |"
             for name, field in spec.model_fields.items()
-            if name not in ("data", "backbone", "head", "phases")
+            if name not in ("data", "backbone", "head", "phases", "evaluation")
         ]
         if rows:
             header = f"## {title}\n\n| key | default | meaning |\n| --- | --- | --- |"

@@ -25,6 +25,7 @@ from headstart.specs import (
     AugmentSpec,
     BackboneSpec,
     DataSpec,
+    EvaluationSpec,
     HeadSpec,
     PhaseSpec,
     Positive,
@@ -52,14 +53,24 @@ class Recipe(Spec):
     backbone: BackboneSpec
     head: HeadSpec = HeadSpec()
     phases: Annotated[tuple[PhaseSpec, ...], Strict(False), Field(min_length=1)]
+    evaluation: EvaluationSpec = EvaluationSpec()
 
     @property
     def fingerprint(self) -> str:
         """Eight hex digits of everything but the name: the identity of the run's result."""
-        named = self.model_dump(mode="json", exclude={"name"})
+        named = self.identity()
+        del named["name"]
         if self.precision == "auto":  # so that runs from before there was a choice are still found
             del named["precision"]
         return _fingerprint(named)
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that say which run this is; [evaluation] is one only where it is not as ever,
+        so that runs from before it are still found."""
+        fields = self.model_dump(mode="json")
+        if self.evaluation == EvaluationSpec():
+            del fields["evaluation"]
+        return fields
 
     def to_toml(self) -> str:
         """The recipe as TOML that loads back to an equal recipe (None is left out)."""
@@ -115,7 +126,7 @@ class Study(Spec):
 
     @property
     def fingerprint(self) -> str:
-        return _fingerprint([recipe.model_dump(mode="json") for recipe in self.recipes()])
+        return _fingerprint([recipe.identity() for recipe in self.recipes()])
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -307,6 +318,7 @@ def _fields_at(location: Sequence[int | str]) -> list[str]:
         "backbone": BackboneSpec,
         "head": HeadSpec,
         "phases": PhaseSpec,
+        "evaluation": EvaluationSpec,
     }
     for part in location:
         table = tables.get(str(part), table)

@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 
 from headstart.comparison.cost import latency, model_cost
 from headstart.data import ImageSet, Splits
+from headstart.data.leakage import duplicates_in_training, list_source
+from headstart.evaluation.leakage import without_duplicates
 from headstart.evaluation.metrics import confident_mistakes, score
 from headstart.evaluation.predictions import Predictions
 from headstart.profiling import active_profile, section
@@ -20,6 +22,7 @@ from headstart.report import write_report
 from headstart.rundir import Run, atomic_path, write_arrays, write_json
 from headstart.runtime import peak_memory_mb
 from headstart.training.phases import Training
+from headstart.training.robustness import measure_robustness
 
 SAMPLES, ANSWERS, MISTAKES, THUMBNAIL = 40, 24, 24, 96
 
@@ -27,12 +30,19 @@ SAMPLES, ANSWERS, MISTAKES, THUMBNAIL = 40, 24, 24, 96
 def finish_run(training: Training) -> None:
     """Predictions, metrics, cost, pictures and the model; the status is written last."""
     current, recipe, model = training.run, training.recipe, training.model
-    metrics = {}
+    metrics: dict[str, Any] = {}
     for split in ("val", "test"):
         predictions = training.predict(split)
         arrays = {f.name: getattr(predictions, f.name) for f in fields(predictions)}
         write_arrays(current.path / "predictions" / f"{split}.npz", arrays)
         metrics[split] = score(predictions).to_dict()
+    leaking = duplicates_in_training(training.splits)
+    if leaking is not None and not leaking.all():
+        metrics["test"]["without_duplicates"] = without_duplicates(
+            predictions, leaking, list_source(training.splits.source)
+        )
+    if recipe.evaluation.corruptions:
+        metrics["robustness"] = measure_robustness(training, predictions)
     write_json(current.path / "metrics.json", metrics)
     write_arrays(current.path / "pictures.npz", _pictures(training.splits, predictions))
     model.enter(0, 0)

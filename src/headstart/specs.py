@@ -139,6 +139,26 @@ class HeadSpec(Spec):
     )
 
 
+class EvaluationSpec(Spec):
+    """What is measured at the end of a run, beside the scores."""
+
+    corruptions: Annotated[tuple[Annotated[int, Field(ge=1, le=5)], ...], Strict(False)] = Field(
+        (),
+        description="severities, 1 to 5, at which test images are damaged by noise, blur, JPEG, "
+        "brightness and contrast (Hendrycks & Dietterich 2019), such as [1, 3, 5]",
+    )
+    corrupted_images: Positive = Field(
+        1000, description="how many test images are damaged, class-balanced; all if there are fewer"
+    )
+
+    @field_validator("corruptions")
+    @classmethod
+    def _each_once(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("names a severity twice")
+        return value
+
+
 class PhaseSpec(Spec):
     """One stretch of training with one answer to "what may change"."""
 

@@ -47,9 +47,10 @@ class Change:
 def settings_of(run: Run) -> dict[str, Any]:
     """The resolved recipe by dotted key, in the recipe's order, with the weights' tag.
 
-    The name is left out: it changes nothing. Values are JSON's.
+    What changes no prediction on test is left out: the name, and what else is measured. Values are
+    JSON's.
     """
-    plain = _flatten(run.recipe.model_dump(mode="json", exclude={"name"}))
+    plain = _flatten(run.recipe.model_dump(mode="json", exclude={"name", "evaluation"}))
     weights = run.manifest.get("weights") or {}
     # A file has no tag that tells it from another: its digest does.
     digest = str(weights.get("sha256") or "")[:8]
