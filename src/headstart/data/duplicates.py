@@ -127,7 +127,7 @@ def correlate(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     own = (centre**2).sum(axis=(1, 2, 3))
     energy = variation.sum(axis=3) * own[:, None, None]
     scores = products / np.sqrt(np.maximum(energy, 1.0))  # a flat picture correlates with none
-    return np.asarray(scores.reshape(len(first), -1).max(axis=1), np.float32)
+    return np.asarray(scores.max(axis=(1, 2)), np.float32)
 
 
 def detail(pixels: np.ndarray) -> np.ndarray:
