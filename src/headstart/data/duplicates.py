@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 from scipy import fft
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter1d
 
 from headstart.data.images import ImageSet
 
@@ -92,12 +92,13 @@ def find_duplicates(first: ImageSet, second: ImageSet, features: Features | None
     Compared are the nearest neighbours by `sketch` and, where there are features, by those too.
     Where both are the same set, an image is no pair with itself, and each pair is told once.
     """
+    same = np.array_equal(first.ids, second.ids)
     mine = _small(first)
-    theirs = mine if first is second else _small(second)
+    theirs = mine if same else _small(second)
     sketches = Features(sketch(mine), sketch(mine[:, :, ::-1]), sketch(theirs))
     measures = [sketches] if features is None else [sketches, features]
     found = np.concatenate([_identical(first, second), *map(_neighbours, measures)])
-    if first is second:
+    if same:
         found = found[found[:, 0] != found[:, 1]]
         found[:, :2].sort(axis=1)
     found = np.unique(found, axis=0)
@@ -112,29 +113,29 @@ def find_duplicates(first: ImageSet, second: ImageSet, features: Features | None
 def correlate(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """float32 (n,): how well two pictures' detail correlates, -1..1, at the best shift.
 
-    Takes `detail` of both, float32 (n, SIDE, SIDE, 3). The centre of the second is laid over each
+    Takes `detail` of both, float32 (n, 3, SIDE, SIDE). The centre of the second is laid over each
     window of the first. Each channel's mean is taken out, so that a tint does not matter; one scale
     is shared by the channels, so that a channel without detail does not either (normalised
     cross-correlation, its numerators by FFT: Lewis 1995).
     """
     window, shifts = SIDE - 2 * SHIFT, 2 * SHIFT + 1
-    centre = second[:, SHIFT:-SHIFT, SHIFT:-SHIFT]
-    centre = centre - centre.mean(axis=(1, 2), keepdims=True)
-    spectrum = fft.rfft2(first, axes=(1, 2)) * fft.rfft2(centre, (SIDE, SIDE), axes=(1, 2)).conj()
-    products = fft.irfft2(spectrum.sum(axis=3), (SIDE, SIDE), axes=(1, 2))[:, :shifts, :shifts]
-    wide = first.astype(np.float64)  # differences of cumulative sums cancel
-    variation = _window_sums(wide**2, window) - _window_sums(wide, window) ** 2 / window**2
-    own = (centre**2).sum(axis=(1, 2, 3))
-    energy = variation.sum(axis=3) * own[:, None, None]
+    centre = second[:, :, SHIFT:-SHIFT, SHIFT:-SHIFT]
+    centre = centre - centre.mean(axis=(2, 3), keepdims=True)
+    spectrum = fft.rfft2(first) * fft.rfft2(centre, (SIDE, SIDE)).conj()
+    products = fft.irfft2(spectrum.sum(axis=1), (SIDE, SIDE))[:, :shifts, :shifts]
+    means = (_window_sums(first, window) / window) ** 2
+    variation = _window_sums((first**2).sum(axis=1), window) - means.sum(axis=1)
+    energy = variation * (centre**2).sum(axis=(1, 2, 3))[:, None, None]
     scores = products / np.sqrt(np.maximum(energy, 1.0))  # a flat picture correlates with none
     return np.asarray(scores.max(axis=(1, 2)), np.float32)
 
 
 def detail(pixels: np.ndarray) -> np.ndarray:
-    """float32, the shape of `pixels` (n, SIDE, SIDE, 3): what lies between the blurs of BAND."""
-    x = pixels.astype(np.float32)
-    fine, coarse = (gaussian_filter(x, (0, sigma, sigma, 0)) for sigma in BAND)
-    return np.asarray(fine - coarse)
+    """float32 (n, 3, SIDE, SIDE) of uint8 (n, SIDE, SIDE, 3): what lies between BAND's blurs."""
+    planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32)
+    # Rows and columns are blurred by products with a matrix: eight times as fast as a filter.
+    fine, coarse = (gaussian_filter1d(np.eye(SIDE, dtype=np.float32), s, axis=0) for s in BAND)
+    return np.asarray(fine @ planes @ fine.T - coarse @ planes @ coarse.T)
 
 
 def sketch(pixels: np.ndarray) -> np.ndarray:
@@ -234,11 +235,11 @@ def _confirmed(pairs: Pairs) -> Pairs:
 
 
 def _window_sums(x: np.ndarray, side: int) -> np.ndarray:
-    """Sums of x (n, S, S, c) over every window of `side`: (n, S - side + 1, S - side + 1, c)."""
-    sums = np.pad(x.cumsum(axis=1).cumsum(axis=2), ((0, 0), (1, 0), (1, 0), (0, 0)))
-    return np.asarray(
-        sums[:, side:, side:]
-        - sums[:, :-side, side:]
-        - sums[:, side:, :-side]
-        + sums[:, :-side, :-side]
-    )
+    """Sums of x (..., S, S) over every window of `side`: (..., S - side + 1, S - side + 1)."""
+    for axis in (-2, -1):
+        sums = np.moveaxis(x.cumsum(axis=axis), axis, -1)
+        sums = np.concatenate(
+            [sums[..., side - 1 : side], sums[..., side:] - sums[..., :-side]], axis=-1
+        )
+        x = np.moveaxis(sums, -1, axis)
+    return x
