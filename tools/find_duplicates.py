@@ -4,8 +4,8 @@
 
 writes src/headstart/assets/duplicates_NAME.csv, a pair a row, the surest first. Candidates are
 neighbours by thumbnail and in the feature space of EfficientNet-Lite0 at 96 pixels; what makes a
-duplicate of a candidate is `headstart.data.duplicates`. The features are cached: the first time
-takes ten minutes a data set on two cores, and then five.
+duplicate of a candidate is `headstart.data.duplicates`. Images are named by their content. The
+features are cached: the first time takes ten minutes a data set on two cores, and then five.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from headstart.data.duplicates import Features, Pairs, find_duplicates, unit_rows
 from headstart.data.images import ImageSet, Store
-from headstart.data.leakage import COLUMNS, list_name
+from headstart.data.leakage import COLUMNS, content_name, list_name
 from headstart.data.sources import open_source
 from headstart.data.transforms import Transform
 from headstart.models.backbones import load_backbone
@@ -66,24 +66,25 @@ def main() -> None:
         assert test is not None  # CIFAR brings its own
         mirrored = replace(test, store=Mirrored(test.store))
         plain, turned = features(test, f"{name} test"), features(mirrored, f"{name} mirrored")
-        rows = []
+        rows: dict[tuple[str, ...], tuple[str, ...]] = {}  # two train images may be one picture
         for other, found in (
             (train, Features(plain, turned, features(train, f"{name} train"))),
             (test, Features(plain, turned, plain)),
         ):
             pairs = find_duplicates(test, other, found)
-            rows += [told(pairs, i, test, other) for i in range(len(pairs))]
+            for row in (told(pairs, i, test, other) for i in range(len(pairs))):
+                rows.setdefault(row[:2], row)
         path = ASSETS / list_name(name)
         with path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows.values()])
         sys.stdout.write(f"{path}: {len(rows)} pairs, {path.stat().st_size} bytes\n")
 
 
 def told(pairs: Pairs, i: int, first: ImageSet, second: ImageSet) -> tuple[str, ...]:
     """One pair as a row of the list."""
     return (
-        str(first.ids[pairs.first[i]]),
-        str(second.ids[pairs.second[i]]),
+        content_name(first.digests[pairs.first[i]]),
+        content_name(second.digests[pairs.second[i]]),
         "exact" if pairs.exact[i] else "near",
         str(int(pairs.mirrored[i])),
         f"{pairs.correlation[i]:.3f}",

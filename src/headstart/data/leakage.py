@@ -1,10 +1,15 @@
-"""Leakage: which images of one split have a duplicate in another, from a shipped list or found."""
+"""Leakage: which images of one split have a duplicate in another, from a shipped list or found.
+
+The lists name images by their content: files of CIFAR-100 are about in more than one order, and
+cifar10-mini, whose images are CIFAR-10's, needs no list of its own.
+"""
 
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -20,13 +25,12 @@ from headstart.data.samples import draw_grid
 from headstart.data.splits import Splits
 
 COLUMNS = ("first", "second", "kind", "mirrored", "correlation", "cosine")
-# cifar10-mini's images keep CIFAR-10's ids, so that one list serves both.
 _LISTED = {name: name for name in CIFARS} | {mini.NAME: "cifar10"}
 
 
 @dataclass(frozen=True)
 class Duplicate:
-    """Two images of one shot, by their ids. kind: "exact" or "near".
+    """Two images of one shot, by their ids, or in a list by `content_name`. kind: exact or near.
 
     correlation: of their detail, at most 1; cosine: of a network's features, None where it was not
     asked.
@@ -93,9 +97,9 @@ def list_source(source: str) -> str:
 
 @cache
 def known_duplicates(source: str) -> tuple[Duplicate, ...] | None:
-    """The shipped list of a source with a name, the surest pairs first; None where it has none.
+    """The shipped list of a source with a name; None where it has none.
 
-    Each pair's first image is of test, the second of train or of test.
+    First those of test and train, then those within test, each the surest pairs first.
     """
     if source not in _LISTED:
         return None
@@ -123,9 +127,9 @@ def duplicates_in_training(splits: Splits) -> np.ndarray | None:
     known = known_duplicates(splits.source)
     if known is None:
         return None
-    learnt = {*splits.train.ids.tolist(), *splits.val.ids.tolist()}
-    leaking = {pair.first for pair in known if pair.second in learnt}
-    return np.array([image in leaking for image in splits.test.ids.tolist()], bool)
+    learnt = {content_name(d) for images in (splits.train, splits.val) for d in images.digests}
+    leaking = {a for pair in known for a, b in _both_ways(pair) if b in learnt}
+    return np.array([content_name(digest) in leaking for digest in splits.test.digests], bool)
 
 
 def find_leakage(splits: Splits) -> Leakage:
@@ -136,12 +140,10 @@ def find_leakage(splits: Splits) -> Leakage:
     sets = {"test": splits.test, "val": splits.val, "train": splits.train}
     known = known_duplicates(splits.source)
     if known is not None:
-        held = {image: split for split, images in sets.items() for image in images.ids.tolist()}
-        pairs: dict[str, list[Duplicate]] = {"test/train": [], "test/val": [], "test/test": []}
-        for pair in known:
-            if pair.first in held and pair.second in held:
-                pairs[f"test/{held[pair.second]}"].append(pair)
-        told = {between: tuple(found) for between, found in pairs.items()}
+        told = {
+            f"test/{split}": _listed(known, splits.test, sets[split])
+            for split in ("train", "val", "test")
+        }
         return Leakage(_counts(sets), told, list_source(splits.source))
     between = ("test/train", "test/val", "val/train", "test/test", "val/val", "train/train")
     found = {}
@@ -149,6 +151,35 @@ def find_leakage(splits: Splits) -> Leakage:
         first, second = (sets[split] for split in name.split("/"))
         found[name] = _named(find_duplicates(first, second), first, second)
     return Leakage(_counts(sets), found, "a search of thumbnails")
+
+
+def content_name(digest: bytes) -> str:
+    """What a list calls the image of this SHA-256: its first 16 hex digits."""
+    return digest.hex()[:16]
+
+
+def _both_ways(pair: Duplicate) -> tuple[tuple[str, str], tuple[str, str]]:
+    return (pair.first, pair.second), (pair.second, pair.first)
+
+
+def _listed(known: Sequence[Duplicate], first: ImageSet, second: ImageSet) -> tuple[Duplicate, ...]:
+    """The listed pairs of an image of `first` and one of `second`, by their ids, each once."""
+    firsts, seconds = _ids_by_content(first), _ids_by_content(second)
+    found: dict[frozenset[str], Duplicate] = {}
+    for pair in known:
+        for mine, theirs in _both_ways(pair):
+            for one, other in itertools.product(firsts.get(mine, ()), seconds.get(theirs, ())):
+                if one != other:
+                    told = replace(pair, first=one, second=other)
+                    found.setdefault(frozenset((one, other)), told)
+    return tuple(found.values())
+
+
+def _ids_by_content(images: ImageSet) -> dict[str, list[str]]:
+    ids: dict[str, list[str]] = {}
+    for image, digest in zip(images.ids.tolist(), images.digests, strict=True):
+        ids.setdefault(content_name(digest), []).append(image)
+    return ids
 
 
 def _counts(sets: dict[str, ImageSet]) -> dict[str, int]:
