@@ -10,6 +10,9 @@ import typer
 
 from headstart.cli_options import JSONOption, make_reporter
 
+# Pixels a side that photos are read at: twice what the search compares, for pictures of pairs.
+SEARCHED_SIDE = 64
+
 data_app = typer.Typer(help="List, fetch, describe and draw data sets.", rich_markup_mode=None)
 
 
@@ -68,6 +71,38 @@ def data_samples(
 
     splits = load_data(DataSpec(source=source, size=128), progress=make_reporter().transfer)
     print(sample_grid(splits.train, splits.class_names, out, seed=seed))
+
+
+@data_app.command("duplicates")
+def data_duplicates(
+    source: Annotated[str, typer.Argument(help="A name, or folder:PATH.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A PNG to write, of example pairs.")
+    ] = None,
+    as_json: JSONOption = False,
+) -> None:
+    """Count the images that have a duplicate in another split, or in their own.
+
+    For CIFAR from the shipped list, for folders by a search: the same picture again, and one that
+    is mirrored, moved, enlarged, brighter or tinted.
+    """
+    from headstart import tables
+    from headstart.data import load_data
+    from headstart.data.leakage import find_leakage, pair_grid
+    from headstart.specs import DataSpec
+
+    reporter = make_reporter()
+    splits = load_data(DataSpec(source=source, size=SEARCHED_SIDE), progress=reporter.transfer)
+    leakage = find_leakage(splits)
+    if as_json:
+        print(json.dumps(leakage.as_dict(), indent=2))
+    else:
+        print(tables.leakage(leakage))
+    if out is not None:
+        if leakage.found:
+            reporter.say(str(pair_grid(leakage, splits, out)))
+        else:
+            reporter.warn(f"{out}: not written: there is no pair to draw")
 
 
 @data_app.command("cache")

@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from headstart.comparison.cost import latency, model_cost
+from headstart.data.leakage import duplicates_in_training, list_source
 from headstart.evaluation.calibration import calibration, fit_temperature
+from headstart.evaluation.leakage import without_duplicates
 from headstart.evaluation.metrics import score
 from headstart.evaluation.predictions import Predictions
 from headstart.pictures import leave_pictures, mapped_rows
@@ -21,6 +23,7 @@ from headstart.rundir import Run, atomic_path, write_arrays, write_json
 from headstart.runtime import peak_memory_mb
 from headstart.training.penultimate import penultimate
 from headstart.training.phases import Training
+from headstart.training.robustness import measure_robustness
 
 
 def finish_run(training: Training) -> None:
@@ -33,6 +36,13 @@ def finish_run(training: Training) -> None:
         arrays = {f.name: getattr(predictions[split], f.name) for f in fields(Predictions)}
         write_arrays(current.path / "predictions" / f"{split}.npz", arrays)
     metrics = _metrics(predictions)
+    leaking = duplicates_in_training(training.splits)
+    if leaking is not None and not leaking.all():
+        metrics["test"]["without_duplicates"] = without_duplicates(
+            predictions["test"], leaking, list_source(training.splits.source)
+        )
+    if recipe.evaluation.corruptions:
+        metrics["robustness"] = measure_robustness(training, predictions["test"])
     if curve := training.label_efficiency():
         metrics["label_efficiency"] = curve
     write_json(current.path / "metrics.json", metrics)

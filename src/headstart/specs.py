@@ -139,6 +139,31 @@ class HeadSpec(Spec):
     )
 
 
+class EvaluationSpec(Spec):
+    """What is measured of a trained model besides its scores. It changes no model."""
+
+    label_efficiency: bool = Field(
+        True,
+        description="test accuracy of a linear head on 1, 5, 25 and 100 images a class, where the "
+        "first phase is a head on cached features: solved from those, without a pass over images",
+    )
+    corruptions: Annotated[tuple[Annotated[int, Field(ge=1, le=5)], ...], Strict(False)] = Field(
+        (),
+        description="severities, 1 to 5, at which test images are damaged by noise, blur, JPEG, "
+        "brightness and contrast (Hendrycks & Dietterich 2019), such as [1, 3, 5]",
+    )
+    corrupted_images: Positive = Field(
+        1000, description="how many test images are damaged, class-balanced; all if there are fewer"
+    )
+
+    @field_validator("corruptions")
+    @classmethod
+    def _each_once(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("names a severity twice")
+        return value
+
+
 class PhaseSpec(Spec):
     """One stretch of training with one answer to "what may change"."""
 
@@ -212,13 +237,3 @@ class PhaseSpec(Spec):
             return value
         near = did_you_mean(kind, PARTS)
         raise ValueError(f"takes {', '.join(PARTS)}, last_layers:N or from:MODULE{near}")
-
-
-class EvaluationSpec(Spec):
-    """What is measured of a trained model besides its scores. It changes no model."""
-
-    label_efficiency: bool = Field(
-        True,
-        description="test accuracy of a linear head on 1, 5, 25 and 100 images a class, where the "
-        "first phase is a head on cached features: solved from those, without a pass over images",
-    )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from headstart.comparison.explain import Entry, Explanation, Step
     from headstart.comparison.leaderboard import Comparison, Row
     from headstart.data import Description, SourceInfo
+    from headstart.data.leakage import Leakage
     from headstart.deployment.predictor import Answer
     from headstart.models.catalogue import BackboneInfo
     from headstart.rundir import Run
@@ -297,6 +298,31 @@ def description(description: Description) -> str:
         *(f"left out: {bad.path}: {bad.reason}" for bad in d.quarantined),
         *d.notes,
     ]
+    return "\n".join(lines)
+
+
+def leakage(leakage: Leakage) -> str:
+    """Duplicates between splits: images of the first that have one in the second."""
+    rows = []
+    for between, pairs in leakage.pairs.items():
+        first, second = between.split("/")
+        images, exact = leakage.leaking(between), sum(pair.kind == "exact" for pair in pairs)
+        share = _percent(images / max(leakage.images[first], 1))
+        where = f"{first} in {second}" if first != second else f"within {first}"
+        mirrored = sum(pair.mirrored for pair in pairs)
+        rows.append((where, f"{images:,}", share, f"{len(pairs):,}", f"{exact:,}", f"{mirrored:,}"))
+    lines = [
+        grid(("duplicates", "images", "share", "pairs", "exact", "mirrored"), rows, "lrrrrr"),
+        f"by {leakage.source}",
+    ]
+    for between in ("test/train", "test/val"):
+        if pairs := leakage.pairs[between]:
+            images, other = leakage.leaking(between), between.rpartition("/")[2]
+            lines.append(
+                f"{images:,} of {leakage.images['test']:,} test images have a duplicate in "
+                f"{other}, such as {pairs[0].first} = {pairs[0].second}: "
+                "test scores will look better than they are"
+            )
     return "\n".join(lines)
 
 

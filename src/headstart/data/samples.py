@@ -28,11 +28,16 @@ def sample_grid(
 ) -> Path:
     """Draw random images with their class names to a PNG at `out`, as evenly over classes as
     the cells allow. The same arguments give the same picture."""
+    chosen = choose_samples(images.labels, rows * cols, seed)
+    titles = [class_names[label] for label in images.labels[chosen]]
+    return draw_grid(images.read(chosen), titles, out, cols=min(cols, len(chosen)))
+
+
+def draw_grid(pixels: np.ndarray, titles: Sequence[str], out: Path, *, cols: int) -> Path:
+    """Draw images, uint8 (n, P, P, 3), with a title each, in rows of `cols`, to a PNG at `out`."""
     from matplotlib.figure import Figure  # half a second, which only a drawing should pay
 
-    chosen = choose_samples(images.labels, rows * cols, seed)
-    cols = min(cols, len(chosen))
-    rows = math.ceil(len(chosen) / cols)
+    rows = math.ceil(len(pixels) / cols)
     figure = Figure(
         figsize=(cols * _CELL_INCHES, rows * (_CELL_INCHES + _TITLE_INCHES)),
         dpi=160,
@@ -40,10 +45,11 @@ def sample_grid(
     )
     axes = figure.subplots(rows, cols, squeeze=False).ravel()
     # Small images look better smoothed than as 32 large squares; large ones are shrunk either way.
-    for axis, pixels, label in zip(axes, images.read(chosen), images.labels[chosen], strict=False):
-        axis.imshow(pixels, interpolation="bicubic" if images.side < 100 else "antialiased")
-        name = textwrap.shorten(class_names[label].replace("_", " "), 18, placeholder="…")
-        axis.set_title(name or class_names[label][:17] + "…", fontsize=8, pad=3, parse_math=False)
+    smoothing = "bicubic" if pixels.shape[1] < 100 else "antialiased"
+    for axis, picture, title in zip(axes, pixels, titles, strict=False):
+        axis.imshow(picture, interpolation=smoothing)
+        name = textwrap.shorten(title.replace("_", " "), 18, placeholder="…")
+        axis.set_title(name or title[:17] + "…", fontsize=8, pad=3, parse_math=False)
     for axis in axes:
         axis.set_axis_off()
     with atomic_path(out) as partial, warnings.catch_warnings():

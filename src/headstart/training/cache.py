@@ -44,7 +44,6 @@ from headstart.training.resident import DeviceRows
 FORMAT = 3  # raise it when the same key would give other bytes
 DEFAULT_LIMIT_GB = 20.0
 
-
 # What a mapped entry may hold of its process's memory before its pages are given back. They stay in
 # the system's page cache as long as there is room.
 RESIDENT_BYTES = 2**27
@@ -95,11 +94,14 @@ class BoundaryCache:
         if self._calibration:
             self._key["calibration"] = self._calibration.fingerprint
 
-    def rows(self, images: ImageSet, *, views: int | None = None, label: str) -> CachedRows:
+    def rows(
+        self, images: ImageSet, *, views: int | None = None, label: str, keep: bool = True
+    ) -> CachedRows:
         """The entry for these images, computed now if it is not there.
 
-        views: augmented views per image; None is the plain image, once. Raises HeadstartError
-        where the disk or the cache's limit does not hold the entry.
+        views: augmented views per image; None is the plain image, once. keep: else the entry
+        leaves the disk with the last reference to its array. Raises HeadstartError where the disk
+        or the cache's limit does not hold the entry.
         """
         transform = self._transform if views else self._transform.plain
         key = {**self._key, **transform.describe(), "images": images.fingerprint, "views": views}
@@ -126,7 +128,10 @@ class BoundaryCache:
             index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
             shape = tuple(index["shape"])
             # Mapped under the lock: from here on even an eviction leaves the pages readable.
-            return _mapped(folder / "rows.bin", index["dtype"], shape, computed)
+            found = _mapped(folder / "rows.bin", index["dtype"], shape, computed)
+            if not keep:
+                shutil.rmtree(folder)
+            return found
 
     def _write(
         self,
@@ -163,7 +168,6 @@ class BoundaryCache:
             row_bytes = int(np.prod(shape)) * self._dtype.itemsize
             held = partial.stat().st_size if partial.exists() else 0
             start = held // row_bytes // engine.batch * engine.batch
-        if shape is not None:
             make_room((total - start) * row_bytes, self._runtime)
         with (
             partial.open("ab") as file,
@@ -185,12 +189,9 @@ class BoundaryCache:
                     advance(len(outputs))
         partial.rename(folder / "rows.bin")
         (folder / "partial.json").unlink()
-        described = {
-            "shape": [len(images), views, *(shape or [])],
-            "dtype": self._dtype.name,
-            "key": key,
-        }
-        write_json(folder / "index.json", described)
+        shape = [len(images), views, *(shape or [])]
+        index = {"shape": shape, "dtype": self._dtype.name, "key": key}
+        write_json(folder / "index.json", index)
         return total - start
 
     def _calibration_inputs(self) -> Iterator[torch.Tensor]:

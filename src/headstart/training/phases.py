@@ -29,7 +29,13 @@ from headstart.recipe import Recipe
 from headstart.rundir import Run, Split
 from headstart.runtime import Runtime, full_float32, named_seed
 from headstart.specs import PhaseSpec
-from headstart.training.cache import BoundaryCache, as_tensor, cache_or_recompute, footprint
+from headstart.training.cache import (
+    BoundaryCache,
+    CachedRows,
+    as_tensor,
+    cache_or_recompute,
+    footprint,
+)
 from headstart.training.checkpoints import load_checkpoint, read_phase, save_checkpoint
 from headstart.training.classifier import Classifier, compiling_pays
 from headstart.training.efficiency import label_efficiency
@@ -105,6 +111,11 @@ class Training:
         whole = predict(self.model, judged, images.ids, self.runtime) if solved else None
         with section("label efficiency"):
             return label_efficiency(train, judged, split, seed=self.recipe.seed, whole=whole)
+
+    def predict_once(self, images: ImageSet, label: str) -> Predictions:
+        """Predictions on images that will not be asked about again: no cache keeps them."""
+        _, feeds = self._enter(len(self.recipe.phases) - 1)
+        return predict(self.model, feeds.once(images, label), images.ids, self.runtime)
 
     def _enter(self, number: int) -> tuple[FreezePlan, _Feeds]:
         """Set the model up for a phase. Its feeds are kept: a compiled prefix costs seconds."""
@@ -341,10 +352,26 @@ class _Feeds:
             self._made[split] = self._feed(split, images, views)
         return self._made[split]
 
+    def once(self, images: ImageSet, label: str) -> Feed:
+        """A feed that leaves nothing on the disk and no extraction in the log."""
+        if self._cache is None:
+            return self._pixels(images, 0)
+        return self._cached(images, self._cache.rows(images, label=label, keep=False))
+
+    def _pixels(self, images: ImageSet, views: int) -> PixelFeed:
+        t = self._training
+        return PixelFeed(images, t.transform, t.runtime, views, t.recipe.seed)
+
+    def _cached(self, images: ImageSet, rows: CachedRows) -> CachedFeed:
+        t = self._training
+        return CachedFeed(
+            rows.array, images.labels, images.keys, t.recipe.seed, t.runtime, rows.release
+        )
+
     def _feed(self, split: str, images: ImageSet, views: int | None) -> Feed:
         t = self._training
         if self._cache is None:
-            return PixelFeed(images, t.transform, t.runtime, views or 0, t.recipe.seed)
+            return self._pixels(images, views or 0)
         started = time.perf_counter()
         rows = self._cache.rows(images, views=views, label=f"frozen pass over {split}")
         seconds = time.perf_counter() - started
@@ -367,9 +394,7 @@ class _Feeds:
                 f"frozen pass over {split}: {count:,} images in {seconds:.1f} s "
                 f"({count / seconds:,.0f} images/s)"
             )
-        return CachedFeed(
-            rows.array, images.labels, images.keys, t.recipe.seed, t.runtime, rows.release
-        )
+        return self._cached(images, rows)
 
 
 def cached_rows(counts: Mapping[str, int], views: int) -> int:

@@ -1,0 +1,28 @@
+"""Scores without the test images that a model may know from training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from headstart.evaluation.predictions import Predictions
+from headstart.evaluation.statistics import wilson_interval
+
+
+def without_duplicates(test: Predictions, leaking: np.ndarray, source: str) -> dict[str, Any]:
+    """Accuracy on the test images that are not `leaking`, bool (n,); source: who says which are.
+
+    Raises ValueError where no image is left.
+    """
+    correct = test.correct[~leaking]
+    if not len(correct):
+        raise ValueError("every test image has a duplicate in training")
+    hits, n = int(correct.sum()), len(correct)
+    return {
+        "n": n,
+        "left_out": int(leaking.sum()),
+        "accuracy": hits / n,
+        "interval": wilson_interval(hits, n),
+        "source": source,
+    }

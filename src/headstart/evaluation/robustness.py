@@ -1,0 +1,42 @@
+"""Robustness: accuracy on damaged images, beside that on the same images as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from headstart.evaluation.predictions import Predictions
+from headstart.evaluation.statistics import wilson_interval
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What was done to the images: a corruption, its severity, its constant as text."""
+
+    name: str
+    severity: int
+    setting: str
+
+
+def robustness(
+    clean: Predictions, damages: Sequence[Damage], logits: np.ndarray, side: int
+) -> dict[str, Any]:
+    """Accuracies under each damage, and their mean.
+
+    clean: of the same n images undamaged; logits: float32 (damages, n, classes); side: pixels along
+    each side of the images that were damaged.
+    """
+    n, rows = len(clean), []
+    for damage, values in zip(damages, logits, strict=True):
+        hits = int(Predictions(clean.ids, clean.labels, values).correct.sum())
+        rows.append({**vars(damage), "accuracy": hits / n, "interval": wilson_interval(hits, n)})
+    return {
+        "n": n,
+        "accuracy": float(clean.correct.mean()),
+        "side": side,
+        "corruptions": rows,
+        "mean": float(np.mean([row["accuracy"] for row in rows])),
+    }
