@@ -16,13 +16,18 @@ from headstart.report.svg import BOTTOM, LEFT, RIGHT, TOP, Scale, element, frame
 def describe_learning(contenders: Sequence[Contender]) -> dict[str, Any] | None:
     """The plot, and its numbers as a table; None where no run has frozen features.
 
-    Configurations whose frozen features are the same share a line.
+    Configurations whose frozen features are the same share a line. Curves on validation are shown
+    only where there is none on test: the two are not to be compared.
     """
+    curves = [(rank, c.name, c.metric("label_efficiency")) for rank, c in enumerate(contenders)]
+    curves = [curve for curve in curves if curve[2].get("points")]
+    splits = {block.get("split", "test") for _, _, block in curves}
+    split = "test" if "test" in splits else "val"
     found: dict[str, tuple[int, list[str], dict[str, Any]]] = {}
-    for rank, contender in enumerate(contenders):
-        block = contender.metric("label_efficiency")
-        if block.get("points"):
-            found.setdefault(str(block["points"]), (rank, [], block))[1].append(contender.name)
+    for rank, name, block in curves:
+        if block.get("split", "test") == split:
+            sized = {**block, "points": _sized(block["points"])}
+            found.setdefault(str(sized["points"]), (rank, [], sized))[1].append(name)
     if not found:
         return None
     bands, rows = [], []
@@ -40,10 +45,20 @@ def describe_learning(contenders: Sequence[Contender]) -> dict[str, Any] | None:
         "sizes": sizes,
         "rows": rows,
         "n": first.get("n"),
-        "split": first.get("split", "test"),
+        "split": split,
         "draws": max(p.get("draws", 1) for p in first["points"]),
         "notes": list(notes),
     }
+
+
+def _sized(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Points with their images a class, rounded for that of all images."""
+    known = [point for point in points if point["per_class"]]
+    classes = known[0]["images"] / known[0]["per_class"] if known else 1
+    return [
+        {**point, "per_class": point["per_class"] or round(point["images"] / classes)}
+        for point in points
+    ]
 
 
 def _band(name: str, style: int, points: Sequence[dict[str, Any]]) -> Band:
