@@ -69,11 +69,29 @@ def run(run: Run) -> str:
         f"val accuracy   {_percent(val['accuracy'])} {_interval(val['interval'])}  "
         f"n = {val['n']:,}",
         f"time           {cost['wall_s']:.1f} s: frozen passes {cost['extract_s']:.1f} s, "
-        f"training {cost['train_s']:.1f} s; {cost['latency_ms']['median']:.1f} ms an image",
+        f"training {cost['train_s']:.1f} s",
+        _serving(cost),
         f"report         {run.path / 'report' / 'report.html'}",
         f"predict with   {_command()} predict {run.path} IMAGE...",
     ]
     return "\n".join(lines)
+
+
+def _serving(cost: Mapping[str, Any]) -> str:
+    """What the model costs to serve, on this machine's CPU."""
+    if "not_measured" in cost or "throughput" not in cost:
+        why = cost.get("not_measured", "headstart compare RUN measures it")
+        return f"to serve       not measured: {why}"
+    one, many = cost["latency_ms"], cost["throughput"]
+    return (
+        f"to serve       {one['median']:.1f} ms an image (95 % within {one['p95']:.1f}), "
+        f"{many['images_per_s']:,.0f} images/s by {many['batch']}; "
+        f"{cost['file_mb']:.1f} MB on disk, {cost['serving_rss_mb']:,.0f} MB of memory"
+    )
+
+
+def _latency(cost: Mapping[str, Any]) -> float | None:
+    return (cost.get("latency_ms") or {}).get("median")
 
 
 def profile(run: Run) -> str:
@@ -104,6 +122,8 @@ def comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
         "best_run": str(_path(comparison, comparison.best_row)),
         "failed": failed,
         "report": str(comparison.report),
+        **({"limits": comparison.limits} if comparison.limits else {}),
+        **({"selection": comparison.selection} if comparison.selection else {}),
     }
 
 
@@ -124,7 +144,7 @@ def comparison(comparison: Comparison) -> str:
                 _interval(row.interval),
                 _percent(row.val_accuracy or 0),
                 f"{row.cost['wall_s']:.1f}",
-                f"{row.cost['latency_ms']['median']:.1f}",
+                _or_none(_latency(row.cost), ".1f"),
                 f"{row.cost['parameters'] / 1e6:.2f}",
             ]
         )
@@ -135,11 +155,16 @@ def comparison(comparison: Comparison) -> str:
         "",
         "* best by validation   = within noise of it (exact McNemar, p >= 0.05)   x failed",
         *(f"failed: {row.run}: {row.error}" for row in comparison.rows if row.error),
+        *([comparison.limits["text"]] if comparison.limits else []),
         "",
         f"report      {comparison.report}",
         f"best model  {path}",
         f"use it      {_command()} predict {path} IMAGE...",
     ]
+    if comparison.selection:
+        from headstart import tables_selection
+
+        lines[:0] = [tables_selection.selection(comparison.selection), ""]
     return "\n".join(lines)
 
 

@@ -14,14 +14,18 @@ from typing import Any
 
 import torch
 
+from headstart.comparison.evidence import choose_finalists
 from headstart.comparison.leaderboard import (
     Comparison,
     Failure,
     build_comparison,
     split_finished,
 )
+from headstart.comparison.limits import best_within, regrets
+from headstart.comparison.measuring import measure_runs
+from headstart.comparison.selection import Candidate, Selection
 from headstart.data import Description, Splits, describe, load_data
-from headstart.data.transforms import Transform
+from headstart.data.transforms import Transform, recipe_transform
 from headstart.errors import HeadstartError, RecipeError, RunError, explain_os_error
 from headstart.models.backbones import load_backbone
 from headstart.models.freezing import plan_phase
@@ -67,13 +71,36 @@ def run(
     """Carry out a recipe and return its finished run.
 
     A finished run of the same recipe in the same place is returned as it is; an unfinished one is
-    resumed. `out` defaults to runs/NAME-FINGERPRINT. `on_end` is called with the run however it
-    ended, once its manifest says how. Raises HeadstartError for whatever the user can fix; a run
-    that fails after it began says so in its manifest and can be resumed.
+    resumed. `out` defaults to runs/NAME-FINGERPRINT. What a finished run costs to serve is measured
+    in a process of its own. `on_end` is called with the run however it ended, once its manifest
+    says how. Raises HeadstartError for whatever the user can fix; a run that fails after it began
+    says so in its manifest and can be resumed.
     """
+    reporter = reporter or Reporter()
+
+    def unless_finished(ended: Run) -> None:
+        if not ended.finished:
+            on_end(ended)
+
+    done = _carry_out(recipe, out, device, cache_limit_gb, reporter, unless_finished)
+    try:
+        (done,) = measure_runs([done], device=device, reporter=reporter)
+    finally:
+        on_end(done)
+    return done
+
+
+def _carry_out(
+    recipe: Recipe,
+    out: str | Path | None,
+    device: str,
+    cache_limit_gb: float | None,
+    reporter: Reporter,
+    on_end: Callable[[Run], None],
+) -> Run:
+    """`run`, without a measurement of what the model costs to serve."""
     if not isinstance(recipe, Recipe):
         raise RecipeError("run() takes a Recipe, which load_recipe(name or path) returns")
-    reporter = reporter or Reporter()
     if profile := active_profile():
         profile.restart()
     runtime = create_runtime(device, cache_limit_gb, recipe.precision)
@@ -102,7 +129,7 @@ def run(
     if existing:
         _require_same(existing, "data", {"fingerprint": splits.fingerprint}, "fingerprint")
     _warn_about(splits, resolved, reporter)
-    transform = _transform(resolved, weights)
+    transform = recipe_transform(resolved.data, weights.preprocess, resolved.seed)
     with section("set-up"), seeded(resolved.seed, "backbone"):
         backbone = load_backbone(weights, size=transform.preprocess.size)
     for phase in resolved.phases:
@@ -133,22 +160,36 @@ def compare(
     out: str | Path | None = None,
     device: str = "auto",
     cache_limit_gb: float | None = None,
+    budget_s: float | None = None,
+    max_ms: float | None = None,
+    max_mb: float | None = None,
     reporter: Reporter | None = None,
     on_end: Callable[[Run], None] = lambda run: None,
 ) -> Comparison:
     """Run a study (or take finished runs) and return its comparison, with a report beside it.
 
     Runs go to OUT/RUN-NAME, `out` defaulting to runs/NAME-FINGERPRINT; finished ones are kept,
-    failed ones are tried again, and a run that fails does not stop the others. `on_end` is called
-    with each run, as in `run`. Raises HeadstartError where no run finishes.
+    failed ones are tried again, and a run that fails does not stop the others. With `budget_s`,
+    seconds, only the candidates that cheap evidence does not rule out are run in full, as many as
+    fit. `max_ms` and `max_mb` ask for the best among runs that answer and weigh no more. Runs
+    without a measured serving cost are measured in the end. `on_end` is called with each run as it
+    ends, and with each that was measured. Raises HeadstartError where no run finishes.
     """
     reporter = reporter or Reporter()
+    selected: tuple[Selection, list[Candidate]] | None = None
     if isinstance(study, Study):
         recipes = study.recipes()
         root = Path(out or f"runs/{study.name}-{study.fingerprint}")
         name = study.name
         _require_one_test(recipes)
-        runs, failures = _run_all(recipes, root, device, cache_limit_gb, reporter, on_end)
+        machine_flags = (device, cache_limit_gb, reporter)
+        if budget_s is None:
+            runs, failures = _run_all(recipes, root, *machine_flags, on_end)
+        else:
+            selected = choose_finalists(recipes, budget_s, *machine_flags)
+            runs, failures = _run_selected(recipes, selected[0], root, *machine_flags, on_end)
+    elif budget_s is not None:
+        raise RunError("a budget chooses what to run, and these runs are done: give their study")
     else:
         parts = "".join(r.manifest["fingerprint"] for r in study).encode()
         root = Path(out or f"runs/comparison-{hashlib.sha256(parts).hexdigest()[:8]}")
@@ -159,7 +200,14 @@ def compare(
     if not runs:
         reasons = "; ".join(f"{failure.run}: {failure.reason}" for failure in failures)
         raise RunError(f"no run of {name} finished: {reasons}")
+    runs = measure_runs(runs, device=device, reporter=reporter, on_measured=on_end)
     comparison = build_comparison(name, runs, failures, root)
+    if selected:
+        selection, candidates = selected
+        selection.regrets = regrets(selection, candidates, comparison.best, root)
+        comparison = replace(comparison, selection=selection.to_dict())
+    if max_ms is not None or max_mb is not None:
+        comparison = replace(comparison, limits=best_within(comparison, runs, root, max_ms, max_mb))
     write_json(root / "comparison.json", comparison.to_dict())
     report = write_report(runs, root / "report.html", comparison.to_dict(), title=name)
     return replace(comparison, path=root, report=report)
@@ -197,14 +245,6 @@ def preview(
     counts = {split: sum(by_class) for split, by_class in data.counts.items()}
     phases = outline(resolved, weights, counts, len(data.class_names), runtime)
     return Preview(resolved, data, phases)
-
-
-def _transform(recipe: Recipe, weights: Weights) -> Transform:
-    preprocess = replace(weights.preprocess, size=recipe.data.size or weights.preprocess.size)
-    if recipe.data.normalize == "unit":
-        preprocess = replace(preprocess, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    augment = recipe.data.augment.per_image
-    return Transform(preprocess, augment, recipe.seed, recipe.data.resize_via)
 
 
 def _existing(path: Path, recipe: Recipe) -> Run | None:
@@ -342,17 +382,37 @@ def _run_all(
     for number, recipe in enumerate(recipes, start=1):
         reporter.say(f"\n[{number}/{len(recipes)}] {recipe.name}")
         try:
-            finished = run(
-                recipe,
-                out=root / recipe.name,
-                device=device,
-                cache_limit_gb=cache_limit_gb,
-                reporter=reporter,
-                on_end=on_end,
+            runs.append(
+                _carry_out(recipe, root / recipe.name, device, cache_limit_gb, reporter, on_end)
             )
-            runs.append(finished)
         except Exception as error:
             reason = _reason(error)
             reporter.warn(f"{recipe.name} failed, going on without it: {reason}")
             failures.append(Failure(recipe.name, recipe.backbone.name, reason))
+    return runs, failures
+
+
+def _run_selected(
+    recipes: Sequence[Recipe],
+    selection: Selection,
+    root: Path,
+    device: str,
+    cache_limit_gb: float | None,
+    reporter: Reporter,
+    on_end: Callable[[Run], None],
+) -> tuple[list[Run], list[Failure]]:
+    """The finalists' runs, as many as the budget holds."""
+    by_name = {recipe.name: recipe for recipe in recipes}
+    runs: list[Run] = []
+    failures = [Failure(n, by_name[n].backbone.name, why) for n, why in selection.failures.items()]
+    for candidate in selection.finalists:
+        if not selection.fits(candidate):
+            selection.leave_out(candidate)
+            continue
+        own = [by_name[candidate.name]]
+        done, failed = _run_all(own, root, device, cache_limit_gb, reporter, on_end)
+        for finished in done:
+            selection.finished(candidate.name, finished.cost["wall_s"])
+        runs += done
+        failures += failed
     return runs, failures

@@ -55,6 +55,8 @@ class Comparison:
     rows: tuple[Row, ...]
     protocol: dict[str, str]
     order: tuple[str, ...] = ()  # the finished runs' paths in the order given: the study's
+    selection: dict[str, Any] | None = None  # with a budget: rounds, who was dropped and why
+    limits: dict[str, Any] | None = None  # the best that is quick and small enough
     path: Path | None = None
     report: Path | None = None
 
@@ -62,7 +64,9 @@ class Comparison:
         """As plain JSON values, without the paths of this machine."""
         rows = [asdict(row) for row in self.rows]
         plain = {"name": self.name, "best": self.best, "rows": rows, "protocol": self.protocol}
-        return {**plain, "order": list(self.order)}
+        asked = {"selection": self.selection, "limits": self.limits}
+        asked = {key: value for key, value in asked.items() if value is not None}
+        return {**plain, "order": list(self.order), **asked}
 
     @property
     def best_row(self) -> Row:

@@ -1,4 +1,4 @@
-"""Serving costs of finished runs, measured one after the other in a process with nothing else to do.
+"""Serving costs of finished runs, measured one by one in a process with nothing else to do.
 
 A run's own process is no place to measure: compiled prefixes and their threads live on in it, and
 its memory is the training's. One process measures all runs of a study, so that imports are paid
@@ -17,28 +17,33 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from headstart.paths import cache_root
 from headstart.progress import Reporter
+from headstart.report import write_report
 from headstart.rundir import Run, open_run, write_json
 
 PATIENCE_S = 300.0  # without an answer: an import and one run's measurement take seconds
 
 
 def measure_runs(
-    runs: Sequence[Run], *, device: str = "auto", reporter: Reporter | None = None
+    runs: Sequence[Run],
+    *,
+    device: str = "auto",
+    reporter: Reporter | None = None,
+    on_measured: Callable[[Run], None] = lambda run: None,
 ) -> list[Run]:
-    """Measure the finished runs that have no measurement yet; returns those, opened afresh.
+    """The runs, those that are finished and had no measurement now with one, in their reports too.
 
     Fails no run: a reason is warned about and kept as cost.json's "not_measured".
     """
     reporter = reporter or Reporter()
     waiting = [run for run in runs if run.finished and "measured" not in run.cost]
     if not waiting:
-        return []
+        return list(runs)
     with _alone(reporter):
         reporter.say(f"measuring what {_count(len(waiting))} to serve, in a process of its own")
         done = 0
@@ -46,7 +51,12 @@ def measure_runs(
             for answer in _answers(waiting[done:], device):
                 _keep(waiting[done], answer, reporter)
                 done += 1
-    return [open_run(run.path) for run in waiting]
+    fresh = {run.path: open_run(run.path) for run in waiting}
+    for run in fresh.values():
+        with contextlib.suppress(OSError):  # a run of others, which cannot be written
+            write_report([run], run.path / "report" / "report.html", title=run.name)
+        on_measured(run)
+    return [fresh.get(run.path, run) for run in runs]
 
 
 def _count(runs: int) -> str:
