@@ -27,14 +27,14 @@ def selection(selection: Mapping[str, Any]) -> str:
     header += ["full run, estimate s", "took s"]
     table = grid(header, rows, "l" + "r" * (len(header) - 1))
     spent, full = selection["spent_s"], selection["full_cost_s"]
+    budget = format_seconds(selection["budget_s"])
     lines = [
         table,
         "",
         "ImageNet: published top-1, %; rounds: held-out accuracy of a linear probe of the frozen "
         "backbone (LogME); x dropped",
         *(f"dropped: {d['name']} ({d['round']}): {d['why']}" for d in selection["dropped"]),
-        f"spent {spent:.0f} s of {format_seconds(selection['budget_s'])}; the full comparison would "
-        f"take about {full:.0f} s",
+        f"spent {spent:.0f} s of {budget}; the full comparison would take about {full:.0f} s",
         f"the published order alone would take {selection['baseline']['pick']}",
     ]
     if selection["regret"]:

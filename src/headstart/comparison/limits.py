@@ -26,15 +26,16 @@ def best_within(
     best is None where none fits. A run that was not measured fits no limit in milliseconds.
     """
     rows = {str(row.path): row for row in comparison.rows if row.path is not None}
-    ms, mb = max_ms or float("inf"), max_mb or float("inf")
+    ms = float("inf") if max_ms is None else max_ms
+    mb = float("inf") if max_mb is None else max_mb
     fitting = [
         run
         for run in runs
         for row in (rows[os.path.relpath(run.path, root)],)
-        if (max_ms is None or (_ms(row) or ms + 1) <= ms) and _mb(row) <= mb
+        if (max_ms is None or ((taken := _ms(row)) is not None and taken <= ms)) and _mb(row) <= mb
     ]
-    limits = [f"{max_ms:g} ms"] * (max_ms is not None) + [f"{max_mb:g} MB"] * (max_mb is not None)
-    asked = " and ".join(limits)
+    given = ((max_ms, "ms"), (max_mb, "MB"))
+    asked = " and ".join(f"{limit:g} {unit}" for limit, unit in given if limit is not None)
     if fitting:
         chosen = rows[build_comparison(comparison.name, fitting, [], root).best_row.path or ""]
         best, text = chosen.run, f"best within {asked}: {chosen.run} ({_costs(chosen)})"

@@ -80,11 +80,13 @@ def _answers(runs: Sequence[Run], device: str) -> Iterator[dict[str, Any]]:
     command = [sys.executable, "-P", "-m", __name__, device, *(str(run.path) for run in runs)]
     # As the command line sets it, before torch is loaded: a spinning barrier is not the model's.
     environment = {"GOMP_SPINCOUNT": "3000", **os.environ}
-    with tempfile.TemporaryFile("w+") as errors:
-        child = subprocess.Popen(
+    given = 0
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
-        )
-        given = 0
+        ) as child,
+    ):
         try:
             assert child.stdout is not None
             for line in _lines(child, child.stdout):

@@ -3,7 +3,7 @@
 Successive halving (Jamieson & Talwalkar 2016) on cheap evidence: each round looks at about twice as
 many images, and up to half of the candidates leave, the worst first. Nothing leaves for what may be
 chance: only a candidate whose probe errs more than the leader's on the same images, by a one-sided
-exact McNemar test at LEVEL, shared out over the round's comparisons with the leader. What is left
+exact McNemar test. A round drops the best candidate with a chance of at most LEVEL. What is left
 then goes into full runs, best first, as long as they fit the budget; who misses out there is said
 to have missed it for want of time. Numbers in, decisions out: evidence is gathered elsewhere.
 """
@@ -180,6 +180,8 @@ def select(
     selection = _begin(candidates, budget_s)
     alive = [c for c in candidates if c.evidence is not None]
     blind = [c for c in candidates if c.evidence is None]
+    if not alive:
+        raise RunError("--budget: random weights have no features to judge: compare without it")
     found: dict[str, Evidence] = {}
     for number, per_class in enumerate(levels, start=1):
         took = _judge_all(selection, alive, per_class, judge, found)
@@ -197,8 +199,6 @@ def select(
         to_come = sum({c.evidence: found[c.name].next_s for c in alive}.values())
         if len(alive) == 1 or sum(costs) <= left or to_come + min(costs) > left:
             break
-    if not found:
-        raise RunError("--budget: random weights have no features to judge: compare without it")
     alive.sort(key=lambda c: (-found[c.name].accuracy, selection.costs[c.name]))
     selection.finalists = [*alive, *blind]
     if not any(selection.fits(c) for c in selection.finalists):
@@ -291,8 +291,8 @@ def clearly_worse(hits: dict[str, np.ndarray], level: float = LEVEL) -> dict[str
     """Up to half of the candidates, the worst first, that err more than the leader beyond chance.
 
     hits: bool (images,) by name, about the same images. Returns one-sided exact McNemar p-values.
-    The level is divided by the number of comparisons (Bonferroni), since the leader is the best of
-    several by some luck.
+    The level is divided by the number of comparisons (Bonferroni), because the leader is the
+    luckiest of several: with the chance of the level, at most, it leads the best candidate out.
     """
     ordered = sorted(hits, key=lambda name: hits[name].mean())
     leader = hits[ordered[-1]]
