@@ -134,6 +134,11 @@ class Judge:
             images_per_s=watch.images / watch.seconds,
         )
         _write(path, evidence)
+        self._reporter.say(
+            f"{candidate.name}: a linear probe is right about {evidence.accuracy:.1%} of "
+            f"{evidence.images:,} held-out training images (LogME {score:.3f}, "
+            f"{evidence.seconds:.1f} s)"
+        )
         return evidence
 
     def _ranked(self, data: DataSpec) -> tuple[ImageSet, np.ndarray]:
