@@ -25,14 +25,14 @@ from headstart.comparison.limits import best_within, regrets
 from headstart.comparison.measuring import measure_runs
 from headstart.comparison.selection import Candidate, Selection
 from headstart.data import Description, Splits, describe, load_data
-from headstart.data.transforms import Transform, recipe_transform
+from headstart.data.transforms import recipe_transform
 from headstart.errors import HeadstartError, RecipeError, RunError, explain_os_error
 from headstart.models.backbones import load_backbone
 from headstart.models.freezing import plan_phase
 from headstart.models.heads import create_head
-from headstart.models.identity import Weights
 from headstart.profiling import active_profile, section
 from headstart.progress import Reporter
+from headstart.provenance import provenance
 from headstart.recipe import Recipe, Study
 from headstart.report import write_report
 from headstart.resolution import resolve
@@ -46,13 +46,9 @@ from headstart.rundir import (
     write_json,
 )
 from headstart.runtime import (
-    Runtime,
     create_runtime,
-    machine,
     reset_peak_memory,
     seeded,
-    source_commit,
-    versions,
 )
 from headstart.training.classifier import Classifier
 from headstart.training.outline import PhaseOutline, outline
@@ -82,7 +78,7 @@ def run(
         if not ended.finished:
             on_end(ended)
 
-    done = _carry_out(recipe, out, device, cache_limit_gb, reporter, unless_finished)
+    done = _carry_out(recipe, out, _Means(device, cache_limit_gb, reporter, unless_finished))
     try:
         (done,) = measure_runs([done], device=device, reporter=reporter)
     finally:
@@ -90,20 +86,24 @@ def run(
     return done
 
 
-def _carry_out(
-    recipe: Recipe,
-    out: str | Path | None,
-    device: str,
-    cache_limit_gb: float | None,
-    reporter: Reporter,
-    on_end: Callable[[Run], None],
-) -> Run:
+@dataclass(frozen=True)
+class _Means:
+    """What a command says beside its recipes: where to compute, and whom to tell."""
+
+    device: str
+    cache_limit_gb: float | None
+    reporter: Reporter
+    on_end: Callable[[Run], None]
+
+
+def _carry_out(recipe: Recipe, out: str | Path | None, means: _Means) -> Run:
     """`run`, without a measurement of what the model costs to serve."""
+    reporter, on_end = means.reporter, means.on_end
     if not isinstance(recipe, Recipe):
         raise RecipeError("run() takes a Recipe, which load_recipe(name or path) returns")
     if profile := active_profile():
         profile.restart()
-    runtime = create_runtime(device, cache_limit_gb, recipe.precision)
+    runtime = create_runtime(means.device, means.cache_limit_gb, recipe.precision)
     with section("set-up"):
         resolved, weights = resolve(recipe, reporter)
     path = Path(out or f"runs/{resolved.name}-{resolved.fingerprint}")
@@ -138,7 +138,7 @@ def _carry_out(
         remove_partial(path)
     current = existing or create_run(path, resolved)
     created = current.manifest.get("created") or datetime.now(UTC).isoformat(timespec="seconds")
-    identity = _identity(resolved, weights, transform, splits, runtime)
+    identity = provenance(resolved, weights, transform, splits, runtime)
     current.update_manifest(created=created, **identity)
     with _ending(current, on_end), _recorded(current, started):
         with seeded(resolved.seed, "head"):
@@ -182,12 +182,12 @@ def compare(
         root = Path(out or f"runs/{study.name}-{study.fingerprint}")
         name = study.name
         _require_one_test(recipes)
-        machine_flags = (device, cache_limit_gb, reporter)
+        means = _Means(device, cache_limit_gb, reporter, on_end)
         if budget_s is None:
-            runs, failures = _run_all(recipes, root, *machine_flags, on_end)
+            runs, failures = _run_all(recipes, root, means)
         else:
-            selected = choose_finalists(recipes, budget_s, *machine_flags)
-            runs, failures = _run_selected(recipes, selected[0], root, *machine_flags, on_end)
+            selected = choose_finalists(recipes, budget_s, device, cache_limit_gb, reporter)
+            runs, failures = _run_selected(recipes, selected[0], root, means)
     elif budget_s is not None:
         raise RunError("a budget chooses what to run, and these runs are done: give their study")
     else:
@@ -284,47 +284,12 @@ def _warn_about(splits: Splits, recipe: Recipe, reporter: Reporter) -> None:
         )
 
 
-def _identity(
-    recipe: Recipe, weights: Weights, transform: Transform, splits: Splits, runtime: Runtime
-) -> dict[str, Any]:
-    """The manifest's account of what the run is made of."""
-    return {
-        "versions": versions(),
-        "commit": source_commit(),
-        "machine": {"device": runtime.device.type, "precision": runtime.precision, **machine()},
-        "data": {
-            "source": splits.source,
-            "fingerprint": splits.fingerprint,
-            "test_fingerprint": splits.test.fingerprint,
-            "class_names": list(splits.class_names),
-            "counts": {s: len(getattr(splits, s)) for s in ("train", "val", "test")},
-            "quarantined": [asdict(bad) for bad in splits.quarantined],
-        },
-        "weights": asdict(weights.identity),
-        "preprocess": {**asdict(transform.preprocess), "side": splits.train.side},
-        "expects": asdict(weights.preprocess),  # what the weights were trained with
-        "marks": _marks(recipe),
-        "notes": list(splits.notes),
-    }
-
-
 @contextlib.contextmanager
 def _ending(current: Run, on_end: Callable[[Run], None]) -> Iterator[None]:
     try:
         yield
     finally:
         on_end(current)
-
-
-def _marks(recipe: Recipe) -> list[str]:
-    """What a table says beside a run whose scores are not of what its weights expect, or of what
-    it hands over."""
-    marks = ["unit scaling"] if recipe.data.normalize == "unit" else []
-    if recipe.precision == "int8":
-        marks.append("scored in int8")
-    if recipe.data.resize_via:
-        marks.append("resized via " + ", ".join(map(str, recipe.data.resize_via)))
-    return marks
 
 
 @contextlib.contextmanager
@@ -370,49 +335,45 @@ def _require_one_test(recipes: Sequence[Recipe]) -> None:
 
 
 def _run_all(
-    recipes: list[Recipe],
-    root: Path,
-    device: str,
-    cache_limit_gb: float | None,
-    reporter: Reporter,
-    on_end: Callable[[Run], None],
+    recipes: Sequence[Recipe], root: Path, means: _Means
 ) -> tuple[list[Run], list[Failure]]:
     """Every recipe's run; a study goes on past those that fail, and says why."""
-    runs, failures = [], []
+    outcomes = []
     for number, recipe in enumerate(recipes, start=1):
-        reporter.say(f"\n[{number}/{len(recipes)}] {recipe.name}")
-        try:
-            runs.append(
-                _carry_out(recipe, root / recipe.name, device, cache_limit_gb, reporter, on_end)
-            )
-        except Exception as error:
-            reason = _reason(error)
-            reporter.warn(f"{recipe.name} failed, going on without it: {reason}")
-            failures.append(Failure(recipe.name, recipe.backbone.name, reason))
-    return runs, failures
+        means.reporter.say(f"\n[{number}/{len(recipes)}] {recipe.name}")
+        outcomes.append(_attempt(recipe, root, means))
+    return _sorted_out(outcomes)
 
 
 def _run_selected(
-    recipes: Sequence[Recipe],
-    selection: Selection,
-    root: Path,
-    device: str,
-    cache_limit_gb: float | None,
-    reporter: Reporter,
-    on_end: Callable[[Run], None],
+    recipes: Sequence[Recipe], selection: Selection, root: Path, means: _Means
 ) -> tuple[list[Run], list[Failure]]:
     """The finalists' runs, as many as the budget holds."""
     by_name = {recipe.name: recipe for recipe in recipes}
-    runs: list[Run] = []
-    failures = [Failure(n, by_name[n].backbone.name, why) for n, why in selection.failures.items()]
+    outcomes: list[Run | Failure] = [
+        Failure(name, by_name[name].backbone.name, why) for name, why in selection.failures.items()
+    ]
     for candidate in selection.finalists:
+        name = candidate.name
         if not selection.fits(candidate):
             selection.leave_out(candidate)
             continue
-        own = [by_name[candidate.name]]
-        done, failed = _run_all(own, root, device, cache_limit_gb, reporter, on_end)
-        for finished in done:
-            selection.finished(candidate.name, finished.cost["wall_s"])
-        runs += done
-        failures += failed
-    return runs, failures
+        means.reporter.say(f"\n[in full, about {selection.costs[name]:.0f} s] {name}")
+        outcomes.append(outcome := _attempt(by_name[name], root, means))
+        if isinstance(outcome, Run):
+            selection.finished(name, outcome.cost["wall_s"])
+    return _sorted_out(outcomes)
+
+
+def _attempt(recipe: Recipe, root: Path, means: _Means) -> Run | Failure:
+    try:
+        return _carry_out(recipe, root / recipe.name, means)
+    except Exception as error:
+        reason = _reason(error)
+        means.reporter.warn(f"{recipe.name} failed, going on without it: {reason}")
+        return Failure(recipe.name, recipe.backbone.name, reason)
+
+
+def _sorted_out(outcomes: Sequence[Run | Failure]) -> tuple[list[Run], list[Failure]]:
+    runs = [outcome for outcome in outcomes if isinstance(outcome, Run)]
+    return runs, [outcome for outcome in outcomes if isinstance(outcome, Failure)]

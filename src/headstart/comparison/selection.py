@@ -108,8 +108,12 @@ class Dropped:
 
 @dataclass
 class Selection:
-    """Where a budgeted comparison stands. finalists: still in the race, in the order in which they
-    are carried out; costs: estimated seconds of each candidate's full run."""
+    """Where a budgeted comparison stands.
+
+    finalists: still in the race, in the order in which they are carried out. costs: estimated
+    seconds of each candidate's full run. spent_s: of evidence and full runs, as measured when each
+    was computed, by this command or by one before it: so the same command decides alike again.
+    """
 
     budget_s: float
     rounds: list[Round]
