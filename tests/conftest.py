@@ -19,6 +19,11 @@ os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 ROOT = Path(__file__).parents[1]
 
 
+def leave_unmeasured(patch: pytest.MonkeyPatch) -> None:
+    """Serving costs are not looked at: each measurement imports torch in a process of its own."""
+    patch.setattr("headstart.workbench.measure_runs", lambda runs, **_: list(runs))
+
+
 @pytest.fixture
 def measured() -> None:
     """For tests whose finished runs are to be measured, as they are everywhere else."""
@@ -26,9 +31,8 @@ def measured() -> None:
 
 @pytest.fixture(autouse=True)
 def _unmeasured(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A measurement of serving costs imports torch in a process of its own: seconds a run."""
     if "measured" not in request.fixturenames:
-        monkeypatch.setattr("headstart.workbench.measure_runs", lambda runs, **_: list(runs))
+        leave_unmeasured(monkeypatch)
 
 
 @pytest.fixture(scope="session")
