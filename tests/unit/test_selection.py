@@ -72,9 +72,17 @@ def test_what_noise_could_have_put_below_gets_more_images() -> None:
     """Two candidates that differ by a point are not told apart by 250 images, and look again."""
     seen: list[tuple[str, int]] = []
     two = [candidate("a"), candidate("b")]
-    done = select(two, 45, LEVELS, judge({"a": 0.80, "b": 0.79}, seen))
-    assert [level for name, level in seen if name == "a"][:2] == [25, 50]
+    done = select(two, 57, LEVELS, judge({"a": 0.80, "b": 0.79}, seen))
+    assert [level for name, level in seen if name == "a"] == [25, 50]
     assert not done.dropped
+
+
+def test_a_look_that_could_cost_the_leader_its_full_run_is_not_taken() -> None:
+    seen: list[tuple[str, int]] = []
+    two = [candidate("a"), candidate("b")]
+    done = select(two, 45, LEVELS, judge({"a": 0.80, "b": 0.79}, seen))
+    assert {level for _, level in seen} == {25}
+    assert done.fits(done.finalists[0])
 
 
 def test_a_round_drops_no_more_than_half() -> None:

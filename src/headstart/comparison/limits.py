@@ -72,21 +72,17 @@ def regret(chosen: Run, every: Sequence[Run], root: Path) -> dict[str, Any]:
     """
     full = build_comparison("full", every, [], root)
     best = next(r for r in every if os.path.relpath(r.path, root) == full.best_row.path)
+    if best.path == chosen.path:
+        text = "none: the same run as the full comparison's best"
+        return {"value": 0.0, "interval": [0.0, 0.0], "best": full.best, "text": text}
     change = paired_change(chosen.predictions("test"), best.predictions("test"))
     low, high = (100 * bound for bound in change.interval)
-    text = f"{100 * change.change:+.1f} points [{low:+.1f}, {high:+.1f}], n = {change.n:,}: "
-    text += (
-        "the same run as the full comparison's best"
-        if best.path == chosen.path
-        else f"the full comparison's best is {full.best}"
+    text = (
+        f"{100 * change.change:+.1f} points [{low:+.1f}, {high:+.1f}] of test accuracy, paired, "
+        f"n = {change.n:,}: the full comparison's best is {full.best}"
     )
-    return {
-        "value": change.change,
-        "interval": list(change.interval),
-        "p_value": change.p_value,
-        "best": full.best,
-        "text": text,
-    }
+    interval = list(change.interval)
+    return {"value": change.change, "interval": interval, "best": full.best, "text": text}
 
 
 def _ms(row: Row) -> float | None:

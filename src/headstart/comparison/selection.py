@@ -24,6 +24,7 @@ LEVEL = 0.05
 # Seconds that a full run takes beside passes and training (set-up, scores, pictures, report), and
 # that a fitted step takes beside its arithmetic.
 OVERHEAD_S, STEP_S = 4.0, 2e-3
+MARGIN = 1.5  # on what is still to come, before another round is begun
 
 
 @dataclass(frozen=True)
@@ -199,11 +200,13 @@ def select(
         worse = {} if everyone else clearly_worse({c.name: found[c.name].hits for c in alive})
         _record(selection, number, alive, found, took, worse)
         alive = [c for c in alive if c.name not in worse]
+        alive.sort(key=lambda c: (-found[c.name].accuracy, selection.costs[c.name]))
         costs = [selection.costs[c.name] for c in alive]
         to_come = sum({c.evidence: found[c.name].next_s for c in alive}.values())
-        if len(alive) == 1 or sum(costs) <= left or to_come + min(costs) > left:
+        # Another look must leave the leader its full run, also where both take longer than they
+        # should.
+        if len(alive) == 1 or sum(costs) <= left or MARGIN * (to_come + costs[0]) > left:
             break
-    alive.sort(key=lambda c: (-found[c.name].accuracy, selection.costs[c.name]))
     selection.finalists = [*alive, *blind]
     if not any(selection.fits(c) for c in selection.finalists):
         raise _too_small(selection, min(selection.costs[c.name] for c in selection.finalists))
