@@ -19,6 +19,22 @@ os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 ROOT = Path(__file__).parents[1]
 
 
+def leave_unmeasured(patch: pytest.MonkeyPatch) -> None:
+    """Serving costs are not looked at: each measurement imports torch in a process of its own."""
+    patch.setattr("headstart.workbench.measure_runs", lambda runs, **_: list(runs))
+
+
+@pytest.fixture
+def measured() -> None:
+    """For tests whose finished runs are to be measured, as they are everywhere else."""
+
+
+@pytest.fixture(autouse=True)
+def _unmeasured(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "measured" not in request.fixturenames:
+        leave_unmeasured(monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def weights_folder() -> Path:
     """Where fetched weights stay: $HEADSTART_TEST_CACHE, or .cache in the checkout."""

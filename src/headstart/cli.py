@@ -20,9 +20,12 @@ from typer.exceptions import TyperException
 
 from headstart.cli_data import data_app
 from headstart.cli_options import (
+    BudgetOption,
     CacheLimitOption,
     DeviceOption,
     JSONOption,
+    MaxMbOption,
+    MaxMsOption,
     OutOption,
     SetOption,
     TrackOption,
@@ -146,11 +149,15 @@ def compare(
     out: OutOption = None,
     device: DeviceOption = "auto",
     cache_limit: CacheLimitOption = None,
+    budget: BudgetOption = None,
+    max_ms: MaxMsOption = None,
+    max_mb: MaxMbOption = None,
     track: TrackOption = None,
     as_json: JSONOption = False,
 ) -> None:
     """Run a study, or take finished runs, and compare them."""
     from headstart import tables
+    from headstart.comparison.selection import parse_seconds
     from headstart.recipe import load_study
     from headstart.rundir import open_runs
 
@@ -159,6 +166,9 @@ def compare(
         raise HeadstartError(f"{' '.join(study)}: give one study, or several run directories")
     if runs_given and overrides:
         raise HeadstartError("--set changes recipes, and these runs are done: give a study instead")
+    if runs_given and budget:
+        raise HeadstartError("--budget chooses what to run, and these are done: give their study")
+    budget_s = parse_seconds(budget) if budget else None
     what = open_runs(study) if runs_given else load_study(study[0], overrides or ())
     with _tracking(track, None if isinstance(what, list) else what.name) as on_end:
         from headstart import workbench
@@ -168,6 +178,9 @@ def compare(
             out=out,
             device=device,
             cache_limit_gb=cache_limit,
+            budget_s=budget_s,
+            max_ms=max_ms,
+            max_mb=max_mb,
             reporter=make_reporter(),
             on_end=on_end,
         )

@@ -21,6 +21,30 @@ CacheLimitOption = Annotated[
         help="What the boundary cache may hold; a fitted phase that needs more recomputes.",
     ),
 ]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        metavar="TIME",
+        help="Such as 90s, 10m, 1h: run only what cheap evidence does not rule out, as far as it "
+        "goes.",
+    ),
+]
+MaxMsOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-ms",
+        metavar="MS",
+        min=0,
+        help="Name the best run that answers for an image within that many milliseconds.",
+    ),
+]
+MaxMbOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-mb", metavar="MB", min=0, help="Name the best run whose model file is no larger."
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe field; repeatable."),

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from headstart.comparison.cost import latency, model_cost
+from headstart.comparison.cost import model_cost
 from headstart.data.leakage import duplicates_in_training, list_source
 from headstart.evaluation.calibration import calibration, fit_temperature
 from headstart.evaluation.leakage import without_duplicates
@@ -49,20 +49,18 @@ def finish_run(training: Training) -> None:
     leave_pictures(training, predictions["test"].tempered(metrics["temperature"]), features)
     model.enter(0, 0)
     training.runtime.adopt(model)
-    with atomic_path(current.path / "checkpoints" / "best.safetensors") as partial:
+    best = current.path / "checkpoints" / "best.safetensors"
+    with atomic_path(best) as partial:
         state = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
         save_file(state, partial)
-    size = training.transform.preprocess.size
-    side = training.splits.test.side
-    with section("latency"):
-        measured = latency(model, training.transform.plain, side, training.runtime)
+    # What it costs to serve is measured afterwards, in a process that has nothing else to do.
     cost = {
         **_times(current, training.started),
-        **model_cost(model, size),
+        **model_cost(model, training.transform.preprocess.size),
+        "file_mb": best.stat().st_size / 1e6,
         "trainable_parameters": max(
             (e["trainable_parameters"] for e in current.log if e["event"] == "phase"), default=0
         ),
-        "latency_ms": measured,
         "device": training.runtime.device.type,
         "threads": torch.get_num_threads(),
     }
@@ -103,12 +101,21 @@ def _times(current: Run, started: float) -> dict[str, Any]:
     """Seconds of the whole run, interrupted parts included, and what they went to."""
     log = current.log
     extracts = [e for e in log if e["event"] == "extract" and not e["cached"]]
-    extract_s = sum(e["seconds"] for e in extracts)
     # A kill between an event and its checkpoint repeats the event: the last of its kind counts.
     done = {e["phase"]: e for e in log if e["event"] == "phase_done"}
     epochs = {(e["phase"], e["epoch"]): e for e in log if e["event"] == "epoch"}
     solved = [e for e in done.values() if e["l2"] is not None]
-    train_s = sum(e["seconds"] for e in (*solved, *epochs.values()))
+    trained = [*solved, *epochs.values()]
+    phases = [
+        {
+            "phase": number + 1,
+            "train": phase.train,
+            "extract_s": sum(e["seconds"] for e in extracts if e["phase"] == number),
+            "train_s": sum(e["seconds"] for e in trained if e["phase"] == number),
+        }
+        for number, phase in enumerate(current.recipe.phases)
+    ]
+    extract_s = sum(e["seconds"] for e in extracts)
     # Images that went through the backbone from their pixels: frozen passes, or training on them.
     images, seconds = sum(e["images"] for e in extracts), extract_s
     if not extracts:
@@ -119,7 +126,8 @@ def _times(current: Run, started: float) -> dict[str, Any]:
     return {
         "wall_s": time.perf_counter() - started,
         "extract_s": extract_s,
-        "train_s": train_s,
+        "train_s": sum(e["seconds"] for e in trained),
+        "phases": phases,
         "images_per_s": images / seconds if seconds else None,
         "peak_rss_mb": peak_memory_mb(),
     }

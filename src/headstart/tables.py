@@ -71,11 +71,29 @@ def run(run: Run) -> str:
         f"val accuracy   {_percent(val['accuracy'])} {_interval(val['interval'])}  "
         f"n = {val['n']:,}",
         f"time           {cost['wall_s']:.1f} s: frozen passes {cost['extract_s']:.1f} s, "
-        f"training {cost['train_s']:.1f} s; {cost['latency_ms']['median']:.1f} ms an image",
+        f"training {cost['train_s']:.1f} s",
+        _serving(cost),
         f"report         {run.path / 'report' / 'report.html'}",
         f"predict with   {_command()} predict {run.path} IMAGE...",
     ]
     return "\n".join(lines)
+
+
+def _serving(cost: Mapping[str, Any]) -> str:
+    """What the model costs to serve, on this machine's CPU."""
+    if "not_measured" in cost or "throughput" not in cost:
+        why = cost.get("not_measured", "headstart compare RUN measures it")
+        return f"to serve       not measured: {why}"
+    one, many = cost["latency_ms"], cost["throughput"]
+    return (
+        f"to serve       {one['median']:.1f} ms an image (95 % within {one['p95']:.1f}), "
+        f"{many['images_per_s']:,.0f} images/s by {many['batch']}; "
+        f"{cost['file_mb']:.1f} MB on disk, {cost['serving_rss_mb']:,.0f} MB of memory"
+    )
+
+
+def _latency(cost: Mapping[str, Any]) -> float | None:
+    return (cost.get("latency_ms") or {}).get("median")
 
 
 def profile(run: Run) -> str:
@@ -106,6 +124,8 @@ def comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
         "best_run": str(_path(comparison, comparison.best_row)),
         "failed": failed,
         "report": str(comparison.report),
+        **({"limits": comparison.limits} if comparison.limits else {}),
+        **({"selection": comparison.selection} if comparison.selection else {}),
     }
 
 
@@ -135,12 +155,18 @@ def comparison(comparison: Comparison) -> str:
             f"On these test images a difference of {100 * comparison.detectable:.1f} points "
             "would be shown with 80 % power."
         )
+    if comparison.limits:
+        lines.append(comparison.limits["text"])
     lines += [
         "",
         f"report      {comparison.report}",
         f"best model  {path}",
         f"use it      {_command()} predict {path} IMAGE...",
     ]
+    if comparison.selection:
+        from headstart import tables_selection
+
+        lines[:0] = [tables_selection.selection(comparison.selection), ""]
     return "\n".join(lines)
 
 

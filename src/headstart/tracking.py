@@ -183,7 +183,8 @@ def _read(run: Run) -> _Record:
     ended = int((path / "manifest.json").stat().st_mtime * 1000)
     created = manifest.get("created")
     started = int(datetime.fromisoformat(created).timestamp() * 1000) if created else ended
-    state = [file.read_bytes() for file in files if file.name in ("manifest.json", "log.jsonl")]
+    changing = ("manifest.json", "log.jsonl", "cost.json")
+    state = [file.read_bytes() for file in files if file.name in changing]
     return _Record(
         status=STATUS.get(run.status, "RUNNING"),
         started=started,

@@ -14,22 +14,26 @@ from typing import Any
 
 import torch
 
+from headstart.comparison.evidence import choose_finalists
 from headstart.comparison.leaderboard import (
     Comparison,
     Failure,
     build_comparison,
     split_finished,
 )
+from headstart.comparison.limits import best_within, regrets
+from headstart.comparison.measuring import measure_runs
 from headstart.comparison.protocol import require_one_protocol
+from headstart.comparison.selection import Candidate, Selection
 from headstart.data import Description, Splits, describe, load_data
-from headstart.data.transforms import Transform
+from headstart.data.transforms import recipe_transform
 from headstart.errors import HeadstartError, RecipeError, RunError, explain_os_error
 from headstart.models.backbones import load_backbone
 from headstart.models.freezing import plan_phase
 from headstart.models.heads import create_head
-from headstart.models.identity import Weights
 from headstart.profiling import active_profile, section
 from headstart.progress import Reporter
+from headstart.provenance import provenance
 from headstart.recipe import Recipe, Study
 from headstart.report import write_report
 from headstart.resolution import resolve
@@ -43,13 +47,9 @@ from headstart.rundir import (
     write_json,
 )
 from headstart.runtime import (
-    Runtime,
     create_runtime,
-    machine,
     reset_peak_memory,
     seeded,
-    source_commit,
-    versions,
 )
 from headstart.training.classifier import Classifier
 from headstart.training.outline import PhaseOutline, outline
@@ -68,16 +68,43 @@ def run(
     """Carry out a recipe and return its finished run.
 
     A finished run of the same recipe in the same place is returned as it is; an unfinished one is
-    resumed. `out` defaults to runs/NAME-FINGERPRINT. `on_end` is called with the run however it
-    ended, once its manifest says how. Raises HeadstartError for whatever the user can fix; a run
-    that fails after it began says so in its manifest and can be resumed.
+    resumed. `out` defaults to runs/NAME-FINGERPRINT. What a finished run costs to serve is measured
+    in a process of its own. `on_end` is called with the run however it ended, once its manifest
+    says how. Raises HeadstartError for whatever the user can fix; a run that fails after it began
+    says so in its manifest and can be resumed.
     """
+    reporter = reporter or Reporter()
+
+    def unless_finished(ended: Run) -> None:
+        if not ended.finished:
+            on_end(ended)
+
+    done = _carry_out(recipe, out, _Means(device, cache_limit_gb, reporter, unless_finished))
+    try:
+        (done,) = measure_runs([done], device=device, reporter=reporter)
+    finally:
+        on_end(done)
+    return done
+
+
+@dataclass(frozen=True)
+class _Means:
+    """What a command says beside its recipes: where to compute, and whom to tell."""
+
+    device: str
+    cache_limit_gb: float | None
+    reporter: Reporter
+    on_end: Callable[[Run], None]
+
+
+def _carry_out(recipe: Recipe, out: str | Path | None, means: _Means) -> Run:
+    """`run`, without a measurement of what the model costs to serve."""
+    reporter, on_end = means.reporter, means.on_end
     if not isinstance(recipe, Recipe):
         raise RecipeError("run() takes a Recipe, which load_recipe(name or path) returns")
-    reporter = reporter or Reporter()
     if profile := active_profile():
         profile.restart()
-    runtime = create_runtime(device, cache_limit_gb, recipe.precision)
+    runtime = create_runtime(means.device, means.cache_limit_gb, recipe.precision)
     with section("set-up"):
         resolved, weights = resolve(recipe, reporter)
     path = Path(out or f"runs/{resolved.name}-{resolved.fingerprint}")
@@ -103,7 +130,7 @@ def run(
     if existing:
         _require_same(existing, "data", {"fingerprint": splits.fingerprint}, "fingerprint")
     _warn_about(splits, resolved, reporter)
-    transform = _transform(resolved, weights)
+    transform = recipe_transform(resolved.data, weights.preprocess, resolved.seed)
     with section("set-up"), seeded(resolved.seed, "backbone"):
         backbone = load_backbone(weights, size=transform.preprocess.size)
     for phase in resolved.phases:
@@ -112,7 +139,7 @@ def run(
         remove_partial(path)
     current = existing or create_run(path, resolved)
     created = current.manifest.get("created") or datetime.now(UTC).isoformat(timespec="seconds")
-    identity = _identity(resolved, weights, transform, splits, runtime)
+    identity = provenance(resolved, weights, transform, splits, runtime)
     current.update_manifest(created=created, **identity)
     with _ending(current, on_end), _recorded(current, started):
         with seeded(resolved.seed, "head"):
@@ -134,23 +161,37 @@ def compare(
     out: str | Path | None = None,
     device: str = "auto",
     cache_limit_gb: float | None = None,
+    budget_s: float | None = None,
+    max_ms: float | None = None,
+    max_mb: float | None = None,
     reporter: Reporter | None = None,
     on_end: Callable[[Run], None] = lambda run: None,
 ) -> Comparison:
     """Run a study (or take finished runs) and return its comparison, with a report beside it.
 
     Runs go to OUT/RUN-NAME, `out` defaulting to runs/NAME-FINGERPRINT; finished ones are kept,
-    failed ones are tried again, and a run that fails does not stop the others. `on_end` is called
-    with each run, as in `run`. Raises HeadstartError where no run finishes.
+    failed ones are tried again, and a run that fails does not stop the others. With `budget_s`,
+    seconds, only the candidates that cheap evidence does not rule out are run in full, as many as
+    fit. `max_ms` and `max_mb` ask for the best among runs that answer and weigh no more. Runs
+    without a measured serving cost are measured in the end. `on_end` is called with each run as it
+    ends, and with each that was measured. Raises HeadstartError where no run finishes.
     """
     reporter = reporter or Reporter()
+    selected: tuple[Selection, list[Candidate]] | None = None
     if isinstance(study, Study):
         recipes = study.recipes()
         root = Path(out or f"runs/{study.name}-{study.fingerprint}")
         name = study.name
         for note in require_one_protocol(recipes):
             reporter.warn(note)
-        runs, failures = _run_all(recipes, root, device, cache_limit_gb, reporter, on_end)
+        means = _Means(device, cache_limit_gb, reporter, on_end)
+        if budget_s is None:
+            runs, failures = _run_all(recipes, root, means)
+        else:
+            selected = choose_finalists(recipes, budget_s, device, cache_limit_gb, reporter)
+            runs, failures = _run_selected(recipes, selected[0], root, means)
+    elif budget_s is not None:
+        raise RunError("a budget chooses what to run, and these runs are done: give their study")
     else:
         parts = "".join(r.manifest["fingerprint"] for r in study).encode()
         root = Path(out or f"runs/comparison-{hashlib.sha256(parts).hexdigest()[:8]}")
@@ -161,7 +202,14 @@ def compare(
     if not runs:
         reasons = "; ".join(f"{failure.run}: {failure.reason}" for failure in failures)
         raise RunError(f"no run of {name} finished: {reasons}")
+    runs = measure_runs(runs, device=device, reporter=reporter, on_measured=on_end)
     comparison = build_comparison(name, runs, failures, root)
+    if selected:
+        selection, candidates = selected
+        selection.regrets = regrets(selection, candidates, comparison.best, root)
+        comparison = replace(comparison, selection=selection.to_dict())
+    if max_ms is not None or max_mb is not None:
+        comparison = replace(comparison, limits=best_within(comparison, runs, root, max_ms, max_mb))
     write_json(root / "comparison.json", comparison.to_dict())
     report = write_report(runs, root / "report.html", comparison.to_dict(), title=name)
     return replace(comparison, path=root, report=report)
@@ -201,14 +249,6 @@ def preview(
     return Preview(resolved, data, phases)
 
 
-def _transform(recipe: Recipe, weights: Weights) -> Transform:
-    preprocess = replace(weights.preprocess, size=recipe.data.size or weights.preprocess.size)
-    if recipe.data.normalize == "unit":
-        preprocess = replace(preprocess, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    augment = recipe.data.augment.per_image
-    return Transform(preprocess, augment, recipe.seed, recipe.data.resize_via)
-
-
 def _existing(path: Path, recipe: Recipe) -> Run | None:
     if not (path / "manifest.json").exists():
         return None
@@ -246,47 +286,12 @@ def _warn_about(splits: Splits, recipe: Recipe, reporter: Reporter) -> None:
         )
 
 
-def _identity(
-    recipe: Recipe, weights: Weights, transform: Transform, splits: Splits, runtime: Runtime
-) -> dict[str, Any]:
-    """The manifest's account of what the run is made of."""
-    return {
-        "versions": versions(),
-        "commit": source_commit(),
-        "machine": {"device": runtime.device.type, "precision": runtime.precision, **machine()},
-        "data": {
-            "source": splits.source,
-            "fingerprint": splits.fingerprint,
-            "test_fingerprint": splits.test.fingerprint,
-            "class_names": list(splits.class_names),
-            "counts": {s: len(getattr(splits, s)) for s in ("train", "val", "test")},
-            "quarantined": [asdict(bad) for bad in splits.quarantined],
-        },
-        "weights": asdict(weights.identity),
-        "preprocess": {**asdict(transform.preprocess), "side": splits.train.side},
-        "expects": asdict(weights.preprocess),  # what the weights were trained with
-        "marks": _marks(recipe),
-        "notes": list(splits.notes),
-    }
-
-
 @contextlib.contextmanager
 def _ending(current: Run, on_end: Callable[[Run], None]) -> Iterator[None]:
     try:
         yield
     finally:
         on_end(current)
-
-
-def _marks(recipe: Recipe) -> list[str]:
-    """What a table says beside a run whose scores are not of what its weights expect, or of what
-    it hands over."""
-    marks = ["unit scaling"] if recipe.data.normalize == "unit" else []
-    if recipe.precision == "int8":
-        marks.append("scored in int8")
-    if recipe.data.resize_via:
-        marks.append("resized via " + ", ".join(map(str, recipe.data.resize_via)))
-    return marks
 
 
 @contextlib.contextmanager
@@ -320,29 +325,45 @@ def _reason(error: BaseException) -> str:
 
 
 def _run_all(
-    recipes: list[Recipe],
-    root: Path,
-    device: str,
-    cache_limit_gb: float | None,
-    reporter: Reporter,
-    on_end: Callable[[Run], None],
+    recipes: Sequence[Recipe], root: Path, means: _Means
 ) -> tuple[list[Run], list[Failure]]:
     """Every recipe's run; a study goes on past those that fail, and says why."""
-    runs, failures = [], []
+    outcomes = []
     for number, recipe in enumerate(recipes, start=1):
-        reporter.say(f"\n[{number}/{len(recipes)}] {recipe.name}")
-        try:
-            finished = run(
-                recipe,
-                out=root / recipe.name,
-                device=device,
-                cache_limit_gb=cache_limit_gb,
-                reporter=reporter,
-                on_end=on_end,
-            )
-            runs.append(finished)
-        except Exception as error:
-            reason = _reason(error)
-            reporter.warn(f"{recipe.name} failed, going on without it: {reason}")
-            failures.append(Failure(recipe.name, recipe.backbone.name, reason))
-    return runs, failures
+        means.reporter.say(f"\n[{number}/{len(recipes)}] {recipe.name}")
+        outcomes.append(_attempt(recipe, root, means))
+    return _sorted_out(outcomes)
+
+
+def _run_selected(
+    recipes: Sequence[Recipe], selection: Selection, root: Path, means: _Means
+) -> tuple[list[Run], list[Failure]]:
+    """The finalists' runs, as many as the budget holds."""
+    by_name = {recipe.name: recipe for recipe in recipes}
+    outcomes: list[Run | Failure] = [
+        Failure(name, by_name[name].backbone.name, why) for name, why in selection.failures.items()
+    ]
+    for candidate in selection.finalists:
+        name = candidate.name
+        if not selection.fits(candidate):
+            selection.leave_out(candidate)
+            continue
+        means.reporter.say(f"\n[in full, about {selection.costs[name]:.0f} s] {name}")
+        outcomes.append(outcome := _attempt(by_name[name], root, means))
+        if isinstance(outcome, Run):
+            selection.finished(name, outcome.cost["wall_s"])
+    return _sorted_out(outcomes)
+
+
+def _attempt(recipe: Recipe, root: Path, means: _Means) -> Run | Failure:
+    try:
+        return _carry_out(recipe, root / recipe.name, means)
+    except Exception as error:
+        reason = _reason(error)
+        means.reporter.warn(f"{recipe.name} failed, going on without it: {reason}")
+        return Failure(recipe.name, recipe.backbone.name, reason)
+
+
+def _sorted_out(outcomes: Sequence[Run | Failure]) -> tuple[list[Run], list[Failure]]:
+    runs = [outcome for outcome in outcomes if isinstance(outcome, Run)]
+    return runs, [outcome for outcome in outcomes if isinstance(outcome, Failure)]

@@ -60,11 +60,14 @@ class Comparison:
     winner: str | None = None  # a configuration told apart from every other one
     verdict: str = ""
     detectable: float | None = None  # the difference that would be shown with 80 % power
+    selection: dict[str, Any] | None = None  # with a budget: rounds, who was dropped and why
+    limits: dict[str, Any] | None = None  # the best that is quick and small enough
     path: Path | None = None
     report: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values, without the paths of this machine."""
+        asked = {"selection": self.selection, "limits": self.limits}
         return {
             "name": self.name,
             "best": self.best,
@@ -76,6 +79,7 @@ class Comparison:
             "pairs": [asdict(pair) for pair in self.pairs],
             "protocol": self.protocol,
             "order": list(self.order),
+            **{key: value for key, value in asked.items() if value is not None},
         }
 
     @property

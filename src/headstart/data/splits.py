@@ -73,7 +73,7 @@ def make_splits(source: Source, spec: DataSpec) -> Splits:
     to_split = 1 if source.val is not None else 2  # images a class needs to train and to choose
     if test is None:
         _require(pool, names, to_split + 1, "to train, to choose and to test on")
-        held = _held_out(_ranks(pool, seed), spec.test_fraction)
+        held = _held_out(ranks(pool, seed), spec.test_fraction)
         pool, test = pool.pick(~held), pool.pick(held)
     if spec.test_limit is not None:
         test = take_share(test, spec.test_limit, names, seed, "test_limit", least=1)
@@ -81,7 +81,7 @@ def make_splits(source: Source, spec: DataSpec) -> Splits:
         pool = take_share(pool, spec.train_limit, names, seed, "train_limit", least=to_split)
     _require(pool, names, to_split, "to train and to choose on")
     if source.val is None:
-        held = _held_out(_ranks(pool, seed), spec.val_fraction)
+        held = _held_out(ranks(pool, seed), spec.val_fraction)
         train, val = pool.pick(~held), pool.pick(held)
     else:
         train, val = pool, source.val
@@ -124,15 +124,15 @@ def repeated_images(splits: Splits) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _ranks(images: ImageSet, seed: int) -> np.ndarray:
+def ranks(images: ImageSet, seed: int) -> np.ndarray:
     """int64 (n,): each image's place, from 0, in its class's order for this seed."""
     salt = hashlib.blake2b(f"split {seed}".encode(), digest_size=8).digest()
     mixed = scramble(images.keys ^ np.frombuffer(salt, dtype="<u8").astype(np.uint64))
     order = np.lexsort((mixed, images.labels))  # stable, so a tie falls to the order of the rows
     ordered = images.labels[order]
-    ranks = np.empty(len(order), dtype=np.int64)
-    ranks[order] = np.arange(len(order)) - np.searchsorted(ordered, ordered)
-    return ranks
+    found = np.empty(len(order), dtype=np.int64)
+    found[order] = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    return found
 
 
 def _held_out(ranks: np.ndarray, fraction: float) -> np.ndarray:
@@ -170,7 +170,7 @@ def take_share(
             f"{names[worst]} has {counts[worst]}: use at most {counts.min() * classes}, "
             "or leave it out to take all"
         )
-    return images.pick(_ranks(images, seed) < wanted[images.labels])
+    return images.pick(ranks(images, seed) < wanted[images.labels])
 
 
 def _require(images: ImageSet, names: tuple[str, ...], least: int, purpose: str) -> None:

@@ -8,7 +8,7 @@ done here: they take two images, and the training loop has them.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from headstart.data import colour, trivial
 from headstart.data.hashing import uniforms
 from headstart.models.identity import Preprocess
 from headstart.runtime import full_float32, to_device
-from headstart.specs import AugmentSpec
+from headstart.specs import AugmentSpec, DataSpec
 
 NO_AUGMENT = AugmentSpec()
 
@@ -192,6 +192,14 @@ class Transform:
         if spec.saturation:
             x = colour.saturation(x, 1 + spec.saturation * _spread(draws.saturation))
         return x
+
+
+def recipe_transform(data: DataSpec, wants: Preprocess, seed: int = 0) -> Transform:
+    """What a recipe does with its pixels, for weights that want them so."""
+    preprocess = replace(wants, size=data.size or wants.size)
+    if data.normalize == "unit":
+        preprocess = replace(preprocess, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    return Transform(preprocess, data.augment.per_image, seed, data.resize_via)
 
 
 def separable_warp(

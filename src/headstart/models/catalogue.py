@@ -169,6 +169,16 @@ def _complete(measured: dict[str, Any]) -> BackboneInfo:
     )
 
 
+def imagenet_top1(name: str) -> float | None:
+    """Published ImageNet top-1 of a backbone's pretrained weights in percent, None where unknown.
+
+    Without a tag in the name, of those that timm takes for it.
+    """
+    base, _, tag = name.partition(".")
+    hub = None if tag else describe_hub_weights(name)
+    return _imagenet_top1().get(f"{base}.{tag or (hub.tag if hub else '')}", (None, None))[0]
+
+
 def _read_hub(said: dict[str, Any] | None) -> HubWeights | None:
     if said is None:
         return None

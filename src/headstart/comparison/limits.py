@@ -1,0 +1,110 @@
+"""The best run that is quick and small enough, and what a budgeted choice gave away."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from headstart.comparison.leaderboard import Comparison, Row, build_comparison
+from headstart.comparison.selection import Candidate, Selection
+from headstart.evaluation.statistics import paired_change
+from headstart.rundir import Run, open_run
+
+
+def best_within(
+    comparison: Comparison,
+    runs: Sequence[Run],
+    root: Path,
+    max_ms: float | None,
+    max_mb: float | None,
+) -> dict[str, Any]:
+    """Validation's best among the runs that take at most `max_ms` for an image (the median on this
+    machine's CPU) and at most `max_mb` on disk: the "limits" of comparison.json.
+
+    best is None where none fits. A run that was not measured fits no limit in milliseconds.
+    """
+    rows = {str(row.path): row for row in comparison.rows if row.path is not None}
+    ms = float("inf") if max_ms is None else max_ms
+    mb = float("inf") if max_mb is None else max_mb
+    fitting = [
+        run
+        for run in runs
+        for row in (rows[os.path.relpath(run.path, root)],)
+        if (max_ms is None or ((taken := _ms(row)) is not None and taken <= ms)) and _mb(row) <= mb
+    ]
+    given = ((max_ms, "ms"), (max_mb, "MB"))
+    asked = " and ".join(f"{limit:g} {unit}" for limit, unit in given if limit is not None)
+    if fitting:
+        chosen = rows[build_comparison(comparison.name, fitting, [], root).best_row.path or ""]
+        best, text = chosen.run, f"best within {asked}: {chosen.run} ({_costs(chosen)})"
+    else:
+        best, text = None, f"no run is within {asked}: {_nearest(list(rows.values()))}"
+    return {"max_ms": max_ms, "max_mb": max_mb, "best": best, "text": text}
+
+
+def regrets(
+    selection: Selection, candidates: Sequence[Candidate], best: str, root: Path
+) -> dict[str, dict[str, Any]]:
+    """The regret of the budgeted choice and of the one that published accuracies would make.
+
+    Empty unless every candidate's run is finished here, whichever command carried it out.
+    """
+    every = {}
+    for candidate in candidates:
+        path = root / candidate.name
+        found = open_run(path) if (path / "manifest.json").exists() else None
+        if not (found and found.finished):
+            return {}
+        if found.manifest["fingerprint"] != candidate.fingerprint:
+            return {}
+        every[candidate.name] = found
+    runs = list(every.values())
+    chosen = {"choice": every[best], "baseline": every[selection.order[0]]}
+    return {what: regret(run, runs, root) for what, run in chosen.items()}
+
+
+def regret(chosen: Run, every: Sequence[Run], root: Path) -> dict[str, Any]:
+    """What was given away by `chosen`, where all runs of its study are finished.
+
+    value: the test accuracy of the run that the full comparison chooses minus the chosen one's.
+    """
+    full = build_comparison("full", every, [], root)
+    best = next(r for r in every if os.path.relpath(r.path, root) == full.best_row.path)
+    if best.path == chosen.path:
+        text = "none: the same run as the full comparison's best"
+        return {"value": 0.0, "interval": [0.0, 0.0], "best": full.best, "text": text}
+    change = paired_change(chosen.predictions("test"), best.predictions("test"))
+    low, high = (100 * bound for bound in change.interval)
+    text = (
+        f"{100 * change.change:+.1f} points [{low:+.1f}, {high:+.1f}] of test accuracy, paired, "
+        f"n = {change.n:,}: the full comparison's best is {full.best}"
+    )
+    interval = list(change.interval)
+    return {"value": change.change, "interval": interval, "best": full.best, "text": text}
+
+
+def _ms(row: Row) -> float | None:
+    latency = row.cost.get("latency_ms") or {}
+    return latency.get("median")
+
+
+def _mb(row: Row) -> float:
+    return float(row.cost.get("file_mb") or row.cost["size_mb"])
+
+
+def _costs(row: Row) -> str:
+    taken = _ms(row)
+    return f"{'not timed' if taken is None else f'{taken:.1f} ms'}, {_mb(row):.1f} MB"
+
+
+def _nearest(rows: Sequence[Row]) -> str:
+    """What the quickest and the smallest run take."""
+    timed = [row for row in rows if _ms(row) is not None]
+    smallest = min(rows, key=_mb)
+    parts = [f"the smallest is {smallest.run} ({_costs(smallest)})"]
+    if timed:
+        quickest = min(timed, key=lambda row: _ms(row) or 0.0)
+        parts.insert(0, f"the quickest is {quickest.run} ({_costs(quickest)})")
+    return ", ".join(parts)

@@ -1,0 +1,48 @@
+"""What `compare` prints of a budgeted selection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from headstart.comparison.selection import format_seconds
+from headstart.tables import NONE, grid
+
+
+def selection(selection: Mapping[str, Any]) -> str:
+    """Each round's scores, who was dropped when and why, what it took, and the regret if known."""
+    rounds = selection["rounds"]
+    rows = []
+    for row in rounds[0]["candidates"]:
+        cells = [f"{row['score']:.1f}" if row["score"] is not None else NONE]
+        for later in rounds[1:]:
+            found = next((c for c in later["candidates"] if c["name"] == row["name"]), None)
+            cells.append(_cell(found) if found else "")
+        estimate = selection["estimates"].get(row["name"])
+        cells.append(NONE if estimate is None else f"{estimate:.0f}")
+        taken = selection["carried_out"].get(row["name"])
+        cells.append("" if taken is None else f"{taken:.1f}")
+        rows.append([row["name"], *cells])
+    header = ["candidate", "ImageNet", *(each["name"] for each in rounds[1:])]
+    header += ["full run, estimate s", "took s"]
+    table = grid(header, rows, "l" + "r" * (len(header) - 1))
+    spent, full = selection["spent_s"], selection["full_cost_s"]
+    budget = format_seconds(selection["budget_s"])
+    lines = [
+        table,
+        "",
+        "ImageNet: published top-1, %; rounds: held-out accuracy of a linear probe of the frozen "
+        "backbone (LogME); x dropped",
+        *(f"dropped: {d['name']} ({d['round']}): {d['why']}" for d in selection["dropped"]),
+        f"spent {spent:.0f} s of {budget}; the full comparison would take about {full:.0f} s",
+        f"the published order alone would take {selection['baseline']['pick']}",
+    ]
+    if selection["regret"]:
+        lines.append(f"regret: {selection['regret']['text']}")
+        lines.append(f"regret of the published order: {selection['baseline']['regret']['text']}")
+    return "\n".join(lines)
+
+
+def _cell(judged: Mapping[str, Any]) -> str:
+    dropped = "" if judged["kept"] else " x"
+    return f"{100 * judged['score']:.1f} % ({judged['logme']:.3f}){dropped}"
