@@ -168,3 +168,17 @@ def test_the_memory_is_that_of_two_loops(monkeypatch: pytest.MonkeyPatch) -> Non
     for (s, y), share in zip(pairs, reversed(shares), strict=True):
         q += (share - (y * q).sum() / (s * y).sum()) * s
     assert torch.allclose(memory.inverse_hessian(gradient, penalty, bound), q, rtol=1e-3, atol=1e-5)
+
+
+def test_a_fine_grid_is_filled_in_between(problem: tuple[torch.Tensor, ...]) -> None:
+    train, val = Table(*problem[:2]), Table(*problem[2:])
+    grid = [10 ** (0.5 - 0.05 * k) for k in range(31)]
+    order: list[float] = []
+    path = solve_path(train, val, 4, l2_path=grid, on_solution=lambda s: order.append(s.l2))
+    assert [s.l2 for s in path] == sorted(order[:-1], reverse=True)
+    assert order[:-1] != sorted(order[:-1], reverse=True)  # coarse to fine
+    assert len(path) < len(grid)  # what lies beyond the turn of validation is left out
+    assert sum(s.chosen for s in path) == 1
+    for solution in path[::4]:
+        (alone,) = solve_path(train, val, 4, l2_path=[solution.l2])
+        assert solution.val_loss == pytest.approx(alone.val_loss, abs=2e-3)

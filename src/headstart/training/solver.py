@@ -9,7 +9,8 @@ regression algorithm"), so in the eigenbasis of Z'Z / n, scaled by the root of t
 problem is well conditioned whatever the features are, and L-BFGS needs tens of passes instead of
 thousands. One eigendecomposition serves every penalty. The path runs from the strongest penalty
 to the weakest, each starting where the two solutions before point to, with the curvature that they
-have shown, and ends once validation has turned. The best is then solved to more digits.
+have shown, and ends once validation has turned; a fine grid is filled in from its neighbours. The
+best is then solved to more digits.
 
 The features are never copied: standardisation and basis are folded into the weights of each pass,
 which reads blocks of rows in their order, so they may lie in a memory map larger than memory.
@@ -17,7 +18,7 @@ which reads blocks of rows in their order, so they may lie in a memory map large
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,7 +35,9 @@ PATIENCE = 3
 TOLERANCE, PATH_TOLERANCE = 1e-4, 5e-4
 MAX_PASSES = 200
 MEMORY = 50  # steps that L-BFGS remembers
-BLOCK = 8192  # rows
+BLOCK = 4096  # rows
+COLUMNS = 32  # of weights, at most, in a pass that starts several penalties: half as long again
+COARSE = 0.3  # decades between the penalties of a fine grid that are solved first
 
 
 @dataclass(frozen=True)
@@ -87,56 +90,81 @@ def solve_path(
     """
     problem = _Problem(train, num_classes, class_weights)
     penalties = sorted(l2_path, reverse=True)
-    known: list[tuple[float, torch.Tensor]] = []
-    points: list[torch.Tensor] = []
-    solutions: list[Solution] = []
-    worse = 0
+    tolerance = TOLERANCE if len(penalties) == 1 else PATH_TOLERANCE
+    points: dict[float, _Point] = {}
+    solutions: dict[float, Solution] = {}
 
-    def solved(l2: float, start: torch.Tensor, tolerance: float) -> tuple[torch.Tensor, Solution]:
-        found, passes = problem.solve(l2, start, tolerance)
+    def solve(l2: float, start: _Point, to: float) -> Solution:
+        found, passes = problem.solve(l2, start, to)
+        points[l2] = found
         W, b = problem.weights(found.V)
         judged = _evaluate(val, W, b)
-        return found.V, Solution(l2, passes, found.loss, found.accuracy, *judged, weight=W, bias=b)
+        return Solution(l2, passes, found.loss, found.accuracy, *judged, weight=W, bias=b)
 
-    tolerance = TOLERANCE if len(penalties) == 1 else PATH_TOLERANCE
-    for l2 in penalties:
-        V, solution = solved(l2, _extrapolate(known, l2, problem.origin), tolerance)
-        known = [*known[-1:], (l2, V)]
-        on_solution(solution)
-        best = min((s.val_loss for s in solutions), default=np.inf)
-        worse = worse + 1 if solution.val_loss > best else 0
-        points.append(V)
-        solutions.append(solution)
-        if worse == PATIENCE:
-            break
+    for level, numbers in enumerate(_coarse_to_fine(penalties)):
+        worse, best, weakest = 0, np.inf, min(solutions, default=-np.inf)
+        together = min(max(COLUMNS // num_classes, 1), len(numbers)) if level else 1
+        for first in range(0, len(numbers), together):
+            l2s = [penalties[number] for number in numbers[first : first + together]]
+            if level and l2s[-1] < weakest:
+                break  # beyond where validation had turned
+            starts = problem.evaluate(l2s, [_predict(points, l2, problem.origin) for l2 in l2s])
+            for l2, start in zip(l2s, starts, strict=True):
+                solutions[l2] = solve(l2, start, tolerance)
+                on_solution(solutions[l2])
+                worse = worse + 1 if solutions[l2].val_loss > best else 0
+                best = min(best, solutions[l2].val_loss)
+            if not level and worse == PATIENCE:
+                break
     # Chosen among equals: what is refined is not held against what is not.
-    number = min(range(len(solutions)), key=lambda number: solutions[number].val_loss)
-    chosen = solutions[number]
-    if tolerance == TOLERANCE:
-        solutions[number] = replace(chosen, chosen=True)
-        return solutions
-    _, fine = solved(chosen.l2, points[number], TOLERANCE)
-    passes = chosen.iterations + fine.iterations
-    solutions[number] = replace(fine, iterations=passes, chosen=True)
-    on_solution(solutions[number])
-    return solutions
+    chosen = min(solutions.values(), key=lambda solution: solution.val_loss)
+    if tolerance > TOLERANCE:
+        fine = solve(chosen.l2, points[chosen.l2], TOLERANCE)
+        chosen = replace(fine, iterations=chosen.iterations + fine.iterations)
+    solutions[chosen.l2] = replace(chosen, chosen=True)
+    if tolerance > TOLERANCE:
+        on_solution(solutions[chosen.l2])
+    return [solutions[l2] for l2 in penalties if l2 in solutions]
 
 
-def _extrapolate(
-    known: list[tuple[float, torch.Tensor]], l2: float, origin: torch.Tensor
-) -> torch.Tensor:
-    """Where the next optimum should lie: on the line through the last two, over log l2.
+def _coarse_to_fine(penalties: Sequence[float]) -> list[list[int]]:
+    """Numbers of the penalties, strongest first: COARSE steps, then always those half way between.
+
+    What lies between two solutions is found in a pass or two; beyond them it takes more.
+    """
+    positive = [l2 for l2 in penalties if l2 > 0]
+    steps = len(positive) - 1
+    step = np.log10(positive[0] / positive[-1]) / steps if steps > 0 else np.inf
+    stride = 1
+    while 2 * stride * step <= COARSE:
+        stride *= 2
+    count = len(penalties)
+    coarse = sorted({*range(0, count, stride), count - 1})
+    levels, known = [coarse], set(coarse)
+    while stride > 1:
+        stride //= 2
+        levels.append([number for number in range(0, count, stride) if number not in known])
+        known.update(levels[-1])
+    return levels
+
+
+def _predict(points: Mapping[float, _Point], l2: float, origin: torch.Tensor) -> torch.Tensor:
+    """Where an optimum should lie: on the line through its two neighbours, or the last two, over
+    log l2.
 
     Curves of higher degree were tried: on a fine grid they amplify what is left of the solutions'
     errors, and cost passes.
     """
-    if not known:
+    stronger = sorted(other for other in points if other > l2)
+    weaker = sorted((other for other in points if other < l2), reverse=True)
+    if not stronger:
         return origin
-    (before, V_before), (last, V_last) = known[0], known[-1]
-    if l2 <= 0 or before == last:
-        return V_last
+    last, *others = stronger
+    before = (weaker or others or [last])[0]
+    if l2 <= 0 or before <= 0 or before == last:
+        return points[last].V
     ahead = min(np.log(l2 / last) / np.log(last / before), 2.0)  # a line leads no further
-    return V_last + float(ahead) * (V_last - V_before)
+    return points[last].V + float(ahead) * (points[last].V - points[before].V)
 
 
 @dataclass(frozen=True)
@@ -175,23 +203,22 @@ class _Problem:
         W = V[:, :-1] @ self._basis.T / self._scale
         return W, V[:, -1] - W @ self._mean
 
-    def solve(self, l2: float, V: torch.Tensor, tolerance: float) -> tuple[_Point, int]:
-        """The optimum for one penalty from a start, and the passes over the features it took.
+    def solve(self, l2: float, point: _Point, tolerance: float) -> tuple[_Point, int]:
+        """The optimum for one penalty from a start, and the passes over the features it took, with
+        the one that evaluated the start.
 
         L-BFGS, written out because its memory is kept from penalty to penalty: what a step has
         shown of the data's curvature holds for all of them, and the penalty's own is known.
         """
-        # The bias meets a column of ones: its eigenvalue is one and it has no penalty.
-        bound = torch.cat([self._values / 2 + l2, self._values.new_tensor([0.5])])
-        penalty = torch.full_like(bound, l2)
-        penalty[-1] = 0
-        point, passes = self._evaluate(V, penalty), 1
+        penalty, passes = self._penalty(l2), 1
+        # The bias meets a column of ones: its eigenvalue is one.
+        bound = penalty + torch.cat([self._values, self._values.new_ones(1)]) / 2
         while passes < MAX_PASSES and (point.gradient.square() / bound).max() > tolerance**2:
             step = -self._memory.inverse_hessian(point.gradient, penalty, bound)
             slope = float((step * point.gradient).sum())
             noise = 1e-6 * abs(point.objective)  # float32
             for length in (1.0, 0.5, 0.1, 0.01):
-                tried, passes = self._evaluate(point.V + length * step, penalty), passes + 1
+                (tried,), passes = self.evaluate([l2], [point.V + length * step]), passes + 1
                 if tried.objective <= point.objective + 1e-4 * length * slope + noise:
                     break
             else:
@@ -204,34 +231,50 @@ class _Problem:
             point = tried
         return point, passes
 
-    def _evaluate(self, V: torch.Tensor, penalty: torch.Tensor) -> _Point:
-        """One pass. penalty: (r + 1,), of each column of V; the last column is the bias."""
-        W, b = self.weights(V)
+    def _penalty(self, l2: float) -> torch.Tensor:
+        """Of each column of V, (r + 1,); the last column is the bias, which has none."""
+        penalty = torch.full_like(self.origin[0], l2)
+        penalty[-1] = 0
+        return penalty
+
+    def evaluate(self, l2s: Sequence[float], candidates: Sequence[torch.Tensor]) -> list[_Point]:
+        """The objectives of some penalties at weights V (k, r + 1) each, in one pass."""
+        k, many = self._k, len(candidates)
+        parts = [self.weights(V) for V in candidates]
+        W, b = torch.cat([W for W, _ in parts]), torch.cat([b for _, b in parts])
         # Sixteen columns at a time: sgemm was a third faster with them than with CIFAR-10's ten.
-        columns = -(-self._k // 16) * 16
-        raw = W.new_zeros(W.shape[1], columns)
-        moved, loss, weighted, hits = b.new_zeros(self._k), 0.0, 0.0, 0.0
+        # Those added belong to the last candidate, as classes without a chance.
+        added = -len(b) % 16
+        W, b = F.pad(W, (0, 0, 0, added)), F.pad(b, (0, added), value=-torch.inf)
+        own = [slice(k * j, k * (j + 1) if j + 1 < many else None) for j in range(many)]
+        raw, moved = W.new_zeros(W.shape[1], W.shape[0]), torch.zeros_like(b)
+        sums = torch.zeros(many, 3, dtype=torch.float64)  # loss, weighted loss, hits
         for x, y in self._table.blocks():
             rows = torch.arange(len(x), device=x.device)
-            log_p = F.log_softmax(torch.addmm(b, x, W.T), dim=1)
-            each = -log_p[rows, y]
-            share = torch.full_like(each, self._unit_share)
+            share = torch.full_like(x[:, 0], self._unit_share)
             if self._class_weights is not None:
                 share *= self._class_weights[y]
-            loss += float(each.sum(dtype=torch.float64))
-            weighted += float((each * share).sum(dtype=torch.float64))
-            hits += float((log_p.argmax(dim=1) == y).sum())
-            residual = x.new_zeros(len(x), columns)
-            torch.exp(log_p, out=residual[:, : self._k])
-            residual[rows, y] -= 1
-            residual *= share[:, None]
+            residual = torch.addmm(b, x, W.T)
+            for columns, total in zip(own, sums, strict=True):
+                log_p = F.log_softmax(residual[:, columns], dim=1)
+                each = -log_p[rows, y]
+                right = log_p.argmax(dim=1) == y
+                for at, part in enumerate((each, each * share, right)):
+                    total[at] += part.sum(dtype=torch.float64).cpu()
+                log_p.exp_()[rows, y] -= 1
+                torch.mul(log_p, share[:, None], out=residual[:, columns])
             raw.addmm_(x.T, residual)
-            moved += residual[:, : self._k].sum(dim=0)
-        standardised = (raw[:, : self._k].T - moved[:, None] * self._mean) / self._scale
-        gradient = torch.cat([standardised @ self._basis, moved[:, None]], dim=1)
-        n = len(self._table.labels)
-        objective = weighted + float((penalty * V.square()).sum()) / 2
-        return _Point(V, objective, gradient + penalty * V, loss / n, hits / n)
+            moved += residual.sum(dim=0)
+        standardised = (raw.T - moved[:, None] * self._mean) / self._scale
+        gradients = torch.cat([standardised @ self._basis, moved[:, None]], dim=1)
+        n, points = len(self._table.labels), []
+        for j, (l2, V) in enumerate(zip(l2s, candidates, strict=True)):
+            loss, weighted, hits = sums[j].tolist()
+            pull = self._penalty(l2) * V
+            objective = weighted + float((pull * V).sum()) / 2
+            gradient = gradients[k * j : k * (j + 1)] + pull
+            points.append(_Point(V, objective, gradient, loss / n, hits / n))
+        return points
 
 
 class _Memory:
