@@ -172,7 +172,7 @@ def test_the_memory_is_that_of_two_loops(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_fine_grid_is_filled_in_between(problem: tuple[torch.Tensor, ...]) -> None:
     train, val = Table(*problem[:2]), Table(*problem[2:])
-    grid = [10 ** (0.5 - 0.05 * k) for k in range(31)]
+    grid = [10 ** (0.5 - 0.1 * k) for k in range(46)]
     order: list[float] = []
     path = solve_path(train, val, 4, l2_path=grid, on_solution=lambda s: order.append(s.l2))
     assert [s.l2 for s in path] == sorted(order[:-1], reverse=True)
