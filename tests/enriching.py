@@ -52,9 +52,9 @@ def enrich(run: Run, model: Model, pixels: np.ndarray, train: Features, test: Fe
     write_arrays(run.path / "pictures.npz", {**run.pictures, **pictures(given, model, pixels)})
     write_arrays(run.path / "feature_map.npz", feature_map(given, test[0]))
     cost = run.cost
-    phases = [{"phase": 0, "train": "head", "extract_s": cost["extract_s"], "train_s": 0.2}]
+    phases = [{"phase": 1, "train": "head", "extract_s": cost["extract_s"], "train_s": 0.2}]
     own = {
-        "phases": [*phases, {"phase": 1, "train": "last_stage", "extract_s": 0.0,
+        "phases": [*phases, {"phase": 2, "train": "last_stage", "extract_s": 0.0,
                              "train_s": cost["train_s"]}],
         "throughput": {"images_per_s": 1.7e3 / cost["latency_ms"]["median"], "batch": 32, "n": 10},
         "file_mb": cost["size_mb"] * 1.01,

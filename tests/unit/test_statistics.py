@@ -141,8 +141,10 @@ def test_the_detectable_change_has_the_power_and_no_smaller_one_has() -> None:
         (2, 1, 0.0),
         (6, 1, 0.0),
         (2, 2, 0.15),
+        (6, 2, 0.05),
         (6, 2, 0.15),
         (2, 3, 0.05),
+        (4, 3, 0.05),
         (2, 3, 0.15),
         (6, 3, 0.15),
         (6, 5, 0.15),
@@ -217,7 +219,8 @@ def test_the_standard_error_is_that_of_repeated_studies() -> None:
     rng = np.random.default_rng(9)
     studies = [difference(*planted(rng, 5, 400, [0.8, 0.85], 0.15)) for _ in range(400)]
     expected = np.var([found.change for found in studies], ddof=1)
-    assert np.mean([found.error**2 for found in studies]) == pytest.approx(expected, rel=0.2)
+    # Of its own effect and the pooled one a configuration is given the larger: on the wide side.
+    assert 0.95 < np.mean([found.error**2 for found in studies]) / expected < 1.35
 
 
 def test_seeds_that_vary_widen_the_interval() -> None:
@@ -248,7 +251,7 @@ def test_extremes_stay_inside() -> None:
         assert 0 <= low < high <= 1
     found = difference(~right, nearly)
     assert -1 <= found.interval[0] < found.interval[1] <= 1
-    assert found.p_value < 1e-4
+    assert found.p_value < 1e-2
     assert difference(right, right).p_value == 1.0
 
 
@@ -286,3 +289,26 @@ def test_groups_are_what_cannot_be_told_from_the_best_of_the_rest() -> None:
     assert group(apart(4, (0, 2), (0, 3), (1, 3))) == (1, 1, 2, 2)
     # The third varies so much that nothing is known of it: it stands with the best all the same.
     assert group(apart(4, (0, 1), (0, 3), (1, 3))) == (1, 2, 1, 3)
+
+
+def test_seeds_add_power_and_not_only_doubt() -> None:
+    """Six points apart, three seeds of little effect: told apart in a study of four."""
+    rng = np.random.default_rng(7)
+    told = 0
+    for _ in range(60):
+        decision = decide(planted(rng, 3, 500, [0.79, 0.85, 0.85, 0.85], 0.02))
+        told += bool(decision.apart[0, 1])
+    assert told > 45
+
+
+def test_a_configuration_whose_seeds_matter_more_than_the_others_is_not_taken_for_sure() -> None:
+    rng = np.random.default_rng(8)
+    wild, calm = [], []
+    for _ in range(REPEATS):
+        quiet = planted(rng, 3, 500, [0.85] * 3)
+        (noisy,) = planted(rng, 3, 500, [0.85], 0.15)
+        decision = decide([noisy, *quiet])
+        wild.append(decision.apart[0].any())
+        calm.append(decision.apart[1:, 1:].any())
+    assert np.mean(wild) <= 0.08
+    assert np.mean(calm) <= 0.05

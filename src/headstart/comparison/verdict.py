@@ -23,6 +23,7 @@ from headstart.evaluation.statistics import (
     detectable_change,
     difference,
     holm,
+    pool_seed_effects,
 )
 
 POWER = 0.8
@@ -102,7 +103,8 @@ def judge(configurations: Sequence[Configuration], chosen: str) -> Verdict:
 def decide(tables: Sequence[np.ndarray]) -> Decision:
     """Test every pair of bool (seeds, images) tables, the most accurate first."""
     pairs = tuple(combinations(range(len(tables)), 2))
-    found = tuple(difference(tables[a], tables[b]) for a, b in pairs)
+    pooled = pool_seed_effects(tables)
+    found = tuple(difference(tables[a], tables[b], pooled=pooled) for a, b in pairs)
     adjusted = tuple(holm([each.p_value for each in found]))
     apart = np.zeros((len(tables), len(tables)), bool)
     for (a, b), p in zip(pairs, adjusted, strict=True):

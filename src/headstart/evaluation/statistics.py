@@ -18,10 +18,9 @@ from headstart.evaluation.predictions import Predictions
 
 LEVEL = 0.05  # what "told apart" means, after the correction for many comparisons
 DRAWS = 2000  # bootstrap samples
-# Fewer may be alike by chance, and Satterthwaite's approximation then takes them for sure: among
-# six equal configurations it told some two apart in up to 17 % of studies of two seeds and 9 % of
-# three; of four in 6 %, of five in 4 %.
-ENOUGH_SEEDS = 4
+# Degrees of freedom of the seeds. Fewer may be alike by chance, and Satterthwaite's approximation
+# then takes them for sure.
+ENOUGH = 6
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,19 @@ class PairedChange:
     p_value: float  # exact McNemar
 
 
+@dataclass(frozen=True)
+class SeedEffect:
+    """How much seeds change an accuracy: mean squares of crossed (seeds, images) tables, over n.
+
+    seeds: variance of one seed's accuracy; rest: what of it chance alone would give.
+    """
+
+    seeds: float
+    rest: float
+    df: int
+    df_rest: int
+
+
 def wilson_interval(successes: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
     """Score interval of a proportion (Wilson 1927): keeps its coverage near 0 and 1."""
     return _score_interval(successes / n, n, float(stats.norm.ppf(0.5 + confidence / 2)))
@@ -82,7 +94,7 @@ def estimate(correct: np.ndarray, confidence: float = 0.95) -> Estimate:
         return Estimate(accuracy, interval, 0.0 if seeds > 1 else None)
     sd = float(correct.mean(axis=1).std(ddof=1))
     images = float(correct.mean(axis=0).var(ddof=1)) / n
-    variance, df = _combine(images, n, [_seed_effect(correct)])
+    variance, df = _combine(images, n, [(_seed_effect(correct), seeds)])
     effective = min(accuracy * (1 - accuracy) / variance, seeds * n)
     quantile = float(stats.t.ppf(0.5 + confidence / 2, df))
     return Estimate(accuracy, _score_interval(accuracy, effective, quantile), sd)
@@ -122,19 +134,45 @@ def paired_change(
     return PairedChange(n, gained, lost, found.change, found.interval, found.p_value)
 
 
-def difference(first: np.ndarray, second: np.ndarray, confidence: float = 0.95) -> Difference:
+def pool_seed_effects(tables: Sequence[np.ndarray]) -> SeedEffect | None:
+    """The seeds' effect over all configurations of a study; None where none has several models.
+
+    Weighted by degrees of freedom. tables: bool (seeds, images) each.
+    """
+    effects = [_seed_effect(table) for table in tables if not _one_model(table)]
+    if not effects:
+        return None
+    df, df_rest = sum(e.df for e in effects), sum(e.df_rest for e in effects)
+    return SeedEffect(
+        seeds=sum(e.seeds * e.df for e in effects) / df,
+        rest=sum(e.rest * e.df_rest for e in effects) / df_rest,
+        df=df,
+        df_rest=df_rest,
+    )
+
+
+def difference(
+    first: np.ndarray,
+    second: np.ndarray,
+    confidence: float = 0.95,
+    *,
+    pooled: SeedEffect | None = None,
+) -> Difference:
     """Compare two configurations, bool (seeds, images) each; their numbers of seeds may differ.
 
     Two models: exact McNemar and Bonett and Price's interval. With several seeds: a t-test on the
     images' differences of mean correctness, with the seeds of each configuration as a further
     random factor nested in it,
 
-        variance = var(differences) / n  +  for each of the two, max(MS_seeds - MS_rest, 0) / (s n)
+        variance = var(differences) / n  +  for each of the two, max(seeds - rest, 0) / s
 
-    and Satterthwaite's degrees of freedom, as in `estimate`; with two or three seeds no more than
-    the seeds themselves have. As Bonett and Price do, one image is added to each kind of
-    disagreement, without which few disagreements look like certainty. Seeds that change no answer
-    are one model. Raises ValueError where the images differ in number.
+    and Satterthwaite's degrees of freedom, as in `estimate`. A few seeds say little of how much
+    seeds matter, so a configuration's own effect counts only where it is above that of the study,
+    `pooled` over its configurations (over these two, if not given); and where even that has fewer
+    than ENOUGH degrees of freedom, the test has no more than those. As Bonett and Price do, one
+    image is added to each kind of disagreement, without which few disagreements look like
+    certainty. Seeds that change no answer are one model. Raises ValueError where the images differ
+    in number.
     """
     (_, n), (_, other) = _shape(first), _shape(second)
     if n != other:
@@ -145,10 +183,17 @@ def difference(first: np.ndarray, second: np.ndarray, confidence: float = 0.95) 
     a, b = first.mean(axis=0), second.mean(axis=0)
     padded = np.append(b - a, [1.0, -1.0])
     images = float(padded.var(ddof=1)) / (n + 2)
-    effects = [_seed_effect(rows) for rows in (first, second) if len(rows) > 1]
+    pooled = pooled or pool_seed_effects([first, second])
+    assert pooled is not None  # one of the two has several models
+    effects = [
+        (own if own.seeds > pooled.seeds else pooled, len(rows))
+        for rows in (first, second)
+        if not _one_model(rows)
+        for own in [_seed_effect(rows)]
+    ]
     variance, df = _combine(images, n + 2, effects)
-    if any(1 < len(rows) < ENOUGH_SEEDS for rows in (first, second)):
-        df = min(df, len(first) + len(second) - 2)
+    if pooled.df < ENOUGH:
+        df = min(df, pooled.df)
     error, centre = float(np.sqrt(variance)), float(padded.mean())
     half = float(stats.t.ppf(0.5 + confidence / 2, df)) * error
     return Difference(
@@ -273,28 +318,30 @@ def _disagreements(first: Predictions, second: Predictions) -> tuple[int, int]:
     return gained, lost
 
 
-def _seed_effect(correct: np.ndarray) -> tuple[float, float, int, int]:
-    """MS_seeds / (s n), MS_rest / (s n) and their degrees of freedom, of a crossed table."""
+def _seed_effect(correct: np.ndarray) -> SeedEffect:
     seeds, n = correct.shape
     rows, columns, mean = correct.mean(axis=1), correct.mean(axis=0), correct.mean()
     between = n * float(((rows - mean) ** 2).sum())
     rest = float(((correct - rows[:, None] - columns + mean) ** 2).sum())
     df, df_rest = seeds - 1, (seeds - 1) * (n - 1)
-    return between / df / (seeds * n), rest / df_rest / (seeds * n), df, df_rest
+    return SeedEffect(between / df / n, rest / df_rest / n, df, df_rest)
 
 
 def _combine(
-    images: float, n: int, effects: Sequence[tuple[float, float, int, int]]
+    images: float, n: int, effects: Sequence[tuple[SeedEffect, int]]
 ) -> tuple[float, float]:
     """Variance of a mean or a difference, and Satterthwaite's degrees of freedom of it.
 
-    A seed effect below what chance gives adds no variance, but its uncertainty stays in the
-    degrees of freedom: dropping it there would be choosing by the data.
+    effects: each with the number of seeds that it is divided by; one that comes twice is known no
+    better for that. An effect below what chance gives adds no variance, but its uncertainty stays
+    in the degrees of freedom: dropping it there would be choosing by the data.
     """
     variance, uncertainty = images, images**2 / (n - 1)
-    for seeds, rest, df, df_rest in effects:
-        variance += max(seeds - rest, 0.0)
-        uncertainty += seeds**2 / df + rest**2 / df_rest
+    for effect in dict.fromkeys(effect for effect, _ in effects):
+        share = sum(1 / seeds for other, seeds in effects if other == effect)
+        variance += max(effect.seeds - effect.rest, 0.0) * share
+        uncertainty += (effect.seeds * share) ** 2 / effect.df
+        uncertainty += (effect.rest * share) ** 2 / effect.df_rest
     return variance, variance**2 / uncertainty
 
 

@@ -157,8 +157,8 @@ def describe_phases(run: Run) -> list[dict[str, Any]]:
                 "val_loss": done.get("val_loss"),
                 "val_accuracy": done.get("val_accuracy"),
                 "seconds": done.get("seconds"),
-                "extract_s": (spent.get(phase) or {}).get("extract_s"),
-                "train_s": (spent.get(phase) or {}).get("train_s"),
+                "extract_s": (spent.get(phase + 1) or {}).get("extract_s"),
+                "train_s": (spent.get(phase + 1) or {}).get("train_s"),
             }
         )
     return rows
