@@ -88,7 +88,8 @@ def _serving(cost: Mapping[str, Any]) -> str:
     return (
         f"to serve       {one['median']:.1f} ms an image (95 % within {one['p95']:.1f}), "
         f"{many['images_per_s']:,.0f} images/s by {many['batch']}; "
-        f"{cost['file_mb']:.1f} MB on disk, {cost['serving_rss_mb']:,.0f} MB of memory"
+        f"{cost.get('file_mb', cost['size_mb']):.1f} MB on disk, "
+        f"{cost['serving_rss_mb']:,.0f} MB of memory"
     )
 
 
@@ -124,8 +125,6 @@ def comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
         "best_run": str(_path(comparison, comparison.best_row)),
         "failed": failed,
         "report": str(comparison.report),
-        **({"limits": comparison.limits} if comparison.limits else {}),
-        **({"selection": comparison.selection} if comparison.selection else {}),
     }
 
 

@@ -349,9 +349,12 @@ def _run_selected(
             selection.leave_out(candidate)
             continue
         means.reporter.say(f"\n[in full, about {selection.costs[name]:.0f} s] {name}")
+        started = time.perf_counter()
         outcomes.append(outcome := _attempt(by_name[name], root, means))
         if isinstance(outcome, Run):
             selection.finished(name, outcome.cost["wall_s"])
+        else:
+            selection.failed(name, outcome.reason, time.perf_counter() - started)
     return _sorted_out(outcomes)
 
 

@@ -38,9 +38,11 @@ def set_val(run: Run, accuracy: float) -> None:
     )
 
 
-def set_cost(run: Run, ms: float, **cost: Any) -> None:
-    latency = {"median": ms, "p95": ms, "n": 30}
-    write_json(run.path / "cost.json", {**run.cost, "latency_ms": latency, **cost})
+def set_cost(run: Run, ms: float, cpu: str = "one") -> None:
+    measured = {"cpu": cpu, "threads": 2}
+    cost = {**run.cost, "latency_ms": {"median": ms, "p95": ms}, "measured": measured}
+    write_json(run.path / "cost.json", cost)
+    run.__dict__.pop("cost", None)
 
 
 @pytest.fixture
@@ -136,7 +138,7 @@ def test_chance_crowns_no_winner_and_the_cheapest_is_named(tmp_path: Path) -> No
     assert by_run["low"].p_value == next(
         p.p_adjusted for p in result.pairs if (p.first, p.second) == ("c", "low")
     )
-    set_cost(runs[0], 1.0, device="cuda")  # milliseconds of two machines are not compared
+    set_cost(runs[0], 1.0, cpu="another")  # milliseconds of two machines are not compared
     assert "cheapest" not in compared(runs, tmp_path).verdict
 
 
@@ -291,3 +293,22 @@ def test_a_study_of_the_number_of_images_is_warned_about() -> None:
     (note,) = require_one_protocol(study(train_limit=[100, 1000]))
     assert "the choice between such runs is not a fair one" in note
     assert require_one_protocol(study(size=[96, 128])) == []
+
+
+def test_what_else_is_measured_makes_no_other_configuration(tmp_path: Path) -> None:
+    runs = [plant(tmp_path, "net-0", seed=0), plant(tmp_path, "net-1", seed=1)]
+    recipe = runs[1].recipe
+    measured = recipe.evaluation.model_copy(update={"corruptions": (1, 3)})
+    more = recipe.model_copy(update={"evaluation": measured})
+    (runs[1].path / "recipe.toml").write_text(more.to_toml(), encoding="utf-8")
+    (only,) = compared(runs, tmp_path).configurations
+    assert only["seeds"] == [0, 1]
+
+
+def test_a_run_from_before_files_were_weighed_is_told(tmp_path: Path) -> None:
+    run = plant(tmp_path, "old")
+    set_cost(run, 3.0)
+    served = {"throughput": {"images_per_s": 300.0, "batch": 32, "n": 2}, "serving_rss_mb": 800.0}
+    cost = {key: value for key, value in Run(run.path).cost.items() if key != "file_mb"}
+    write_json(run.path / "cost.json", {**cost, **served})
+    assert "3.0 ms an image" in tables._serving(Run(run.path).cost)

@@ -312,3 +312,11 @@ def test_a_configuration_whose_seeds_matter_more_than_the_others_is_not_taken_fo
         calm.append(decision.apart[1:, 1:].any())
     assert np.mean(wild) <= 0.08
     assert np.mean(calm) <= 0.05
+
+
+@pytest.mark.parametrize("rows", [[[1, 0], [0, 1]], [[1, 0, 1, 0], [0, 1, 0, 1]], [[1], [0]]])
+def test_tiny_test_sets_show_nothing_and_break_nothing(rows: list[list[int]]) -> None:
+    table = np.array(rows, bool)
+    low, high = estimate(table).interval
+    assert 0 <= low < 0.5 < high <= 1
+    assert difference(table, ~table).p_value > 0.5

@@ -117,7 +117,7 @@ def gather(runs: Sequence[Run], labels: Sequence[str]) -> list[Configuration]:
 
 def _settings(run: Run) -> str:
     """All that a run is made of but its seed: recipe, weights, images."""
-    recipe = run.recipe.model_dump_json(exclude={"name", "seed"})
+    recipe = run.recipe.model_dump_json(exclude={"name", "seed", "evaluation"})
     made = run.manifest["weights"].get("sha256"), run.manifest["data"].get("fingerprint")
     return f"{recipe} {made}"
 

@@ -121,7 +121,10 @@ class Judge:
         passed = time.perf_counter()
         order = np.concatenate(chosen)
         labels = images.labels[order]
-        hits = _held_out_hits(features, labels, places[order] % FOLDS)
+        fewest = int(np.bincount(labels)[np.unique(labels)].min())
+        if fewest < 2:
+            raise RunError("a class has fewer than two training images: nothing can be held out")
+        hits = _held_out_hits(features, labels, places[order] % min(FOLDS, fewest))
         score = logme(features, labels, int(images.labels.max()) + 1)
         done = time.perf_counter()
         evidence = Evidence(
@@ -242,12 +245,12 @@ def _held_out_hits(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) 
     """
     hits = np.zeros(len(labels), bool)
     x, y = torch.from_numpy(features), torch.from_numpy(labels)
-    for fold in range(FOLDS):
+    for fold in np.unique(folds):
         held = torch.from_numpy(folds == fold)
         train, val = Table(x[~held], y[~held]), Table(x[held], y[held])
         with full_float32():
             solutions = solve_path(train, val, int(labels.max()) + 1)
-        best = min(solutions, key=lambda solution: solution.val_loss)
+        best = next(solution for solution in solutions if solution.chosen)
         logits = val.features @ best.weight.T + best.bias
         hits[held.numpy()] = (logits.argmax(dim=1) == val.labels).numpy()
     return hits

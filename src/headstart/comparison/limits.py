@@ -40,7 +40,7 @@ def best_within(
         chosen = rows[build_comparison(comparison.name, fitting, [], root).best_row.path or ""]
         best, text = chosen.run, f"best within {asked}: {chosen.run} ({_costs(chosen)})"
     else:
-        best, text = None, f"no run is within {asked}: {_nearest(list(rows.values()))}"
+        best, text = None, f"no finished run is within {asked}: {_nearest(list(rows.values()))}"
     return {"max_ms": max_ms, "max_mb": max_mb, "best": best, "text": text}
 
 
@@ -86,8 +86,8 @@ def regret(chosen: Run, every: Sequence[Run], root: Path) -> dict[str, Any]:
 
 
 def _ms(row: Row) -> float | None:
-    latency = row.cost.get("latency_ms") or {}
-    return latency.get("median")
+    latency = row.cost.get("latency_ms") if "measured" in row.cost else None
+    return (latency or {}).get("median")
 
 
 def _mb(row: Row) -> float:

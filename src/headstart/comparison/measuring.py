@@ -139,15 +139,20 @@ def _alone(reporter: Reporter) -> Iterator[None]:
 
 def main(device: str, *paths: str) -> None:
     """The measuring process: one line of JSON a run, on stdout."""
-    from headstart.comparison.cost import serving_cost
+    # What libraries print, from C too, must not come between the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    from headstart.comparison.cost import serving_cost, warm_up
 
-    for path in paths:
+    for number, path in enumerate(paths):
         try:
-            with contextlib.redirect_stdout(sys.stderr):
-                answer = serving_cost(open_run(Path(path)), device)
+            run = open_run(Path(path))
+            if not number:
+                warm_up(run)
+            answer = serving_cost(run, device)
         except Exception as error:  # whatever it is, the other runs can still be measured
             answer = {"not_measured": str(error).strip().split("\n")[0] or type(error).__name__}
-        print(json.dumps(answer), flush=True)
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":

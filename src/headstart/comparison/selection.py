@@ -137,6 +137,11 @@ class Selection:
         expected = sum(self.costs[name] for name in self.carried_out)
         return sum(self.carried_out.values()) / expected if expected else 1.0
 
+    def failed(self, name: str, why: str, seconds: float) -> None:
+        """Count what a full run took that left nothing."""
+        self.spent_s += seconds
+        self.failures[name] = why
+
     def finished(self, name: str, seconds: float) -> None:
         self.carried_out[name] = seconds
         self.spent_s += seconds
@@ -159,6 +164,7 @@ class Selection:
                 for each in self.rounds
             ],
             "dropped": [vars(dropped) for dropped in self.dropped],
+            "failed": self.failures,
             "carried_out": self.carried_out,
             "estimates": self.costs,
             "baseline": {

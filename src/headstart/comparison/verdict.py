@@ -207,10 +207,11 @@ def _choice(
 
 def _cheapest(level: Sequence[Configuration]) -> str | None:
     """The one that answers fastest, where all were measured on one kind of machine."""
-    machines = {(run.cost.get("device"), run.cost.get("threads")) for c in level for run in c.runs}
+    measured = [run.cost.get("measured") or {} for c in level for run in c.runs]
+    machines = {(each.get("cpu"), each.get("threads")) for each in measured}
     times = [c.latency_ms for c in level]
     known = [time for time in times if time is not None]
-    if len(known) < len(times) or len(machines) > 1:
+    if len(known) < len(times) or len(machines) > 1 or not all(measured):
         return None
     return f"{level[int(np.argmin(known))].name} ({min(known):.1f} ms an image)"
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from headstart.data.corruptions import CORRUPTIONS
 from headstart.models.anatomy import examine
 from headstart.models.backbones import Backbone, build_architecture
 from headstart.models.freezing import plan_phase
@@ -52,6 +53,9 @@ def workload(recipe: Recipe, weights: Weights, counts: Mapping[str, int]) -> Wor
         if phase.optimizer == "lbfgs":
             solved += views * counts["train"]
         steps += -(-seen // recipe.batch_size)
+    damaged = min(recipe.evaluation.corrupted_images, counts["test"])
+    pictures = len(CORRUPTIONS) * len(recipe.evaluation.corruptions) * damaged
+    passes += pictures * (frozen + TORCH * (1 - frozen))
     return Workload(passes, steps, solved)
 
 

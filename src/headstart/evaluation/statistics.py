@@ -93,8 +93,10 @@ def estimate(correct: np.ndarray, confidence: float = 0.95) -> Estimate:
         interval = wilson_interval(accuracy * n, n, confidence)
         return Estimate(accuracy, interval, 0.0 if seeds > 1 else None)
     sd = float(correct.mean(axis=1).std(ddof=1))
-    images = float(correct.mean(axis=0).var(ddof=1)) / n
+    images = float(correct.mean(axis=0).var(ddof=1)) / n if n > 1 else 0.0
     variance, df = _combine(images, n, [(_seed_effect(correct), seeds)])
+    if not variance > 0:  # seeds that complement one another, or a single image: nothing is shown
+        return Estimate(accuracy, wilson_interval(accuracy * n, n, confidence), sd)
     effective = min(accuracy * (1 - accuracy) / variance, seeds * n)
     quantile = float(stats.t.ppf(0.5 + confidence / 2, df))
     return Estimate(accuracy, _score_interval(accuracy, effective, quantile), sd)
@@ -324,7 +326,7 @@ def _seed_effect(correct: np.ndarray) -> SeedEffect:
     between = n * float(((rows - mean) ** 2).sum())
     rest = float(((correct - rows[:, None] - columns + mean) ** 2).sum())
     df, df_rest = seeds - 1, (seeds - 1) * (n - 1)
-    return SeedEffect(between / df / n, rest / df_rest / n, df, df_rest)
+    return SeedEffect(between / df / n, rest / max(df_rest, 1) / n, df, max(df_rest, 1))
 
 
 def _combine(
@@ -336,13 +338,13 @@ def _combine(
     better for that. An effect below what chance gives adds no variance, but its uncertainty stays
     in the degrees of freedom: dropping it there would be choosing by the data.
     """
-    variance, uncertainty = images, images**2 / (n - 1)
+    variance, uncertainty = images, images**2 / max(n - 1, 1)
     for effect in dict.fromkeys(effect for effect, _ in effects):
         share = sum(1 / seeds for other, seeds in effects if other == effect)
         variance += max(effect.seeds - effect.rest, 0.0) * share
         uncertainty += (effect.seeds * share) ** 2 / effect.df
         uncertainty += (effect.rest * share) ** 2 / effect.df_rest
-    return variance, variance**2 / uncertainty
+    return variance, variance**2 / uncertainty if uncertainty else np.inf
 
 
 def _one_model(correct: np.ndarray) -> bool:

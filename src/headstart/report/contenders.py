@@ -43,7 +43,7 @@ class Contender:
     interval: tuple[float, float]
     val_accuracy: float | None
     sd: float | None = None  # of the accuracy, over seeds
-    group: int | None = None  # 1: with the best; one group cannot be told apart
+    group: int | None = None  # 1: the highest on test and all that cannot be told from it
     chosen: bool = False  # validation's choice is one of its runs
     winner: bool = False  # it stands out beyond chance
     marks: tuple[str, ...] = field(default=())
@@ -55,8 +55,6 @@ class Contender:
 
     @property
     def near(self) -> bool:
-        if self.group is not None:
-            return self.group == 1
         return any(row.get("within_noise") for row in self.rows)
 
     def metric(self, *keys: str) -> dict[str, Any]:

@@ -122,7 +122,10 @@ def _marks(contenders: Sequence[Contender], grouped: bool) -> str:
     if len(contenders) < 2:
         return ""
     if grouped:
-        return "Configurations of one group cannot be told apart; validation chose one of them."
+        return (
+            "Group 1: the highest on test and all that cannot be told from it; "
+            "group 2: the same of the rest."
+        )
     return "“Within noise”: it cannot be told from the best on these test images."
 
 

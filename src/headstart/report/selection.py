@@ -28,6 +28,8 @@ def describe_selection(compared: Mapping[str, Any]) -> dict[str, Any] | None:
     names = dict.fromkeys(c["name"] for each in rounds for c in each["candidates"])
     why = {each["name"]: each for each in selection.get("dropped") or []}
 
+    failed = {name: f"failed: {why}" for name, why in (selection.get("failed") or {}).items()}
+
     def standing(name: str) -> tuple[int, float]:
         met = [found[name] for found in scores if name in found]
         return -len(met) - met[-1]["kept"], -(met[-1].get("score") or 0.0)
@@ -36,7 +38,7 @@ def describe_selection(compared: Mapping[str, Any]) -> dict[str, Any] | None:
         {
             "name": name,
             "cells": [_cell(found[name]) if name in found else None for found in scores],
-            "why": (why.get(name) or {}).get("why"),
+            "why": (why.get(name) or {}).get("why") or failed.get(name),
         }
         for name in sorted(names, key=standing)
     ]
