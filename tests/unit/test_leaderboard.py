@@ -310,5 +310,5 @@ def test_a_run_from_before_files_were_weighed_is_told(tmp_path: Path) -> None:
     set_cost(run, 3.0)
     served = {"throughput": {"images_per_s": 300.0, "batch": 32, "n": 2}, "serving_rss_mb": 800.0}
     cost = {key: value for key, value in Run(run.path).cost.items() if key != "file_mb"}
-    write_json(run.path / "cost.json", {**cost, **served})
+    write_json(run.path / "cost.json", {"size_mb": 9.0, **cost, **served})
     assert "3.0 ms an image" in tables._serving(Run(run.path).cost)
