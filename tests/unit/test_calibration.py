@@ -52,12 +52,16 @@ def test_it_agrees_with_torchmetrics(seed: int, norm: str, name: str) -> None:
         "torchmetrics.functional.classification", reason="torchmetrics is not installed"
     )
     p = random_predictions(seed)
-    # Its bins have their lower edge and not their upper one, and it sums in float32: for random
-    # confidences the first makes no difference, and the second is the whole of the tolerance.
-    theirs = torchmetrics.multiclass_calibration_error(
-        torch.from_numpy(p.probabilities), torch.from_numpy(p.labels), 7, n_bins=BINS, norm=norm
-    )
-    assert getattr(calibration(p), name) == pytest.approx(float(theirs), rel=0, abs=2e-6)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)  # it sums in the default, of confidences in float32
+    try:
+        # Its bins have their lower edge and not their upper one: for random confidences the same.
+        theirs = torchmetrics.multiclass_calibration_error(
+            torch.from_numpy(p.probabilities), torch.from_numpy(p.labels), 7, n_bins=BINS, norm=norm
+        )
+    finally:
+        torch.set_default_dtype(before)
+    assert getattr(calibration(p), name) == pytest.approx(float(theirs), rel=0, abs=5e-8)
 
 
 def test_a_closed_form() -> None:
