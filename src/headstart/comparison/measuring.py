@@ -26,6 +26,8 @@ from headstart.progress import Reporter
 from headstart.report import write_report
 from headstart.rundir import Run, open_run, write_json
 
+# On a shared machine the same model took 11 to 17 ms, in stretches of seconds.
+ROUNDS = 2
 PATIENCE_S = 300.0  # without an answer: an import and one run's measurement take seconds
 
 
@@ -48,9 +50,13 @@ def measure_runs(
         reporter.say(f"measuring what {_count(len(waiting))} to serve, in a process of its own")
         done = 0
         while done < len(waiting):  # after a death, the next process takes up the rest
-            for answer in _answers(waiting[done:], device):
-                _keep(waiting[done], answer, reporter)
-                done += 1
+            left = waiting[done:]
+            for number, answer in enumerate(_answers(left, device)):
+                if number < len(left):
+                    _keep(left[number], answer, reporter)
+                    done += 1
+                else:
+                    _improve(left[number % len(left)], answer)
     fresh = {run.path: open_run(run.path) for run in waiting}
     for run in fresh.values():
         with contextlib.suppress(OSError):  # a run of others, which cannot be written
@@ -74,8 +80,22 @@ def _keep(run: Run, answer: dict[str, Any], reporter: Reporter) -> None:
         reporter.warn(f"{run.path}: its serving cost cannot be kept: {error.strerror}")
 
 
+def _improve(run: Run, answer: dict[str, Any]) -> None:
+    """Of two rounds, the one that was disturbed less: others on the machine only ever slow."""
+    known = open_run(run.path).cost
+    if "not_measured" in answer or "measured" not in known:
+        return
+    with contextlib.suppress(OSError):  # the first round stands
+        if answer["latency_ms"]["median"] < known["latency_ms"]["median"]:
+            known["latency_ms"] = answer["latency_ms"]
+        if answer["throughput"]["images_per_s"] > known["throughput"]["images_per_s"]:
+            known["throughput"] = answer["throughput"]
+        write_json(run.path / "cost.json", known)
+
+
 def _answers(runs: Sequence[Run], device: str) -> Iterator[dict[str, Any]]:
-    """An answer for each run in turn, from one process; its death is the answer of one run."""
+    """An answer for each run in turn, ROUNDS times, from one process; its death in the first round
+    is the answer of one run."""
     # -P: the folder we are called in must not shadow a module.
     command = [sys.executable, "-P", "-m", __name__, device, *(str(run.path) for run in runs)]
     # As the command line sets it, before torch is loaded: a spinning barrier is not the model's.
@@ -144,7 +164,7 @@ def main(device: str, *paths: str) -> None:
     os.dup2(2, 1)
     from headstart.comparison.cost import serving_cost, warm_up
 
-    for number, path in enumerate(paths):
+    for number, path in enumerate(paths * ROUNDS):
         try:
             run = open_run(Path(path))
             if not number:
