@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
@@ -48,20 +50,14 @@ def test_it_agrees_with_scikit_learn(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("norm", "name"), [("l1", "ece"), ("max", "mce")])
 def test_it_agrees_with_torchmetrics(seed: int, norm: str, name: str) -> None:
-    torchmetrics = pytest.importorskip(
-        "torchmetrics.functional.classification", reason="torchmetrics is not installed"
-    )
+    pytest.importorskip("torchmetrics", reason="torchmetrics is not installed")
+    # Beneath its metric, which rounds confidences to float32 and sums them so.
+    compute = import_module("torchmetrics.functional.classification.calibration_error")._ce_compute
     p = random_predictions(seed)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)  # it sums in the default, of confidences in float32
-    try:
-        # Its bins have their lower edge and not their upper one: for random confidences the same.
-        theirs = torchmetrics.multiclass_calibration_error(
-            torch.from_numpy(p.probabilities), torch.from_numpy(p.labels), 7, n_bins=BINS, norm=norm
-        )
-    finally:
-        torch.set_default_dtype(before)
-    assert getattr(calibration(p), name) == pytest.approx(float(theirs), rel=0, abs=5e-8)
+    # Its bins have their lower edge and not their upper one: for random confidences the same.
+    confidence, right = torch.from_numpy(p.confidence), torch.from_numpy(p.correct)
+    theirs = compute(confidence, right, BINS, norm=norm)
+    assert getattr(calibration(p), name) == pytest.approx(float(theirs), rel=0, abs=1e-9)
 
 
 def test_a_closed_form() -> None:
