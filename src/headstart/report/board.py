@@ -29,17 +29,22 @@ class Column:
     rising: bool = False  # whether less is better, so that the first click sorts upwards
 
 
-def _calibration_error(row: Row) -> float | None:
-    test = row.get("test") or {}
-    error: float | None = (test.get("calibrated") or {}).get("ece")
-    return error
+def _served(row: Row, key: str) -> float | None:
+    """Of the probabilities that are served, with their temperature."""
+    found: float | None = ((row.get("test") or {}).get("calibrated") or {}).get(key)
+    return found
+
+
+def _log_loss(row: Row) -> float | None:
+    served = _served(row, "loss")
+    return row.get("loss") if served is None else served
 
 
 COLUMNS = (
     Column("Val accuracy", "val", lambda row: row.get("val_accuracy"), formats.percent),
     Column("Top-5", "top5", lambda row: row.get("top5"), formats.percent),
-    Column("Log loss", "loss", lambda row: row.get("loss"), formats.decimal, rising=True),
-    Column("ECE", "ece", _calibration_error, formats.percent, rising=True),
+    Column("Log loss", "loss", _log_loss, formats.decimal, rising=True),
+    Column("ECE", "ece", lambda row: _served(row, "ece"), formats.percent, rising=True),
     Column("Training", "training", training_seconds, formats.duration, rising=True),
     Column("Latency, ms", "latency", latency_ms, formats.decimal, rising=True),
     Column("Images/s", "throughput", throughput, formats.count),

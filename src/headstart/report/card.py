@@ -96,7 +96,7 @@ def _results(run: Run, dataset: str | None, title: str) -> list[EvalResult]:
     scores = (
         ("accuracy", "Test accuracy", test["accuracy"]),
         ("f1", "Macro F1", test.get("macro_f1")),
-        ("loss", "Log loss", served.get("loss", test.get("loss"))),
+        ("loss", "Log loss, as served", served.get("loss", test.get("loss"))),
         ("expected_calibration_error", "Calibration error", served.get("ece")),
     )
     return [

@@ -137,8 +137,10 @@ def _probabilities() -> tuple[Definition, ...]:
         Definition(
             "loss", "Log loss",
             "Mean cross-entropy on test, in nats, without any penalty term: it also counts how "
-            "sure the model was. Lower is better; 0 is perfect.",
-            f"{_TEST}; metrics.json: test.loss", "−(1/n) Σ log p(true class)",
+            "sure the model was, with its temperature where it has one. Lower is better; 0 is "
+            "perfect.",
+            f"{_TEST}; metrics.json: test.loss (as trained), test.calibrated.loss (as served)",
+            "−(1/n) Σ log p(true class)",
         ),
         Definition(
             "brier", "Brier score",

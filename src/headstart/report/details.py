@@ -18,7 +18,7 @@ from headstart.report.featuremap import describe_map
 from headstart.report.phases import describe_phases, figures
 from headstart.report.pictures import class_names
 from headstart.report.robustness import heat_table
-from headstart.rundir import Run, read_arrays
+from headstart.rundir import Run
 
 MATRIX_CLASSES = 20  # beyond this many, a confusion matrix says less than its largest entries
 PAIRS = 12
@@ -45,7 +45,7 @@ def describe_run(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
         "uncertain": pictures.uncertain(run, names),
         "pair_pictures": pictures.confused_pairs(run, names, confusion),
         "saliency": pictures.saliency(run, names),
-        "map": describe_map(_features(run), names),
+        "map": describe_map(run.feature_map, names),
         "reliability": reliability_panel(scores, str(row["run"]))
         if scores.get("calibration")
         else None,
@@ -58,11 +58,6 @@ def describe_run(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
         "n": scores.get("n"),
         "row": row,
     }
-
-
-def _features(run: Run) -> dict[str, np.ndarray]:
-    path = run.path / "feature_map.npz"
-    return read_arrays(path) if path.exists() else {}
 
 
 Fact = tuple[str, str, str]  # label, text, the term that defines it

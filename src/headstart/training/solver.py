@@ -84,6 +84,8 @@ def solve_path(
 ) -> list[Solution]:
     """Solutions along the path, strongest penalty first; the one validation prefers is `chosen`.
 
+    A path as coarse as L2_PATH is solved in its order, a finer one coarse to fine.
+
     class_weights: float32 (k,), of each class in the training objective; the mean is then a
     weighted one. Losses in the solutions are plain cross-entropy, without weights and penalty.
     `on_solution` is called with each, and again with the chosen one once it has been refined.
