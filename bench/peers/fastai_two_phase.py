@@ -37,12 +37,19 @@ class FrozenNorms(Callback):
 class EpochClock(Callback):
     def __init__(self) -> None:
         self.seconds: list[float] = []
+        self.validation: list[float] = []
 
     def before_train(self) -> None:
         self._started = time.perf_counter()
 
     def after_train(self) -> None:
         self.seconds.append(time.perf_counter() - self._started)
+
+    def before_validate(self) -> None:
+        self._started = time.perf_counter()
+
+    def after_validate(self) -> None:
+        self.validation.append(time.perf_counter() - self._started)
 
 
 def main(folder: Path) -> None:
@@ -62,7 +69,7 @@ def main(folder: Path) -> None:
         )
 
     learner = Learner(
-        DataLoaders(loader("train"), loader("test")),
+        DataLoaders(loader("train"), loader("val")),
         model,
         loss_func=CrossEntropyLossFlat(),
         metrics=accuracy,
@@ -81,9 +88,11 @@ def main(folder: Path) -> None:
         clock = EpochClock()
         with learner.no_bar(), learner.no_logging():
             learner.fit_one_cycle(job[f"{phase}_epochs"], job[f"{phase}_lr"], cbs=[clock])
+            scored = learner.validate(dl=loader("test"))
         answer[phase] = {
             "epoch_s": clock.seconds,
-            "accuracy": float(learner.recorder.values[-1][-1]),
+            "validation_s": clock.validation,
+            "accuracy": float(scored[1]),
         }
     print(json.dumps(answer))
 

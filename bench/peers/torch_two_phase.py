@@ -85,7 +85,7 @@ def main(folder: Path) -> None:
         optimizer = torch.optim.Adam(trained, job[f"{phase}_lr"], fused=True)
         model.eval()  # the batch norms keep their statistics; there is no dropout
         x_all, y_all = images["train_images"], images["train_labels"]
-        seconds = []
+        seconds, validation = [], []
         for _ in range(job[f"{phase}_epochs"]):
             started = time.perf_counter()
             for rows in torch.randperm(len(x_all)).split(job["batch"]):
@@ -96,20 +96,35 @@ def main(folder: Path) -> None:
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
-            seconds.append(time.perf_counter() - started)
+            trained = time.perf_counter()
+            score(model, images, prepare, "val", half=half)
+            seconds.append(trained - started)
+            validation.append(time.perf_counter() - trained)
         if seconds:
-            answer[phase] = {"epoch_s": seconds, "accuracy": score(model, images, prepare)}
+            answer[phase] = {
+                "epoch_s": seconds,
+                "validation_s": validation,
+                "accuracy": score(model, images, prepare, "test"),
+            }
     print(json.dumps(answer))
 
 
 @torch.inference_mode()
-def score(model: nn.Module, images: dict[str, torch.Tensor], prepare: Prepare) -> float:
+def score(
+    model: nn.Module,
+    images: dict[str, torch.Tensor],
+    prepare: Prepare,
+    split: str,
+    *,
+    half: bool = False,
+) -> float:
+    all_x, all_y = images[f"{split}_images"], images[f"{split}_labels"]
     hits = 0
-    for x, y in zip(
-        images["test_images"].split(256), images["test_labels"].split(256), strict=True
-    ):
-        hits += int((model(prepare(x, augment=False)).argmax(dim=1) == y).sum())
-    return hits / len(images["test_labels"])
+    for x, y in zip(all_x.split(256), all_y.split(256), strict=True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            logits = model(prepare(x, augment=False))
+        hits += int((logits.argmax(dim=1) == y).sum())
+    return hits / len(all_y)
 
 
 if __name__ == "__main__":

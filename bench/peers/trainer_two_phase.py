@@ -41,12 +41,17 @@ class Classifier(nn.Module):
 class EpochClock(TrainerCallback):
     def __init__(self) -> None:
         self.seconds: list[float] = []
+        self.validation: list[float] = []
 
     def on_epoch_begin(self, *_: object, **__: object) -> None:
         self._started = time.perf_counter()
 
     def on_epoch_end(self, *_: object, **__: object) -> None:
-        self.seconds.append(time.perf_counter() - self._started)
+        self._trained = time.perf_counter()
+        self.seconds.append(self._trained - self._started)
+
+    def on_evaluate(self, *_: object, **__: object) -> None:
+        self.validation.append(time.perf_counter() - self._trained)
 
 
 def main(folder: Path) -> None:
@@ -54,14 +59,15 @@ def main(folder: Path) -> None:
     model = Classifier(backbone, job["classes"]).to(memory_format=torch.channels_last)
     prepare = Prepare(job)
 
-    def collate(
-        rows: list[tuple[torch.Tensor, torch.Tensor]], *, augment: bool
-    ) -> dict[str, torch.Tensor]:
-        x, y = (torch.stack(parts) for parts in zip(*rows, strict=True))
-        return {"pixels": prepare(x, augment=augment), "labels": y}
+    def collate(rows: list[tuple[torch.Tensor, ...]]) -> dict[str, torch.Tensor]:
+        x, y, augmented = (torch.stack(parts) for parts in zip(*rows, strict=True))
+        return {"pixels": prepare(x, augment=bool(augmented[0])), "labels": y}
 
-    train = TensorDataset(images["train_images"], images["train_labels"])
-    test = TensorDataset(images["test_images"], images["test_labels"])
+    def dataset(split: str) -> TensorDataset:
+        y = images[f"{split}_labels"]
+        return TensorDataset(images[f"{split}_images"], y, torch.full_like(y, split == "train"))
+
+    train, val, test = (dataset(split) for split in ("train", "val", "test"))
     answer: dict[str, object] = {
         "peer": f"transformers {transformers.__version__} Trainer",
     }
@@ -82,6 +88,7 @@ def main(folder: Path) -> None:
                 lr_scheduler_type="constant",
                 remove_unused_columns=False,
                 save_strategy="no",
+                eval_strategy="epoch",
                 report_to=[],
                 disable_tqdm=True,
                 seed=job["seed"],
@@ -89,15 +96,19 @@ def main(folder: Path) -> None:
             trainer = Trainer(
                 model,
                 arguments,
-                data_collator=lambda rows: collate(rows, augment=True),
+                data_collator=collate,
                 train_dataset=train,
+                eval_dataset=val,
                 callbacks=[clock],
             )
             trainer.train()
-            trainer.data_collator = lambda rows: collate(rows, augment=False)
             logits = trainer.predict(test).predictions
         accuracy = float((logits.argmax(axis=1) == images["test_labels"].numpy()).mean())
-        answer[phase] = {"epoch_s": clock.seconds, "accuracy": accuracy}
+        answer[phase] = {
+            "epoch_s": clock.seconds,
+            "validation_s": clock.validation,
+            "accuracy": accuracy,
+        }
     print(json.dumps(answer))
 
 

@@ -66,6 +66,24 @@ def test_it_learns_and_ends_at_its_best_epoch() -> None:
     assert all(torch.equal(own[name], tensor) for name, tensor in state.best.items())
 
 
+def test_checkpoints_come_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    def saved() -> list[tuple[int, int]]:
+        model, job = make_job()
+        state, seen = FitState(), []
+
+        def note() -> None:
+            seen.append((state.epoch, state.step))
+
+        fit(model, job, state, create_optimizer(model, PHASE), on_checkpoint=note)
+        return seen
+
+    assert saved() == []
+    monkeypatch.setattr("headstart.training.loop.CHECKPOINT_S", 0.0)
+    steps = len(batch_bounds(len(make_job()[1].train.keys), make_job()[1].batch_size))
+    # After every step; the last one of an epoch is saved once it is validated.
+    assert saved() == [divmod(n, steps) for n in range(1, (PHASE.epochs or 1) * steps + 1)]
+
+
 def test_order_is_a_permutation_of_keys_not_of_rows() -> None:
     keys = np.arange(50, dtype=np.uint64)
     order = epoch_order(keys, 1, 0)

@@ -26,7 +26,7 @@ from headstart.training.feeds import Feed, batch_bounds, batches, epoch_order
 from headstart.training.mixing import Mixer
 from headstart.training.optimisation import WeightAverage, learning_rate
 
-CHECKPOINT_S = 60.0  # between checkpoints within an epoch
+CHECKPOINT_S = 60.0  # between checkpoints: what a kill can cost
 
 
 @dataclass
@@ -74,6 +74,21 @@ class Job:
     class_weights: torch.Tensor | None = None  # float32 (classes,)
 
 
+class _EveryMinute:
+    """Checkpoints, each CHECKPOINT_S after the last one or after the phase's start."""
+
+    def __init__(self, on_checkpoint: Callable[[], None]) -> None:
+        self._on_checkpoint, self._last = on_checkpoint, time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        return time.monotonic() - self._last >= CHECKPOINT_S
+
+    def write(self) -> None:
+        self._on_checkpoint()
+        self._last = time.monotonic()
+
+
 def fit(
     model: Classifier,
     job: Job,
@@ -87,17 +102,18 @@ def fit(
     """Train one phase from `state` on, and leave the model at its best epoch by validation.
 
     Best is the highest accuracy, the lower loss on a tie. `on_epoch` is called after each epoch
-    with its record; `on_checkpoint` after each epoch and every minute, when model, optimizer and
-    state are fit to be saved. Raises RunError where the loss stops being a number.
+    with its record; `on_checkpoint` every minute, between two steps or two epochs, when model,
+    optimizer and state are fit to be saved. Raises RunError where the loss stops being a number.
     """
     epochs = job.phase.epochs or 1
     average = WeightAverage(model, job.phase.ema, state.average) if job.phase.ema else None
     state.average = average.tensors if average else {}
+    checkpoints = _EveryMinute(on_checkpoint)
     while state.epoch < epochs and not _out_of_patience(state, job.phase):
         started = time.perf_counter()
         set_training(model.backbone, job.plan)
         model.head.train()
-        rate = _train_epoch(model, job, state, optimizer, average, on_step, on_checkpoint)
+        rate = _train_epoch(model, job, state, optimizer, average, on_step, checkpoints)
         if average:
             with average.applied():
                 val_loss, val_accuracy = _judge(model, job, state)
@@ -116,7 +132,8 @@ def fit(
         _follow_plateau(state, job.phase, val_loss)
         state.epoch, state.step, state.loss_sum, state.hits = state.epoch + 1, 0, 0.0, 0.0
         on_epoch(record)
-        on_checkpoint()
+        if checkpoints.due:
+            checkpoints.write()
     model.load_state_dict(state.best, strict=False)
     return state
 
@@ -128,7 +145,7 @@ def _train_epoch(
     optimizer: torch.optim.Optimizer,
     average: WeightAverage | None,
     on_step: Callable[[int], None],
-    on_checkpoint: Callable[[], None],
+    checkpoints: _EveryMinute,
 ) -> float:
     """The steps of the epoch that are left; returns the last learning rate.
 
@@ -141,7 +158,7 @@ def _train_epoch(
     # Sums stay on the device: reading them in every step would make the host wait for it.
     loss_sum = torch.tensor(state.loss_sum, device=device)
     hits = torch.tensor(state.hits, device=device)
-    rate, saved = 0.0, time.monotonic()
+    rate = 0.0
     feed = batches(
         job.train,
         order,
@@ -184,10 +201,9 @@ def _train_epoch(
             hits += (logits.detach().argmax(dim=1) == batch.y[: len(logits)]).sum()
             state.step += 1
             on_step(len(logits))
-            if time.monotonic() - saved >= CHECKPOINT_S and state.step < steps:
+            if checkpoints.due and state.step < steps:
                 state.loss_sum, state.hits = float(loss_sum), float(hits)
-                on_checkpoint()
-                saved = time.monotonic()
+                checkpoints.write()
     state.loss_sum, state.hits = float(loss_sum), float(hits)
     if not math.isfinite(state.loss_sum):
         raise RunError(
