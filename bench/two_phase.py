@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import machine_line, ratio, run_peer
+from harness import leave_serving_unmeasured, machine_line, ratio, run_peer
 
 import headstart
 from headstart.data import fetch, load_data
@@ -49,7 +49,7 @@ PEERS = {
     "trainer": ("torch", "trainer_two_phase.py"),
     "fastai": ("torch", "fastai_two_phase.py"),
 }
-FROZEN_IMAGES, TUNED_IMAGES, PEER_IMAGES, SCORED, TESTED = 50_000, 4_000, 1_280, 500, 2_000
+FROZEN_IMAGES, TUNED_IMAGES, PEER_IMAGES, SCORED, TESTED = 50_000, 4_000, 1_024, 500, 2_000
 TOLD = 10_000  # images that the seconds are for
 EPOCHS = 10
 RATES = {"frozen": 1e-3, "tuned": 1e-4}
@@ -66,6 +66,7 @@ def main() -> None:
     if options.peer_precision != "float32" and not {"keras", "torch"} >= set(options.peers):
         parser.error("only keras and torch compute in bfloat16: --peers keras torch")
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    leave_serving_unmeasured()
     os.environ["HEADSTART_DATA"] = str(fetch("cifar10").parent)
     ours = {"headstart": "float32"}
     try:
@@ -94,11 +95,12 @@ def main() -> None:
             print(f"{peer:<20}" + accuracies_of(peer, folder / "scoring", options.peer_precision))
 
 
-def recipe(images: int, precision: str, phases: int = 2) -> Recipe:
+def recipe(images: int, precision: str, phases: int = 2, tested: int = TESTED) -> Recipe:
     settings = (
         "data.source=cifar10",
         f"data.train_limit={images}",
-        f"data.test_limit={TESTED}",
+        f"data.test_limit={tested}",
+        "evaluation.label_efficiency=false",
         "data.augment.rotate=0",
         "data.augment.shift=0.1",
         f"precision={precision}",
@@ -116,7 +118,8 @@ def seconds_here(folder: Path, precision: str) -> Seconds:
         zip(PHASES, (FROZEN_IMAGES, TUNED_IMAGES), strict=True)
     ):
         cache.clear()
-        run = headstart.run(recipe(images, precision, phases=number + 1), out=folder / phase)
+        timed = recipe(images, precision, phases=number + 1, tested=100)
+        run = headstart.run(timed, out=folder / phase)
         seconds = sum(
             event["seconds"]
             for event in run.log

@@ -44,6 +44,13 @@ def test_the_curve_is_of_balanced_draws(judged: CachedFeed) -> None:
     assert points[0]["low"] < points[0]["high"]
 
 
+def test_pages_of_features_are_given_back_after_every_draw(judged: CachedFeed) -> None:
+    released: list[None] = []
+    feed = replace(feed_of([40, 30, 25, 26], 0), release=lambda: released.append(None))
+    label_efficiency(feed, judged, "test", seed=0, whole=None)
+    assert len(released) == 15
+
+
 def test_draws_are_nested_and_go_by_image(judged: CachedFeed) -> None:
     feed = feed_of([40] * 4, 0)
     first, again = (efficiency._nested(feed, seed) for seed in (1, 2))

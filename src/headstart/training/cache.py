@@ -46,7 +46,7 @@ DEFAULT_LIMIT_GB = 20.0
 
 # What a mapped entry may hold of its process's memory before its pages are given back. They stay in
 # the system's page cache as long as there is room.
-RESIDENT_BYTES = 2**27
+RESIDENT_BYTES = 2**26
 
 
 @dataclass(frozen=True)

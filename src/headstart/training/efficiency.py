@@ -89,6 +89,7 @@ def _nested(feed: CachedFeed, seed: int) -> list[np.ndarray]:
 def _table(feed: CachedFeed, rows: np.ndarray) -> Table:
     """Some rows' first view, on the device."""
     x, y = torch.from_numpy(feed.array[rows, 0]), torch.from_numpy(feed.labels[rows])
+    feed.release()  # a row's page comes into memory with its neighbours
     return Table(x.to(feed.runtime.device), y.to(feed.runtime.device))
 
 

@@ -30,7 +30,7 @@ Inputs = Callable[[], torch.Tensor]
 
 # Of the machine's memory, what a memory map may take and still be likely to be read from there.
 PAGE_CACHE_SHARE = 0.5
-RELEASED_BYTES = 2**26
+RELEASED_BYTES = 2**25
 
 
 class Feed(Protocol):
