@@ -116,11 +116,12 @@ def score(
     prepare: Prepare,
     split: str,
     *,
+    batch: int = 64,  # on two cores faster than 256
     half: bool = False,
 ) -> float:
     all_x, all_y = images[f"{split}_images"], images[f"{split}_labels"]
     hits = 0
-    for x, y in zip(all_x.split(256), all_y.split(256), strict=True):
+    for x, y in zip(all_x.split(batch), all_y.split(batch), strict=True):
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             logits = model(prepare(x, augment=False))
         hits += int((logits.argmax(dim=1) == y).sum())

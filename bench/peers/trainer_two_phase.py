@@ -83,7 +83,7 @@ def main(folder: Path) -> None:
                 output_dir=scratch,
                 num_train_epochs=job[f"{phase}_epochs"],
                 per_device_train_batch_size=job["batch"],
-                per_device_eval_batch_size=256,
+                per_device_eval_batch_size=job["batch"],
                 learning_rate=job[f"{phase}_lr"],
                 lr_scheduler_type="constant",
                 remove_unused_columns=False,
