@@ -26,7 +26,8 @@ from headstart.training.feeds import Feed, batch_bounds, batches, epoch_order
 from headstart.training.mixing import Mixer
 from headstart.training.optimisation import WeightAverage, learning_rate
 
-CHECKPOINT_S = 60.0  # between checkpoints: what a kill can cost
+CHECKPOINT_S = 60.0  # between checkpoints at most: what a kill can cost
+CHECKPOINT_SHARE = 0.02  # of the time, what checkpoints after short epochs may take
 
 
 @dataclass
@@ -74,19 +75,21 @@ class Job:
     class_weights: torch.Tensor | None = None  # float32 (classes,)
 
 
-class _EveryMinute:
-    """Checkpoints, each CHECKPOINT_S after the last one or after the phase's start."""
+class _Checkpoints:
+    """When the next one is due: a minute after the last, or after an epoch where that is cheap."""
 
     def __init__(self, on_checkpoint: Callable[[], None]) -> None:
-        self._on_checkpoint, self._last = on_checkpoint, time.monotonic()
+        self._on_checkpoint, self._last, self._took = on_checkpoint, time.monotonic(), 0.0
 
-    @property
-    def due(self) -> bool:
-        return time.monotonic() - self._last >= CHECKPOINT_S
+    def due(self, *, after_epoch: bool = False) -> bool:
+        wait = min(CHECKPOINT_S, self._took / CHECKPOINT_SHARE) if after_epoch else CHECKPOINT_S
+        return time.monotonic() - self._last >= wait
 
     def write(self) -> None:
+        started = time.monotonic()
         self._on_checkpoint()
         self._last = time.monotonic()
+        self._took = self._last - started
 
 
 def fit(
@@ -102,13 +105,14 @@ def fit(
     """Train one phase from `state` on, and leave the model at its best epoch by validation.
 
     Best is the highest accuracy, the lower loss on a tie. `on_epoch` is called after each epoch
-    with its record; `on_checkpoint` every minute, between two steps or two epochs, when model,
-    optimizer and state are fit to be saved. Raises RunError where the loss stops being a number.
+    with its record; `on_checkpoint` every minute and after epochs, as far as that takes little
+    time, when model, optimizer and state are fit to be saved. Raises RunError where the loss stops
+    being a number.
     """
     epochs = job.phase.epochs or 1
     average = WeightAverage(model, job.phase.ema, state.average) if job.phase.ema else None
     state.average = average.tensors if average else {}
-    checkpoints = _EveryMinute(on_checkpoint)
+    checkpoints = _Checkpoints(on_checkpoint)
     while state.epoch < epochs and not _out_of_patience(state, job.phase):
         started = time.perf_counter()
         set_training(model.backbone, job.plan)
@@ -132,7 +136,7 @@ def fit(
         _follow_plateau(state, job.phase, val_loss)
         state.epoch, state.step, state.loss_sum, state.hits = state.epoch + 1, 0, 0.0, 0.0
         on_epoch(record)
-        if checkpoints.due:
+        if checkpoints.due(after_epoch=True):
             checkpoints.write()
     model.load_state_dict(state.best, strict=False)
     return state
@@ -145,7 +149,7 @@ def _train_epoch(
     optimizer: torch.optim.Optimizer,
     average: WeightAverage | None,
     on_step: Callable[[int], None],
-    checkpoints: _EveryMinute,
+    checkpoints: _Checkpoints,
 ) -> float:
     """The steps of the epoch that are left; returns the last learning rate.
 
@@ -201,7 +205,7 @@ def _train_epoch(
             hits += (logits.detach().argmax(dim=1) == batch.y[: len(logits)]).sum()
             state.step += 1
             on_step(len(logits))
-            if checkpoints.due and state.step < steps:
+            if checkpoints.due() and state.step < steps:
                 state.loss_sum, state.hits = float(loss_sum), float(hits)
                 checkpoints.write()
     state.loss_sum, state.hits = float(loss_sum), float(hits)
