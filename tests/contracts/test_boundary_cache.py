@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import signal
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -145,6 +147,7 @@ def test_an_interrupted_entry_goes_on(
     top = len(backbone.stages())
     whole = np.array(make_cache(backbone, top).rows(images, label="a").array)
     cache_module.clear()
+    monkeypatch.setattr(cache_module, "TRANSFORMED_BYTES", 0)  # one batch at a time
     read: list[int] = []
     original = ImageSet.read
 
@@ -167,6 +170,30 @@ def test_an_interrupted_entry_goes_on(
     resumed = make_cache(backbone, top).rows(images, label="a")
     assert sum(read) == 140 - done
     assert np.array_equal(resumed.array, whole)
+
+
+@pytest.mark.usefixtures("cache")
+def test_pages_are_given_back_where_all_maps_are_too_large(
+    backbone: Backbone, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_module, "_maps", weakref.WeakSet())
+    boundary = stage_index(backbone, "blocks.1.0")
+    rows = make_cache(backbone, boundary).rows(images, label="a")
+    other = make_cache(backbone, boundary).rows(images.pick(np.arange(40)), label="a")
+
+    def resident_after_release() -> int:
+        """Of this process's memory, bytes of mapped files."""
+        rows.array.sum(dtype=np.float64)
+        rows.release()
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return 1024 * int(re.search(r"RssFile:\s+(\d+)", status)[1])  # type: ignore[index]
+
+    monkeypatch.setattr(cache_module, "RESIDENT_BYTES", rows.array.nbytes + other.array.nbytes)
+    kept = resident_after_release()
+    monkeypatch.setattr(cache_module, "RESIDENT_BYTES", rows.array.nbytes)
+    assert kept - resident_after_release() > 0.9 * rows.array.nbytes
+    del other
+    assert resident_after_release() > kept - 0.1 * rows.array.nbytes
 
 
 @contextmanager

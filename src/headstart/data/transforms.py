@@ -214,8 +214,8 @@ def separable_warp(
     side = x.shape[-1]
     # Not affine[:, (0, 1), (0, 1)]: on CUDA such indices are copied there, and awaited.
     scale, shift = affine[:, :, :2].diagonal(dim1=1, dim2=2), affine[:, :, 2]
-    across = _resampling(scale[:, 0], shift[:, 0], side, size, interpolation)
-    down = _resampling(scale[:, 1], shift[:, 1], side, size, interpolation)
+    both = _resampling(scale.flatten(), shift.flatten(), side, size, interpolation)
+    across, down = both.view(-1, 2, size, side).unbind(dim=1)
     # In planes: a product of channels-last images is taken from a copy, several times as slowly.
     return down[:, None] @ (x.contiguous() @ across[:, None].mT)
 

@@ -135,7 +135,7 @@ class OpenVINOPrefix:
                     free.append(request)
                     yield outputs
                 request, pixels = free.pop(), batch.contiguous().numpy()
-                request.start_async({0: pixels})
+                request.start_async({0: pixels}, share_inputs=True)
                 running.append((request, pixels, rows))
             while running:
                 yield _finish(*running.popleft())[1]

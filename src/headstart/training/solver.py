@@ -18,6 +18,7 @@ which reads blocks of rows in their order, so they may lie in a memory map large
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -342,7 +343,7 @@ def _eigenbasis(
     dtype = table.features.dtype
     total = torch.zeros(d, dtype=torch.float64, device=table.features.device)
     for x, _ in table.blocks():
-        total += x.sum(dim=0, dtype=torch.float64)
+        total += x.sum(dim=0)  # of a block, in float32: thirteen times as fast
     mean = (total / n).to(dtype)
     if n < d:
         centred = table.features - mean
@@ -352,9 +353,12 @@ def _eigenbasis(
         vectors = Z.T @ vectors / (n * values).sqrt()
     else:
         products = torch.zeros(d, d, dtype=torch.float64, device=total.device)
+        quarter = math.ceil(d / 4)
         for x, _ in table.blocks():
             centred = x - mean
-            products += centred.T @ centred
+            for first in range(0, d, quarter):  # the upper triangle, in four steps
+                columns = slice(first, first + quarter)
+                products[columns, first:] += centred[:, columns].T @ centred[:, first:]
         scale = _scale(products.diagonal() / n, mean)
         values, vectors = _eigenvectors(products / (n * scale * scale[:, None]))
         scale = scale.to(dtype)
@@ -370,14 +374,15 @@ def _scale(variance: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
 
 
 def _eigenvectors(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Eigenvalues (r,) and eigenvectors (m, r) of float64 (m, m), without the directions in which
-    nothing varies: no penalty means no curvature there, and 0/0."""
+    """Eigenvalues (r,) and eigenvectors (m, r) of float64 (m, m), of which the upper triangle is
+    read, without the directions in which nothing varies: no penalty means no curvature there, and
+    0/0."""
     try:
-        values, vectors = torch.linalg.eigh(gram)
+        values, vectors = torch.linalg.eigh(gram, UPLO="U")
     except RuntimeError:
         # LinAlgError among them: divide and conquer can fail on many equal eigenvalues, QR
         # iteration does not.
-        found = linalg.eigh(gram.cpu().numpy(), driver="ev")
+        found = linalg.eigh(gram.cpu().numpy(), lower=False, driver="ev")
         values, vectors = (torch.from_numpy(part).to(gram.device) for part in found)
     kept = values > 1e-9 * values[-1].clamp_min(1e-300)
     return values[kept], vectors[:, kept]
