@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-# As the command line has it, before torch is imported.
-os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-
 from headstart.runtime import machine
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,9 +42,7 @@ def peer_python(name: str) -> Path:
 def run_peer(environment: str, script: str, job: Path, *, cuda: bool = False) -> dict[str, Any]:
     """What a peer says of the job: one line of JSON, the last of its output."""
     # Nothing of ours reaches a peer but the job.
-    inherited = {
-        k: v for k, v in os.environ.items() if not k.startswith(("HEADSTART", "PYTHON", "GOMP"))
-    }
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HEADSTART", "PYTHON"))}
     if not cuda:  # a peer that found a GPU would be measured on another machine
         inherited["CUDA_VISIBLE_DEVICES"] = ""
     done = subprocess.run(

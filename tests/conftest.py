@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from headstart.errors import WeightsError
+from headstart.openmp import BUSY
 
-# As the command line does, before torch is loaded: on a busy machine a spinning barrier costs more
-# than all tests together.
-os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+# As on a busy machine, before torch is loaded: there a spinning barrier costs more than all tests
+# together.
+os.environ.setdefault("GOMP_SPINCOUNT", BUSY)
 
 ROOT = Path(__file__).parents[1]
 

@@ -33,6 +33,7 @@ from headstart.cli_options import (
 )
 from headstart.cli_recipes import recipes_app
 from headstart.errors import DataError, HeadstartError, explain_os_error
+from headstart.openmp import spin_count
 
 if TYPE_CHECKING:
     from headstart.rundir import Run
@@ -62,10 +63,8 @@ _INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on stderr and exit 2."""
-    # OpenMP's threads spin for milliseconds at each barrier, so that on a machine that others use
-    # too a step waits for a core it holds itself: 50 times slower. This spins for microseconds.
     # It counts only before torch is loaded, and what the user has set stands.
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    os.environ.setdefault("GOMP_SPINCOUNT", spin_count())
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except TyperException as error:

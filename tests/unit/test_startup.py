@@ -13,6 +13,7 @@ LIGHT = [
     "headstart",
     "headstart.cli",
     "headstart.errors",
+    "headstart.openmp",
     "headstart.recipe",
     "headstart.rundir",
     "headstart.tables",

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from headstart.openmp import spin_count
 from headstart.paths import cache_root
 from headstart.progress import Reporter
 from headstart.report import write_report
@@ -99,7 +100,7 @@ def _answers(runs: Sequence[Run], device: str) -> Iterator[dict[str, Any]]:
     # -P: the folder we are called in must not shadow a module.
     command = [sys.executable, "-P", "-m", __name__, device, *(str(run.path) for run in runs)]
     # As the command line sets it, before torch is loaded: a spinning barrier is not the model's.
-    environment = {"GOMP_SPINCOUNT": "3000", **os.environ}
+    environment = {"GOMP_SPINCOUNT": spin_count(), **os.environ}
     given = 0
     with (
         tempfile.TemporaryFile("w+") as errors,
