@@ -49,7 +49,7 @@ PEERS = {
     "trainer": ("torch", "trainer_two_phase.py"),
     "fastai": ("torch", "fastai_two_phase.py"),
 }
-FROZEN_IMAGES, TUNED_IMAGES, PEER_IMAGES, SCORED, TESTED = 50_000, 4_000, 1_024, 500, 2_000
+FROZEN_IMAGES, TUNED_IMAGES, PEER_IMAGES, SCORED, TESTED = 50_000, 3_000, 640, 500, 2_000
 TOLD = 10_000  # images that the seconds are for
 EPOCHS = 10
 RATES = {"frozen": 1e-3, "tuned": 1e-4}
@@ -161,7 +161,7 @@ def write_job(folder: Path, images: int, precision: str, *, epochs: int) -> Path
     if folder.exists():
         return folder
     folder.mkdir(parents=True)
-    wanted = recipe(images, "float32")
+    wanted = recipe(images, "float32", tested=TESTED if images == SCORED else 100)
     splits = load_data(wanted.data)
     backbone = create_backbone(wanted.backbone, size=wanted.data.size)
     np.savez(
