@@ -20,6 +20,7 @@ from headstart.openmp import BUSY, QUIET, spin_count, spin_count_for
         ("9.05 0.10 0.20 1/180 4711", 2, QUIET),
         ("3.05 3.10 3.20 4/180 4711", 16, QUIET),
         ("3.05 3.10 3.20 9/180 4711", 16, BUSY),
+        ("0.00 0.00 0.00 0/0 0", 2, BUSY),
     ],
 )
 def test_threads_spin_long_where_nothing_else_runs(loads: str, cores: int, expected: str) -> None:

@@ -46,12 +46,12 @@ DEFAULT_LIMIT_GB = 20.0
 
 # What the entries that are mapped may take of the process's memory, all together, before pages that
 # have been read are given back. They stay in the system's page cache as long as there is room, but
-# mapping them again takes a quarter of a solver's pass over the features.
+# mapping them again takes a tenth to a quarter of a solver's pass over the features.
 RESIDENT_BYTES = 2**28
 _maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
-# Inputs that are made at a time, whole batches of them: a transform is many small operations. The
-# frozen pass of MobileNetV2 at 96 pixels in bfloat16 ran at 2,380 instead of 2,245 images/s.
+# Inputs that are made at a time, whole batches of them: a transform is many small operations.
+# MobileNetV2 at 96 pixels in bfloat16 took in 2,380 instead of 2,245 images/s.
 TRANSFORMED_BYTES = 2**23
 
 
