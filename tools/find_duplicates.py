@@ -38,6 +38,7 @@ class Mirrored:
     """A store's images, left to right."""
 
     store: Store
+    costly = False
 
     @property
     def side(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from headstart.data.transforms import Transform
 from headstart.models.backbones import create_backbone
 from headstart.models.identity import Preprocess
 from headstart.progress import Reporter
-from headstart.runtime import Runtime, create_runtime
+from headstart.runtime import Runtime, create_runtime, memory_bytes
 from headstart.specs import AugmentSpec, BackboneSpec
 from headstart.training import feeds, resident
 from headstart.training.cache import BoundaryCache
@@ -37,6 +37,7 @@ class CountingStore:
     pixels: np.ndarray
     reads: list[int] = field(default_factory=list)
     side: int = SIDE
+    costly: bool = False
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         self.reads.extend(rows.tolist())
@@ -88,7 +89,7 @@ def test_rows_that_stay_on_the_device_change_no_bit(
     make: Callable[[], Feed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     streamed = take(make(), successor=True)
-    monkeypatch.setattr(resident, "room_bytes", lambda runtime: ROOMY)
+    monkeypatch.setattr(resident, "room_bytes", lambda runtime, **_: ROOMY)
     assert_same(take(make(), successor=True), streamed)
 
 
@@ -99,7 +100,7 @@ def test_reading_ahead_changes_no_bit(
     plain = take(make(), successor=True)
     monkeypatch.setattr(Runtime, "overlaps", True)
     assert_same(take(make(), successor=True), plain)
-    monkeypatch.setattr(resident, "room_bytes", lambda runtime: ROOMY)
+    monkeypatch.setattr(resident, "room_bytes", lambda runtime, **_: ROOMY)
     assert_same(take(make(), successor=True), plain)
 
 
@@ -113,7 +114,7 @@ def test_the_frozen_pass_reads_ahead_and_changes_no_bit(
     cache = BoundaryCache(backbone, 1, transform, RUNTIME, Reporter())
     plain = list(cache._batches(images, transform, 3, 32, 16))
     monkeypatch.setattr(Runtime, "overlaps", True)
-    monkeypatch.setattr(resident, "room_bytes", lambda runtime: room)
+    monkeypatch.setattr(resident, "room_bytes", lambda runtime, **_: room)
     store.reads.clear()
     got = list(cache._batches(images, transform, 3, 32, 16))
     assert all(torch.equal(a, b) for a, b in zip(plain, got, strict=True))
@@ -195,8 +196,20 @@ def test_what_may_stay_is_what_fits() -> None:
         assert rows.resident is stays
 
 
+def test_photos_are_decoded_once_a_phase_on_a_cpu_too() -> None:
+    for costly, epochs_read in ((False, 3), (True, 1)):
+        images, store = make_images()
+        feed = PixelFeed(
+            replace(images, store=replace(store, costly=costly)), Transform(PREPROCESS), RUNTIME
+        )
+        taken = take(feed)
+        assert sorted(store.reads) == sorted([*range(COUNT)] * epochs_read)
+        assert np.array_equal(taken[-1].keys, images.keys[-5:])
+
+
 def test_room_is_a_share_of_free_cuda_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resident.room_bytes(RUNTIME) == 0
+    assert resident.room_bytes(RUNTIME, costly=True) == int(0.1 * memory_bytes())
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 4000))
     assert resident.room_bytes(Runtime(torch.device("cuda"))) == 100
 

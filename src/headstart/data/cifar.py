@@ -113,6 +113,7 @@ class RecordFiles:
     images: tuple[int, ...]  # in each file
     label_bytes: int
     side: int = SIDE
+    costly = False  # a copy from a memory map
 
     def planes(self, rows: np.ndarray) -> np.ndarray:
         """uint8 (len(rows), 3072), channel after channel."""

@@ -51,6 +51,7 @@ class PhotoFiles:
     paths: tuple[str, ...]
     content: tuple[bytes, ...]  # SHA-256 of each file
     side: int
+    costly = True  # 2 ms for a JPEG of 224 pixels, 11 for one of 12 megapixels
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         squares = np.empty((len(rows), self.side, self.side, 3), dtype=np.uint8)

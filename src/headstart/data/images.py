@@ -29,6 +29,10 @@ class Store(Protocol):
     def side(self) -> int:
         """Pixels along each side of every image, P."""
 
+    @property
+    def costly(self) -> bool:
+        """Whether what has been read is worth its memory where it will be asked for again."""
+
     def read(self, rows: np.ndarray) -> np.ndarray:
         """uint8 (len(rows), P, P, 3), RGB, for int64 row numbers of the store."""
 
@@ -116,6 +120,7 @@ class PlanarPixels:
 
     planes: np.ndarray
     side: int
+    costly = False
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         return interleave(self.planes[rows], self.side)

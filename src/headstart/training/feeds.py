@@ -83,7 +83,13 @@ class PixelFeed:
     @cached_property
     def _pixels(self) -> DeviceRows:
         images = self.images
-        return DeviceRows(images.read, len(images), images.image_bytes, self.runtime)
+        return DeviceRows(
+            images.read,
+            len(images),
+            images.image_bytes,
+            self.runtime,
+            costly=images.store.costly,
+        )
 
     def prepare(self, rows: np.ndarray, epoch: int | None) -> Inputs:
         keys = self.images.keys[rows]

@@ -11,10 +11,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from headstart.runtime import Runtime
+from headstart.runtime import Runtime, memory_bytes
 
-# What one split may take of the device's free memory. Most of it is for activations, whose size is
-# not known yet; of an 80 GB device this is CIFAR-10 forty times over, or 50,000 images at 224.
+# What one split may take of the device's free memory, or of a machine's. Most of it is for
+# activations, whose size is not known yet; of an 80 GB device this is CIFAR-10 forty times over, or
+# 50,000 images at 224.
 SHARE = 0.1
 
 
@@ -22,8 +23,8 @@ class DeviceRows:
     """Rows of some array, batch after batch, on the runtime's device.
 
     read: int64 row numbers (m,) to an array (m, ...). limit_bytes: what all `count` rows of
-    `row_bytes` each may take to stay on the device; by default a share of what is free there, and
-    nothing on a CPU, where they would only be held twice.
+    `row_bytes` each may take to stay on the device; by default room_bytes, which asks whether
+    reading them is `costly`.
     """
 
     def __init__(
@@ -33,10 +34,11 @@ class DeviceRows:
         row_bytes: int,
         runtime: Runtime,
         *,
+        costly: bool = False,
         limit_bytes: int | None = None,
     ) -> None:
         self._read, self._runtime = read, runtime
-        limit = room_bytes(runtime) if limit_bytes is None else limit_bytes
+        limit = room_bytes(runtime, costly=costly) if limit_bytes is None else limit_bytes
         self.resident = count * row_bytes <= limit
         self._here = np.zeros(count, bool)
         self._rows: torch.Tensor | None = None
@@ -83,9 +85,12 @@ class DeviceRows:
         return self._read(rows) if len(unique) == len(rows) else self._read(unique)[back]
 
 
-def room_bytes(runtime: Runtime) -> int:
-    """Bytes that the rows of one split may take on the device: its share of free CUDA memory."""
+def room_bytes(runtime: Runtime, *, costly: bool = False) -> int:
+    """Bytes that the rows of one split may take on the device.
+
+    On a CPU rows are there already, and would only be held twice, unless reading them is costly.
+    """
     if runtime.device.type != "cuda":
-        return 0
+        return int(SHARE * memory_bytes()) if costly else 0
     free, _ = torch.cuda.mem_get_info(runtime.device)
     return int(SHARE * free)
