@@ -184,3 +184,15 @@ def test_a_fine_grid_is_filled_in_between(problem: tuple[torch.Tensor, ...]) -> 
         (alone,) = solve_path(train, val, 4, l2_path=[solution.l2])
         near = solution.val_loss < 1.1 * best.val_loss or solution.l2 > best.l2
         assert solution.val_loss == pytest.approx(alone.val_loss, abs=2e-3 if near else 5e-3)
+
+
+def test_a_solution_that_ran_out_of_passes_says_so(
+    problem: tuple[torch.Tensor, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y, x_val, y_val = problem
+    tables = Table(x, y), Table(x_val, y_val)
+    for passes, cut_off in ((3, True), (200, False)):
+        monkeypatch.setattr(solver, "MAX_PASSES", passes)
+        (solution,) = solve_path(*tables, 4, l2_path=[0.01])
+        assert solution.cut_off is cut_off
+        assert solution.iterations <= passes

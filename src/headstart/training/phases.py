@@ -43,7 +43,7 @@ from headstart.training.feeds import CachedFeed, Feed, PixelFeed, batch_bounds
 from headstart.training.loop import FitState, Job, fit, predict
 from headstart.training.mixing import Mixer
 from headstart.training.optimisation import class_weights, create_optimizer
-from headstart.training.solver import L2_PATH, Solution, Table, solve_path
+from headstart.training.solver import L2_PATH, MAX_PASSES, Solution, Table, solve_path
 
 
 @dataclass
@@ -293,6 +293,11 @@ class Training:
                     on_solution=on_solution,
                 )
         best = next(solution for solution in solutions if solution.chosen)
+        if best.cut_off:
+            self.reporter.warn(
+                f"phase {number + 1}: the head was still improving after {MAX_PASSES} passes over "
+                f"the features: a head.l2 above {best.l2:g} is solved sooner"
+            )
         linear = self.model.head[-1]  # type: ignore[index]
         assert isinstance(linear, nn.Linear)
         with torch.no_grad():

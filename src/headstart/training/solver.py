@@ -53,6 +53,7 @@ class Solution:
     val_accuracy: float
     weight: torch.Tensor
     bias: torch.Tensor
+    cut_off: bool  # after MAX_PASSES, short of the optimum
     chosen: bool = False  # by validation, and solved to more digits than the others
 
 
@@ -102,7 +103,8 @@ def solve_path(
         points[l2] = found
         W, b = problem.weights(found.V)
         judged = _evaluate(val, W, b)
-        return Solution(l2, passes, found.loss, found.accuracy, *judged, weight=W, bias=b)
+        cut_off = passes >= MAX_PASSES
+        return Solution(l2, passes, found.loss, found.accuracy, *judged, W, b, cut_off)
 
     for level, numbers in enumerate(_coarse_to_fine(penalties)):
         worse, best, weakest = 0, np.inf, min(solutions, default=-np.inf)
