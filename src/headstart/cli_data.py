@@ -63,7 +63,7 @@ def data_describe(
 def data_samples(
     source: Annotated[str, typer.Argument(help="A name, or folder:PATH.")],
     out: Annotated[Path, typer.Option("--out", help="The PNG to write.")] = Path("samples.png"),
-    seed: Annotated[int, typer.Option("--seed", help="Which random samples.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Which random samples.")] = 0,
 ) -> None:
     """Draw a labelled grid of random training images to a PNG."""
     from headstart.data import load_data, sample_grid

@@ -39,6 +39,7 @@ _DISK_ERRORS = {
     errno.EACCES: "permission denied: choose a place that can be written",
     errno.EPERM: "not permitted: choose a place that can be written",
     errno.ENOTDIR: "a part of the path is a file: choose another place",
+    errno.EISDIR: "a folder is there, and a file is to be written: choose another place",
 }
 
 
@@ -47,7 +48,8 @@ def explain_os_error(error: OSError) -> str | None:
     advice = _DISK_ERRORS.get(error.errno or 0)
     if advice is None:
         return None
-    return f"{error.filename or 'while writing'}: {advice}"
+    where = error.filename2 or error.filename or "while writing"
+    return f"{where}: {advice}"
 
 
 def did_you_mean(name: str, known: Iterable[str], *, most: int = 3) -> str:

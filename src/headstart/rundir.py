@@ -20,6 +20,7 @@ import contextlib
 import io
 import json
 import os
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -73,7 +74,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
 
 
@@ -160,7 +161,12 @@ class Run:
         path = self.path / "predictions" / f"{split}.npz"
         if not path.exists():
             raise RunError(f"{self.path}: no {split} predictions: the run is {self.status}")
-        return Predictions(**read_arrays(path))
+        try:
+            return Predictions(**read_arrays(path))
+        except (ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
+            raise RunError(
+                f"{path}: damaged: remove {self.path} and run its recipe again"
+            ) from error
 
     def update_manifest(self, **changes: Any) -> None:
         path = self.path / "manifest.json"

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from headstart.errors import HeadstartError, PrecisionError
+from headstart.errors import HeadstartError, PrecisionError, RunError
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def create_runtime(
     if chosen.type not in ("cpu", "cuda"):
         raise HeadstartError(f"--device {device}: use auto, cpu, cuda or cuda:N")
     if precision == "auto":
-        precision = "bfloat16" if chosen.type == "cuda" else "float32"
+        precision = "bfloat16" if chosen.type == "cuda" and _cuda_has_bfloat16() else "float32"
     if precision == "bfloat16" and chosen.type == "cpu" and not _cpu_has_bfloat16():
         raise PrecisionError(
             'precision = "bfloat16": this CPU only emulates it, slowly; use "float32" or "auto"'
@@ -107,6 +107,8 @@ def create_runtime(
             'precision = "int8" needs nncf, which is not installed: uv pip install nncf'
         )
     if chosen.type == "cuda":
+        # What an earlier run has let go of counts as taken until torch gives it back.
+        torch.cuda.empty_cache()
         # Nearly every step has the same shapes, so it pays to try cuDNN's kernels once. Which one
         # wins may change from run to run, and the last bits with it: on CUDA they did so before,
         # where backward kernels add up in any order.
@@ -128,6 +130,10 @@ def import_openvino() -> Any:
     import openvino
 
     return openvino
+
+
+def _cuda_has_bfloat16() -> bool:
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def _cpu_has_bfloat16() -> bool:
@@ -162,6 +168,17 @@ def full_float32() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
+@contextlib.contextmanager
+def within_device_memory() -> Iterator[None]:
+    """Raise RunError where the device's memory does not do."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise RunError(
+            "the GPU's memory is full: lower data.size, or batch_size where a phase trains"
+        ) from error
+
+
 def named_seed(seed: int, *names: object) -> int:
     """A 63-bit seed for one purpose: equal names give equal streams, others are unrelated."""
     text = "/".join(str(part) for part in (seed, *names))
@@ -171,7 +188,10 @@ def named_seed(seed: int, *names: object) -> int:
 @contextlib.contextmanager
 def seeded(seed: int, *names: object) -> Iterator[None]:
     """Torch's generators seeded for one purpose, and put back afterwards."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    # Asking an idle CUDA device for its generator would start it, for a run on the CPU too.
+    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if started else ()
+    with torch.random.fork_rng(devices=devices):
         torch.manual_seed(named_seed(seed, *names))
         yield
 

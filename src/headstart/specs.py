@@ -95,7 +95,9 @@ class DataSpec(Spec):
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.2, description="share set aside as test where a folder brings no test split"
     )
-    split_seed: int = Field(0, description="seed of the splits; apart from the run's own seed")
+    split_seed: Annotated[int, Field(ge=0)] = Field(
+        0, description="seed of the splits; apart from the run's own seed"
+    )
     size: Annotated[int, Field(ge=8, le=1024)] | None = Field(
         None, description="pixels a side into the backbone; default: what the weights want"
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -11,8 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from headstart.comparison.evidence import choose_finalists
 from headstart.comparison.leaderboard import (
@@ -27,7 +27,7 @@ from headstart.comparison.protocol import require_one_protocol
 from headstart.comparison.selection import Candidate, Selection
 from headstart.data import Description, Splits, describe, load_data
 from headstart.data.transforms import recipe_transform
-from headstart.errors import HeadstartError, RecipeError, RunError, explain_os_error
+from headstart.errors import DataError, HeadstartError, RecipeError, RunError, explain_os_error
 from headstart.models.backbones import load_backbone
 from headstart.models.freezing import plan_phase
 from headstart.models.heads import create_head
@@ -50,6 +50,7 @@ from headstart.runtime import (
     create_runtime,
     reset_peak_memory,
     seeded,
+    within_device_memory,
 )
 from headstart.training.classifier import Classifier
 from headstart.training.outline import PhaseOutline, outline
@@ -119,6 +120,7 @@ def _carry_out(recipe: Recipe, out: str | Path | None, means: _Means) -> Run:
                 "choose another --out, or go on where it began"
             )
     if existing and existing.finished:
+        _require_same_photos(existing, resolved, reporter)
         reporter.say(f"{path}: this recipe's run is finished: nothing to repeat")
         on_end(existing)
         return existing
@@ -135,23 +137,37 @@ def _carry_out(recipe: Recipe, out: str | Path | None, means: _Means) -> Run:
         backbone = load_backbone(weights, size=transform.preprocess.size)
     for phase in resolved.phases:
         plan_phase(backbone, phase)  # a part that this architecture lacks is told before any work
-    if existing:
-        remove_partial(path)
     current = existing or create_run(path, resolved)
-    created = current.manifest.get("created") or datetime.now(UTC).isoformat(timespec="seconds")
-    identity = provenance(resolved, weights, transform, splits, runtime)
-    current.update_manifest(created=created, **identity)
-    with _ending(current, on_end), _recorded(current, started):
-        with seeded(resolved.seed, "head"):
-            head = create_head(
-                resolved.head,
-                num_features=backbone.num_features,
-                num_classes=len(splits.class_names),
+    with _alone_in(path):
+        if current.finished:  # by another process, since we looked
+            on_end(current)
+            return current
+        remove_partial(path)
+        created = current.manifest.get("created") or datetime.now(UTC).isoformat(timespec="seconds")
+        identity = provenance(resolved, weights, transform, splits, runtime)
+        current.update_manifest(created=created, **identity)
+        with _ending(current, on_end), _recorded(current, started):
+            with seeded(resolved.seed, "head"):
+                head = create_head(
+                    resolved.head,
+                    num_features=backbone.num_features,
+                    num_classes=len(splits.class_names),
+                )
+            training = Training(
+                current,
+                resolved,
+                splits,
+                Classifier(backbone, head),
+                transform,
+                runtime,
+                reporter,
+                started,
             )
-        model = Classifier(backbone, head)
-        training = Training(current, resolved, splits, model, transform, runtime, reporter, started)
-        training.train()
-        finish_run(training)
+            try:
+                training.train()
+                finish_run(training)
+            finally:
+                training.close()
     return current
 
 
@@ -286,6 +302,34 @@ def _warn_about(splits: Splits, recipe: Recipe, reporter: Reporter) -> None:
         )
 
 
+def _require_same_photos(existing: Run, recipe: Recipe, reporter: Reporter) -> None:
+    """Refuse a finished run whose folder of photos has other images by now."""
+    if not recipe.data.source.startswith("folder:"):
+        return  # whose files have a checksum
+    with contextlib.suppress(DataError):  # a folder that is gone contradicts nothing
+        splits = load_data(recipe.data, progress=reporter.transfer)
+        _require_same(existing, "data", {"fingerprint": splits.fingerprint}, "fingerprint")
+
+
+@contextlib.contextmanager
+def _alone_in(path: Path) -> Iterator[None]:
+    """Hold the run directory for as long as it is written; a process that is killed lets go."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(
+                f"{path}: another process is at work on this run: wait for it, or choose "
+                "another --out"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(folder)
+
+
 @contextlib.contextmanager
 def _ending(current: Run, on_end: Callable[[Run], None]) -> Iterator[None]:
     try:
@@ -299,10 +343,8 @@ def _recorded(current: Run, started: float) -> Iterator[None]:
     """Keep the manifest's status true however the block ends."""
     current.update_manifest(status="running", error=None)
     try:
-        try:
+        with within_device_memory():
             yield
-        except torch.OutOfMemoryError as error:
-            raise RunError("the GPU's memory is full: lower batch_size or data.size") from error
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
         with contextlib.suppress(OSError):  # the disk may be what failed

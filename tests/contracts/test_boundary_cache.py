@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import resource
+import shutil
 import signal
+import threading
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +31,7 @@ from headstart.progress import Reporter
 from headstart.runtime import create_runtime
 from headstart.specs import AugmentSpec, BackboneSpec, DataSpec, HeadSpec, PhaseSpec
 from headstart.training import cache as cache_module
-from headstart.training.cache import BoundaryCache, footprint, list_entries
+from headstart.training.cache import BoundaryCache, entries_root, footprint, list_entries
 from headstart.training.classifier import Classifier
 from headstart.training.feeds import CachedFeed, Feed, PixelFeed
 from headstart.training.loop import FitState, Job, fit, predict_logits
@@ -248,3 +253,39 @@ def test_the_limit_evicts_the_least_recently_used(
     monkeypatch.setenv("HEADSTART_CACHE_LIMIT_GB", "lots")
     with pytest.raises(HeadstartError, match="not a number of GB"):
         boundary.rows(images, label="d")
+
+
+@pytest.mark.usefixtures("cache")
+def test_who_waited_for_an_entry_that_was_removed_computes_it(
+    backbone: Backbone, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = make_cache(backbone, 1)
+    first = cache.rows(images, label="test", keep=False).array
+    ((folder, lock),) = [(path.with_suffix(""), path) for path in entries_root().glob("*.lock")]
+    waits, flock = threading.Event(), fcntl.flock
+
+    def announced(*arguments: Any) -> None:
+        waits.set()
+        flock(*arguments)
+
+    with ThreadPoolExecutor(1) as pool, lock.open("w") as held:
+        flock(held, fcntl.LOCK_EX)
+        monkeypatch.setattr(fcntl, "flock", announced)
+        other = pool.submit(cache.rows, images, label="test", keep=False)
+        assert waits.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)  # as whoever held the lock would
+        flock(held, fcntl.LOCK_UN)
+        assert np.array_equal(other.result(60).array, first)
+    assert not folder.exists()
+
+
+@pytest.mark.usefixtures("cache")
+def test_an_entry_that_is_being_removed_is_not_counted(
+    backbone: Backbone, images: ImageSet
+) -> None:
+    make_cache(backbone, 1).rows(images, label="test")
+    ((folder, size),) = list_entries()
+    going = folder.with_name("going")
+    going.mkdir()
+    (going / "rows.bin").symlink_to("gone")
+    assert list_entries() == [(folder, size)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -67,6 +68,7 @@ def run_with(
             "takes head, last_stage, convs, all, from_scratch, last_layers:N or from:MODULE",
         ),
         ("head.dropout=1.5", "head.dropout"),
+        ("data.split_seed=-1", "data.split_seed"),
         ("data.train_limit=5", "train_limit"),
         ("data.train_limit=1000000", "train_limit"),
     ],
@@ -96,6 +98,7 @@ def test_words_of_the_command_line(headstart: Command, recipe: Path) -> None:
     assert headstart("run", "-h").code == headstart().code == 0
     one_line(headstart("data", "fetch", "mnist"), "unknown data source")
     one_line(headstart("models", "resnet5"), "resnet50")
+    one_line(headstart("data", "samples", "cifar10-mini", "--seed", "-1"), "--seed")
     one_line(headstart("run", recipe, "--device", "tpu"), "use auto, cpu, cuda")
 
 
@@ -180,6 +183,12 @@ def test_output_that_cannot_be_written(recipe: Path, tmp_path: Path, headstart: 
     one_line(headstart("run", recipe, "--out", "/proc/headstart/run"), "/proc/headstart")
 
 
+def test_a_file_where_a_folder_is(tmp_path: Path, headstart: Command) -> None:
+    outcome = headstart("data", "samples", "cifar10-mini", "--out", tmp_path)
+    one_line(outcome, f"{tmp_path}: a folder is there")
+    assert not list(tmp_path.parent.glob(".*.partial"))
+
+
 @pytest.mark.usefixtures("real_weights", "cache")
 def test_a_run_of_another_recipe_is_left_alone(
     recipe: Path, tmp_path: Path, headstart: Command
@@ -228,6 +237,38 @@ def test_a_run_is_not_continued_on_other_images(
     for path in sorted((folder / "cat").iterdir())[:1]:
         path.unlink()
     one_line(headstart(*command, *limits), "its data have changed", "choose another --out")
+    # Nor is a finished one shown for them: a folder that is gone contradicts nothing.
+    finished = (*command[:2], "--out", tmp_path / "finished", *command[4:], *limits)
+    assert headstart(*finished).code == 0
+    assert "nothing to repeat" in headstart(*finished).err
+    Image.new("RGB", (40, 40)).save(folder / "cat" / "new.png")
+    one_line(headstart(*finished), "its data have changed", "choose another --out")
+    folder.rename(tmp_path / "elsewhere")
+    assert "nothing to repeat" in headstart(*finished).err
+
+
+@pytest.mark.usefixtures("real_weights", "cache")
+def test_a_run_that_another_process_writes_is_left_alone(
+    recipe: Path, tmp_path: Path, headstart: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    command = ("run", recipe, "--out", out, "--set", "data.train_limit=200", "--set=data.size=32")
+    with monkeypatch.context() as patch:
+        patch.setattr("headstart.results.write_arrays", interrupt)
+        one_line(headstart(*command), "interrupted")
+    half_written = out / ".log.jsonl.1.partial"
+    half_written.touch()
+    before = (out / "manifest.json").read_bytes()
+    folder = os.open(out, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)  # of an open file: this process is another, too
+    try:
+        one_line(headstart(*command), "another process is at work on this run", "--out")
+    finally:
+        os.close(folder)
+    assert half_written.exists()
+    assert (out / "manifest.json").read_bytes() == before
+    assert headstart(*command).code == 0
+    assert not half_written.exists()
 
 
 @pytest.mark.usefixtures("real_weights")

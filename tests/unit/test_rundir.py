@@ -69,6 +69,14 @@ def test_the_log_survives_a_line_cut_short(run_path: Path) -> None:
     assert [event["epoch"] for event in open_run(run_path).log] == [0, 2]
 
 
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 and no more"])
+def test_damaged_predictions_are_told(run_path: Path, content: bytes) -> None:
+    (run_path / "predictions").mkdir()
+    (run_path / "predictions" / "test.npz").write_bytes(content)
+    with pytest.raises(RunError, match=r"test\.npz: damaged: remove .* and run its recipe again"):
+        open_run(run_path).predictions("test")
+
+
 def test_arrays_hold_no_pickle(tmp_path: Path) -> None:
     write_arrays(tmp_path / "a.npz", {"ids": np.array(["a", "bc"]), "x": np.eye(2)})
     assert read_arrays(tmp_path / "a.npz")["ids"].tolist() == ["a", "bc"]

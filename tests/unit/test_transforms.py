@@ -325,3 +325,15 @@ def test_pixels_are_never_rounded_by_autocast(
     expected = transform(*images)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(transform(*images), expected)
+
+
+@pytest.mark.parametrize("rotate", [0.0, 1e-4])
+def test_views_smaller_than_their_images_are_averaged_too(
+    images: tuple[torch.Tensor, np.ndarray], rotate: float
+) -> None:
+    pixels, keys = images
+    small = Preprocess(16, *MEAN_STD, "bilinear")
+    plain = Transform(small)(pixels, keys)
+    views = Transform(small, AugmentSpec(flip=True, rotate=rotate), seed=1)(pixels, keys)
+    either = torch.stack([(views - plain).abs(), (views - plain.flip(3)).abs()])
+    assert either.mean(dim=(2, 3, 4)).amin(dim=0).max() < 0.01  # single taps: up to 0.3

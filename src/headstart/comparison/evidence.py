@@ -37,7 +37,13 @@ from headstart.progress import Reporter
 from headstart.recipe import Recipe
 from headstart.resolution import resolve
 from headstart.rundir import write_json
-from headstart.runtime import Runtime, create_runtime, full_float32, machine
+from headstart.runtime import (
+    Runtime,
+    create_runtime,
+    full_float32,
+    machine,
+    within_device_memory,
+)
 from headstart.specs import AugmentSpec, DataSpec
 from headstart.training.cache import BoundaryCache
 from headstart.training.prefix import compile_prefix, engine_name
@@ -117,7 +123,8 @@ class Judge:
         steps = pairwise(bounds)
         chosen = [np.flatnonzero((places >= low) & (places < high)) for low, high in steps]
         watch = _Stopwatch(self._reporter)
-        features = _features(contender, [images.pick(rows) for rows in chosen], watch)
+        with within_device_memory():
+            features = _features(contender, [images.pick(rows) for rows in chosen], watch)
         passed = time.perf_counter()
         order = np.concatenate(chosen)
         labels = images.labels[order]

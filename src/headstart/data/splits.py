@@ -113,6 +113,15 @@ def repeated_images(splits: Splits) -> tuple[str, ...]:
             f"byte for byte, such as {shared[0][0]} = {shared[0][1]}: "
             "test scores will look better than they are"
         )
+    trained = dict(zip(splits.train.digests, splits.train.ids.tolist(), strict=True))
+    pairs = zip(splits.val.ids.tolist(), splits.val.digests, strict=True)
+    shared = [(image, trained[digest]) for image, digest in pairs if digest in trained]
+    if shared:
+        notes.append(
+            f"{len(shared)} of {len(splits.val)} validation images are also in train, byte for "
+            f"byte, such as {shared[0][0]} = {shared[0][1]}: what validation chooses is chosen on "
+            "images that were learnt"
+        )
     classes: dict[bytes, set[int]] = {}
     for images in (splits.train, splits.val, splits.test):
         for digest, label in zip(images.digests, images.labels.tolist(), strict=True):

@@ -156,6 +156,8 @@ class Transform:
         spec, size = self.augment, self.preprocess.size
         if not (spec.flip or spec.rotate or spec.zoom or spec.shift or spec.trivial):
             return self._resize(x)
+        if x.shape[-1] > size:  # a warp takes single pixels; shrinking has to average
+            x = self._resize(x)
         affine = self._affine(draws)
         if operations is None and not spec.rotate and x.shape[-1] <= SMALL_SIDE:
             return separable_warp(x, affine, size, self.preprocess.interpolation)

@@ -116,6 +116,7 @@ class BoundaryCache:
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
         folder = entries_root() / name
         with _locked(folder):
+            folder.mkdir(exist_ok=True)  # only now: who had the lock before may have removed it
             computed = 0
             if not (folder / "index.json").exists():
                 try:
@@ -272,8 +273,12 @@ def list_entries() -> list[tuple[Path, int]]:
     """Finished and unfinished entries with their size in bytes, least recently used first."""
     root = entries_root()
     folders = [folder for folder in root.iterdir() if folder.is_dir()] if root.is_dir() else []
-    aged = sorted(folders, key=_last_used)
-    return [(f, sum(p.stat().st_size for p in f.iterdir() if p.is_file())) for f in aged]
+    found = []
+    for folder in folders:
+        with contextlib.suppress(FileNotFoundError):  # another process is removing it
+            size = sum(path.stat().st_size for path in folder.iterdir())
+            found.append((_last_used(folder), folder, size))
+    return [(folder, size) for _, folder, size in sorted(found)]
 
 
 def limit_bytes(runtime: Runtime | None = None) -> int:
@@ -396,7 +401,7 @@ def _locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
 
     Yields whether the lock is held; without `wait` it may not be.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f"{folder.name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -81,6 +81,11 @@ class Training:
             self._phase(number, state if number == first else FitState())
             save_checkpoint(self.checkpoint, self.model, number + 1, FitState())
 
+    def close(self) -> None:
+        """Let go of compiled networks, maps and rows on the device: feeds know their training, and
+        would wait with it for the collector of cycles."""
+        self._feeds = None
+
     def predict(self, split: Split) -> Predictions:
         """Predictions on a whole split by the model as it stands, through the last boundary."""
         images: ImageSet = getattr(self.splits, split)
@@ -317,6 +322,8 @@ class _Feeds:
     def __init__(self, training: Training, number: int, phase: PhaseSpec, plan: FreezePlan) -> None:
         self._training, self.number = training, number
         self._views = (phase.views or 0) if training.transform.augment.active else 1
+        if not plan.boundary:  # nothing to cache, so nothing to gain from seeing a view again
+            self._views = 0
         self._made: dict[str, Feed] = {}
         cached = plan.boundary > 0 and phase.views != 0
         self._cache = self._open_cache(plan, phase) if cached else None

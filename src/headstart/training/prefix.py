@@ -28,7 +28,7 @@ from headstart.paths import cache_root
 from headstart.rundir import write_json
 from headstart.runtime import Runtime, import_openvino, machine
 
-CUDA_BATCH = 256
+CUDA_BATCH = 256  # images of 224 pixels; of larger ones fewer, whose maps take as much memory
 # Passes over that many rows that should take longer than this find out which engine and batch size
 # is the fastest here, and remember it; measuring runs some 500 images. By less than MARGIN nothing
 # is preferred to the first candidate.
@@ -202,7 +202,8 @@ def compile_prefix(
     """
     chain = StageChain(backbone.model, backbone.stages()[:boundary]).eval()
     if runtime.device.type != "cpu":
-        return TorchPrefix(chain, runtime, CUDA_BATCH)
+        batch = max(16, CUDA_BATCH * 224**2 // max(size, 224) ** 2)
+        return TorchPrefix(chain, runtime, batch)
     model = _convert(chain, size)
     if runtime.precision == "int8":
         model = _quantize(model, calibration)
