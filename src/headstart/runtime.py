@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import os
 import platform
@@ -108,6 +109,7 @@ def create_runtime(
         )
     if chosen.type == "cuda":
         # What an earlier run has let go of counts as taken until torch gives it back.
+        gc.collect()
         torch.cuda.empty_cache()
         # Nearly every step has the same shapes, so it pays to try cuDNN's kernels once. Which one
         # wins may change from run to run, and the last bits with it: on CUDA they did so before,
