@@ -278,7 +278,8 @@ def _validate(
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        # A key that is missing may be there, misspelt: that says more.
+        first = min(error.errors(include_url=False), key=lambda e: e["type"] == "missing")
         location = tuple(first["loc"])
         line = _line_of(text, location) if text else None
         place = f"{where}, line {line}" if line else where
@@ -303,8 +304,11 @@ def _describe(error: Any, location: tuple[int | str, ...]) -> str:
     if dotted == "phases" and isinstance(given, dict):
         return "phases is a list of tables: write [[phases]], not [phases]"
     message = message.replace("a valid tuple", "a list, such as [256]")
+    if error["type"] == "string_pattern_mismatch":
+        message = "takes letters, digits, dots, dashes and underscores, a letter or digit first"
     shown = f", not {given!r}" if isinstance(given, str | int | float | bool) else ""
-    return f"{dotted}: {message}{shown}"
+    what, semicolon, rest = message.partition(";")
+    return f"{dotted}: {what}{shown}{semicolon}{rest}"
 
 
 def _fields_at(location: Sequence[int | str]) -> list[str]:

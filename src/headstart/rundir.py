@@ -193,7 +193,7 @@ class Run:
 def create_run(path: Path, recipe: Recipe) -> Run:
     """Create the run directory for a resolved recipe. Raises RunError where `path` is taken."""
     if (path / "manifest.json").exists():
-        raise RunError(f"{path}: holds a run already")
+        raise RunError(f"{path}: holds a run already, begun a moment ago: wait for it to end")
     # A recipe alone is what a run leaves that was killed as it began.
     remove_partial(path)
     if path.is_dir() and any(entry.name != "recipe.toml" for entry in path.iterdir()):
@@ -213,7 +213,9 @@ def open_run(path: str | Path) -> Run:
     """Open a run directory. Raises RunError where there is none, or a newer format."""
     run = Run(Path(path))
     if not (run.path / "manifest.json").exists():
-        raise RunError(f"{path}: not a run directory (no manifest.json in it)")
+        runs = list_runs(run.path)
+        study = f"; it is a study's: name one of its runs, such as {runs[0]}" if runs else ""
+        raise RunError(f"{path}: not a run directory (no manifest.json in it){study}")
     if run.manifest.get("format") != FORMAT:
         raise RunError(
             f"{path}: run format {run.manifest.get('format')}; this version reads {FORMAT}"

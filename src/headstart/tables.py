@@ -129,7 +129,7 @@ def comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
 
 
 def comparison(comparison: Comparison) -> str:
-    """The leaderboard by configuration, the verdict, and where report and best model are."""
+    """The leaderboard by configuration, the verdict, and where report and chosen model are."""
     several = any(c["sd"] is not None for c in comparison.configurations)
     repeats = ["sd", "seeds"] if several else []
     header = ["", "group", "configuration", "test accuracy", "95 % interval", *repeats]
@@ -159,7 +159,7 @@ def comparison(comparison: Comparison) -> str:
     lines += [
         "",
         f"report      {comparison.report}",
-        f"best model  {path}",
+        f"chosen      {path}",
         f"use it      {_command()} predict {path} IMAGE...",
     ]
     if comparison.selection:

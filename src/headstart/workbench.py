@@ -195,17 +195,18 @@ def compare(
     reporter = reporter or Reporter()
     selected: tuple[Selection, list[Candidate]] | None = None
     if isinstance(study, Study):
-        recipes = study.recipes()
         root = Path(out or f"runs/{study.name}-{study.fingerprint}")
         name = study.name
+        recipes = study.recipes()
         for note in require_one_protocol(recipes):
             reporter.warn(note)
         means = _Means(device, cache_limit_gb, reporter, on_end)
-        if budget_s is None:
-            runs, failures = _run_all(recipes, root, means)
-        else:
-            selected = choose_finalists(recipes, budget_s, device, cache_limit_gb, reporter)
-            runs, failures = _run_selected(recipes, selected[0], root, means)
+        with _alone_in(root):
+            if budget_s is None:
+                runs, failures = _run_all(recipes, root, means)
+            else:
+                selected = choose_finalists(recipes, budget_s, device, cache_limit_gb, reporter)
+                runs, failures = _run_selected(recipes, selected[0], root, means)
     elif budget_s is not None:
         raise RunError("a budget chooses what to run, and these runs are done: give their study")
     else:
@@ -313,21 +314,27 @@ def _require_same_photos(existing: Run, recipe: Recipe, reporter: Reporter) -> N
 
 @contextlib.contextmanager
 def _alone_in(path: Path) -> Iterator[None]:
-    """Hold the run directory for as long as it is written; a process that is killed lets go."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(
-                f"{path}: another process is at work on this run: wait for it, or choose "
-                "another --out"
-            ) from None
-        except OSError:
-            pass  # a file system without locks
+    """Hold a run's or study's directory while it is written; a process that is killed lets go."""
+    with contextlib.ExitStack() as held:
+        # What cannot be written is told where a run begins; some file systems know no locks.
+        with contextlib.suppress(OSError):
+            path.mkdir(parents=True, exist_ok=True)
+            folder = os.open(path, os.O_RDONLY)
+            held.callback(os.close, folder)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(
+                    f"{path}: another process is at work on this: wait for it, or choose "
+                    "another --out"
+                ) from None
+            held.callback(_remove_empty, path)
         yield
-    finally:
-        os.close(folder)
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 @contextlib.contextmanager

@@ -83,6 +83,22 @@ def test_a_finished_run_says_what_it_costs_by_phase(finished: Path) -> None:
     assert cost["file_mb"] > cost["size_mb"]  # and its header
 
 
+@pytest.mark.parametrize(("p95", "warned"), [(20.0, 0), (31.0, 1)])
+def test_a_measurement_among_others_work_is_told(
+    runs: list[Run], monkeypatch: pytest.MonkeyPatch, p95: float, warned: int
+) -> None:
+    answer = {
+        "latency_ms": {"median": 10.0, "p95": p95, "n": 30},
+        "throughput": {"batch": 32, "images_per_s": 200.0},
+        "measured": {"process": "its own, after the runs"},
+    }
+    monkeypatch.setattr(measuring, "_answers", lambda left, device: [answer] * len(left))
+    listener = Listener()
+    measure_runs(runs[:1], reporter=listener)
+    found = [line for line in listener.lines if "others used this machine" in line]
+    assert len(found) == warned
+
+
 def test_runs_are_measured_once_and_keep_what_was_measured(
     runs: list[Run], headstart: Callable[..., Outcome], measured: None
 ) -> None:

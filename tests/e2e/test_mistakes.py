@@ -262,7 +262,7 @@ def test_a_run_that_another_process_writes_is_left_alone(
     folder = os.open(out, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)  # of an open file: this process is another, too
     try:
-        one_line(headstart(*command), "another process is at work on this run", "--out")
+        one_line(headstart(*command), "another process is at work on this", "--out")
     finally:
         os.close(folder)
     assert half_written.exists()

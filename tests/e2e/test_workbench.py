@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
+import os
 from pathlib import Path
 from typing import Any
 
 import matplotlib.colors  # noqa: F401 - its first import leaves a cycle that holds its importers
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import headstart as library
 from headstart.errors import RunError
+from headstart.progress import Reporter
 from headstart.training import phases
 from headstart.training.cache import BoundaryCache
 from headstart.training.feeds import PixelFeed, draw_views
@@ -34,6 +39,14 @@ weights = "registry"
 train = "head"
 """
 pytestmark = pytest.mark.usefixtures("real_weights", "cache")
+
+
+class Listener(Reporter):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, line: str) -> None:
+        self.warnings.append(line)
 
 
 def recipe(folder: Path, *overrides: str) -> library.Recipe:
@@ -95,3 +108,44 @@ def test_where_nothing_is_cached_every_epoch_has_views_of_its_own(
     assert not isinstance(upper, PixelFeed)
     views = [int(draw_views(whole.keys[:1], whole.views, 0, epoch)[0]) for epoch in range(9)]
     assert len(set(views)) == 9
+
+
+def test_a_phase_that_loses_what_was_learnt_is_told(tmp_path: Path) -> None:
+    listener = Listener()
+    tuned = 'phases=[{train="head"}, {train="from:blocks.6", epochs=1, lr=%s}]'
+    more = "data.train_limit=400"
+    library.run(recipe(tmp_path, more, tuned % 1e-4), out=tmp_path / "gentle", reporter=listener)
+    assert not [line for line in listener.warnings if "lower phases.1.lr" in line]
+    library.run(recipe(tmp_path, more, tuned % 30.0), out=tmp_path / "harsh", reporter=listener)
+    (line,) = [line for line in listener.warnings if "lower phases.1.lr" in line]
+    assert line.startswith("phase 2 ended at ")
+
+
+def test_a_study_that_another_process_carries_out_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text(RECIPE + '[grid]\n"data.size" = [32, 48]\n')
+    study, out = library.load_study(path), tmp_path / "out"
+    out.mkdir()
+    folder = os.open(out, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(RunError, match=f"{out}: another process is at work on this"):
+            library.compare(study, out=out)
+    finally:
+        os.close(folder)
+    assert not list(out.iterdir())
+
+
+def test_the_predictor_takes_opened_images_and_no_bare_name(tmp_path: Path) -> None:
+    predictor = library.load_predictor(library.run(recipe(tmp_path), out=tmp_path / "run"))
+    path = tmp_path / "noise.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    with Image.open(path) as opened:
+        (by_file, by_image) = predictor.predict([path, opened])
+    (unnamed,) = predictor.predict([Image.fromarray(pixels)])
+    assert (by_file.image, by_image.image, unnamed.image) == (str(path), str(path), "0")
+    assert by_file.probabilities == pytest.approx(by_image.probabilities, abs=1e-6)
+    assert by_file.probabilities == pytest.approx(unnamed.probabilities, abs=1e-6)
+    with pytest.raises(TypeError, match="takes a list of images"):
+        list(predictor.predict(str(path)))

@@ -49,6 +49,10 @@ def test_path_and_bytes_agree(photo: Image.Image, tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(encode(photo, "JPEG"))
     np.testing.assert_array_equal(decode_image(path, 24), decode_image(path.read_bytes(), 24))
+    with Image.open(path) as opened:
+        size = opened.size
+        np.testing.assert_array_equal(decode_image(opened, 24), decode_image(path, 24))
+        assert opened.size == size
 
 
 INVERSE = {  # how a camera that writes this orientation has stored the upright picture

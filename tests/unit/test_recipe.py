@@ -66,6 +66,9 @@ def edit(path: Path, old: str, new: str) -> Path:
             4,
             "unknown key data.augment.rotat; did you mean rotate, contrast?",
         ),
+        ('"last_stage"', '"last_stag"', 14, "phases.1.train: takes head, last_stage, convs"),
+        ('name = "two-phase"', 'nme = "two-phase"', 1, "unknown key nme; did you mean name?"),
+        ('"two-phase"', '"two phases"', 1, "name: takes letters, digits, dots, dashes"),
         ("[head]", "[haed]", 7, "unknown key haed; did you mean head, phases?"),
         ("hidden = [256]", 'hidden = ["a"]', 8, "head.hidden.0: should be a valid integer"),
         ("lr = 1e-5", "lr = -1", 16, "phases.1.lr: should be greater than 0, not -1"),
@@ -84,6 +87,8 @@ def test_errors_name_line_and_remedy(
 def test_missing_and_broken_files(tmp_path: Path, recipe_file: Path) -> None:
     with pytest.raises(RecipeError, match=r"backbone.name is missing"):
         load_recipe(edit(recipe_file, 'name = "mobilenetv2_100"', ""))
+    with pytest.raises(RecipeError, match=r"MODULE, not 'haed'; did you mean head\?$"):
+        load_recipe(recipe_file, ["backbone.name=vgg16", "phases.0.train=haed"])
     with pytest.raises(RecipeError, match="cannot be read"):
         load_recipe(tmp_path / "absent.toml")
     (tmp_path / "broken.toml").write_text("name = [")

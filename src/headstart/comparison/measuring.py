@@ -29,6 +29,7 @@ from headstart.rundir import Run, open_run, write_json
 
 # On a shared machine the same model took 11 to 17 ms, in stretches of seconds.
 ROUNDS = 2
+DISTURBED = 3.0  # times the median that the 95th percentile is where others had the cores
 PATIENCE_S = 300.0  # without an answer: an import and one run's measurement take seconds
 
 
@@ -60,10 +61,23 @@ def measure_runs(
                     _improve(left[number % len(left)], answer)
     fresh = {run.path: open_run(run.path) for run in waiting}
     for run in fresh.values():
+        _warn_of_disturbance(run, reporter)
         with contextlib.suppress(OSError):  # a run of others, which cannot be written
             write_report([run], run.path / "report" / "report.html", title=run.name)
         on_measured(run)
     return [fresh.get(run.path, run) for run in runs]
+
+
+def _warn_of_disturbance(run: Run, reporter: Reporter) -> None:
+    """A model takes as long for one image as for the next: where it does not, others had the
+    cores."""
+    latency = run.cost.get("latency_ms")
+    if latency and latency["p95"] > DISTURBED * latency["median"]:
+        reporter.warn(
+            f"{run.path}: {latency['median']:.1f} ms an image, but one in twenty took more than "
+            f"{latency['p95']:.1f}: others used this machine meanwhile, and an idle one serves "
+            "faster"
+        )
 
 
 def _count(runs: int) -> str:

@@ -46,13 +46,18 @@ class UnreadableImageError(DataError):
         return f"{self.args[0]}: not an image that can be read: {self.reason}"
 
 
-def decode_image(source: Path | bytes, side: int) -> np.ndarray:
+def decode_image(source: Path | bytes | Image.Image, side: int) -> np.ndarray:
     """uint8 (side, side, 3), RGB: the centre square, resized with antialiased bicubic.
+
+    source: a file, its content, or an image that Pillow has opened, which stays as it is.
 
     EXIF rotation is applied; transparency is laid over white; grey, palette, CMYK and 16-bit
     images become RGB; of an animation the first frame is taken. Raises UnreadableImageError (a
     DataError) for anything else, truncated files and decompression bombs included.
     """
+    if isinstance(source, Image.Image):
+        with _readable("the image"):
+            return _render(source.copy(), side)
     with _opened(source) as image:
         return _render(image, side)
 
@@ -72,12 +77,21 @@ def inspect_image(content: bytes) -> tuple[int, int]:
 @contextlib.contextmanager
 def _opened(source: Path | bytes) -> Iterator[Image.Image]:
     name = "the image" if isinstance(source, bytes) else str(source)
+    stream = io.BytesIO(source) if isinstance(source, bytes) else source
+    with _readable(name):
+        try:
+            with Image.open(stream, formats=_formats()) as image:
+                yield image
+        except UnidentifiedImageError as error:
+            raise UnreadableImageError(name, _unidentified(source)) from error
+
+
+@contextlib.contextmanager
+def _readable(name: str) -> Iterator[None]:
     try:
-        stream = io.BytesIO(source) if isinstance(source, bytes) else source
-        with Image.open(stream, formats=_formats()) as image:
-            yield image
-    except UnidentifiedImageError as error:
-        raise UnreadableImageError(name, _unidentified(source)) from error
+        yield
+    except UnreadableImageError:
+        raise
     except Exception as error:  # Pillow's parsers raise nearly anything on damaged bytes
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UnreadableImageError(name, " ".join(str(reason).split())) from error

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -69,21 +70,25 @@ class Predictor:
 
     def predict(
         self,
-        images: Sequence[str | Path],
+        images: Sequence[str | Path | Image.Image],
         *,
         on_unreadable: Callable[[DataError], None] | None = None,
     ) -> Iterator[Answer]:
-        """Answers in the order of the images.
+        """Answers in the order of the images: files, or images that Pillow has opened, which are
+        named by their file or their number, from 0.
 
         An image that cannot be read is handed to `on_unreadable` and left out; without that, its
         DataError is raised.
         """
+        if isinstance(images, str | Path | Image.Image):
+            raise TypeError("predict() takes a list of images: [image]")
         for first in range(0, len(images), BATCH):
             names, pixels = [], []
-            for path in map(Path, images[first : first + BATCH]):
+            for number, image in enumerate(images[first : first + BATCH], start=first):
+                source = image if isinstance(image, Image.Image) else Path(image)
                 try:
-                    pixels.append(decode_image(path, self._side))
-                    names.append(str(path))
+                    pixels.append(decode_image(source, self._side))
+                    names.append(_name(source, number))
                 except DataError as error:
                     if on_unreadable is None:
                         raise
@@ -101,6 +106,12 @@ class Predictor:
         named = {self.class_names[i]: float(probabilities[i]) for i in order}
         best = self.class_names[order[0]]
         return Answer(image, best, named[best], named)
+
+
+def _name(source: Path | Image.Image, number: int) -> str:
+    if isinstance(source, Path):
+        return str(source)
+    return str(getattr(source, "filename", "") or number)
 
 
 def load_predictor(source: Run | str | Path, *, device: str = "auto") -> Predictor:

@@ -21,6 +21,7 @@ from torch import nn
 from headstart.data import ImageSet, Splits
 from headstart.data.transforms import Transform
 from headstart.evaluation.predictions import Predictions
+from headstart.evaluation.statistics import wilson_interval
 from headstart.models.folding import folded_norms
 from headstart.models.freezing import FreezeAudit, FreezePlan, plan_phase, set_training
 from headstart.profiling import section
@@ -173,6 +174,7 @@ class Training:
             f"phase {number + 1} ({phase.train}, {phase.optimizer}): validation accuracy "
             f"{done['val_accuracy']:.1%} in {seconds:.1f} s"
         )
+        self._warn_of_loss(number, done["val_accuracy"])
         if number == 0 and len(self.recipe.phases) > 1 and (curve := self._label_efficiency("val")):
             self.run.append_log({"event": "label_efficiency", **curve})
 
@@ -247,6 +249,17 @@ class Training:
             "val_accuracy": state.best_val_accuracy,
             "l2": None,
         }
+
+    def _warn_of_loss(self, number: int, val_accuracy: float) -> None:
+        """Where a phase has lost what the one before it had learnt."""
+        ended = [event for event in self.run.log if event["event"] == "phase_done"]
+        before = [e["val_accuracy"] for e in ended if e["phase"] == number - 1]
+        n = len(self.splits.val)
+        if before and wilson_interval(before[-1] * n, n)[0] > val_accuracy:
+            self.reporter.warn(
+                f"phase {number + 1} ended at {val_accuracy:.1%} on validation, below the "
+                f"{before[-1]:.1%} of phase {number}: lower phases.{number}.lr, or leave it out"
+            )
 
     def _warn_of_idle_cutmix(self, number: int, plan: FreezePlan) -> None:
         size = self.transform.preprocess.size
