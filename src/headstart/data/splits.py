@@ -101,29 +101,13 @@ def make_splits(source: Source, spec: DataSpec) -> Splits:
 def repeated_images(splits: Splits) -> tuple[str, ...]:
     """One note for each way in which byte-identical images weaken the splits."""
     notes = []
-    seen = {
-        **dict(zip(splits.val.digests, splits.val.ids.tolist(), strict=True)),
-        **dict(zip(splits.train.digests, splits.train.ids.tolist(), strict=True)),
-    }
-    pairs = zip(splits.test.ids.tolist(), splits.test.digests, strict=True)
-    shared = [(image, seen[digest]) for image, digest in pairs if digest in seen]
-    if shared:
-        notes.append(
-            f"{len(shared)} of {len(splits.test)} test images are also in train or validation, "
-            f"byte for byte, such as {shared[0][0]} = {shared[0][1]}: "
-            "test scores will look better than they are"
-        )
-    trained = dict(zip(splits.train.digests, splits.train.ids.tolist(), strict=True))
-    pairs = zip(splits.val.ids.tolist(), splits.val.digests, strict=True)
-    shared = [(image, trained[digest]) for image, digest in pairs if digest in trained]
-    if shared:
-        notes.append(
-            f"{len(shared)} of {len(splits.val)} validation images are also in train, byte for "
-            f"byte, such as {shared[0][0]} = {shared[0][1]}: what validation chooses is chosen on "
-            "images that were learnt"
-        )
+    train, val, test = splits.train, splits.val, splits.test
+    if found := _shared("test images are also in train or validation", test, val, train):
+        notes.append(f"{found}: test scores will look better than they are")
+    if found := _shared("validation images are also in train", val, train):
+        notes.append(f"{found}: what validation chooses is chosen on images that were learnt")
     classes: dict[bytes, set[int]] = {}
-    for images in (splits.train, splits.val, splits.test):
+    for images in (train, val, test):
         for digest, label in zip(images.digests, images.labels.tolist(), strict=True):
             classes.setdefault(digest, set()).add(label)
     torn = [sorted(labels) for labels in classes.values() if len(labels) > 1]
@@ -131,6 +115,16 @@ def repeated_images(splits: Splits) -> tuple[str, ...]:
         example = " and ".join(splits.class_names[label] for label in torn[0])
         notes.append(f"{len(torn)} images lie in more than one class, such as in {example}")
     return tuple(notes)
+
+
+def _shared(what: str, images: ImageSet, *others: ImageSet) -> str | None:
+    """How many of the images are among the others, and one of them; None where none is."""
+    seen = {d: i for o in others for d, i in zip(o.digests, o.ids.tolist(), strict=True)}
+    pairs = zip(images.ids.tolist(), images.digests, strict=True)
+    shared = [f"{image} = {seen[digest]}" for image, digest in pairs if digest in seen]
+    if not shared:
+        return None
+    return f"{len(shared)} of {len(images)} {what}, byte for byte, such as {shared[0]}"
 
 
 def ranks(images: ImageSet, seed: int) -> np.ndarray:
