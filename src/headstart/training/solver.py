@@ -38,7 +38,7 @@ MAX_PASSES = 200
 MEMORY = 50  # steps that L-BFGS remembers
 BLOCK = 4096  # rows
 COLUMNS = 32  # of weights, at most, in a pass that starts several penalties: half as long again
-COARSE = 0.3  # decades between the penalties of a fine grid that are solved first
+COARSE = 0.5  # decades between the penalties of a fine grid that are solved first
 
 
 @dataclass(frozen=True)
