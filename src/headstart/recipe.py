@@ -44,6 +44,12 @@ class Recipe(Spec):
     balance: Literal["none", "auto"] = Field(
         "none", description="auto weighs the loss of each class by the inverse of its frequency"
     )
+    select_by: Literal["auto", "accuracy", "balanced_accuracy", "macro_f1", "loss"] = Field(
+        "auto",
+        description="what validation chooses by: the epoch, the phase and, in a comparison, the "
+        'run; auto is balanced_accuracy with balance = "auto", else accuracy; equal ones go to '
+        "the lower loss",
+    )
     precision: Literal["auto", "float32", "bfloat16", "int8"] = Field(
         "auto",
         description="of forward passes; auto is bfloat16 on CUDA and float32 on CPU; bfloat16 on a "
@@ -65,10 +71,11 @@ class Recipe(Spec):
         return _fingerprint(told)
 
     def identity(self) -> dict[str, Any]:
-        """Every field as JSON, without an evaluation table that says nothing: the runs and studies
-        from before there was one are still found."""
-        default = self.evaluation == EvaluationSpec()
-        return self.model_dump(mode="json", exclude={"evaluation"} if default else None)
+        """Every field as JSON, without an evaluation table and a select_by that say nothing: the
+        runs and studies from before there were any are still found."""
+        silent = {"evaluation"} if self.evaluation == EvaluationSpec() else set()
+        silent |= {"select_by"} if self.select_by == "auto" else set()
+        return self.model_dump(mode="json", exclude=silent)
 
     def to_toml(self) -> str:
         """The recipe as TOML that loads back to an equal recipe (None is left out)."""

@@ -74,7 +74,10 @@ def resolve(recipe: Recipe, reporter: Reporter | None = None) -> tuple[Recipe, W
         name = f"{weights.identity.name}.{weights.identity.tag}"
     backbone = recipe.backbone.model_copy(update={"name": name, "weights": chosen})
     phases = tuple(_resolve_phase(n, p, recipe, pretrained) for n, p in enumerate(recipe.phases))
-    changes = {"data": data, "backbone": backbone, "phases": phases}
+    select_by = recipe.select_by
+    if select_by == "auto":
+        select_by = "accuracy" if recipe.balance == "none" else "balanced_accuracy"
+    changes = {"data": data, "backbone": backbone, "phases": phases, "select_by": select_by}
     return recipe.model_copy(update=changes), weights
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from headstart.evaluation.metrics import score
+from headstart.evaluation.metrics import score, selection_key, selection_loss, selection_value
 from headstart.evaluation.predictions import Predictions
 
 
@@ -77,3 +77,37 @@ def test_a_class_nobody_predicts_and_an_empty_split() -> None:
     empty = Predictions(np.array([], str), np.array([], np.int64), np.zeros((0, 3), np.float32))
     with pytest.raises(ValueError, match="no predictions"):
         score(empty)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_validation_chooses_by_agrees_with_scikit_learn(seed: int) -> None:
+    p = random_predictions(seed)
+    close = {"rel": 0, "abs": 1e-9}
+    for name, expected in (
+        ("accuracy", reference.accuracy_score(p.labels, p.predicted)),
+        ("balanced_accuracy", reference.balanced_accuracy_score(p.labels, p.predicted)),
+        ("macro_f1", reference.f1_score(p.labels, p.predicted, average="macro")),
+        ("loss", -reference.log_loss(p.labels, p.probabilities)),
+    ):
+        assert selection_value(p, name) == pytest.approx(expected, **close), name
+    weights = 1 / np.bincount(p.labels)[p.labels]
+    balanced = reference.log_loss(p.labels, p.probabilities, sample_weight=weights)
+    assert selection_loss(p, balanced=True) == pytest.approx(balanced, **close)
+    assert selection_value(p, "loss", balanced=True) == pytest.approx(-balanced, **close)
+    with pytest.raises(ValueError, match="no metric 'auto'"):
+        selection_value(p, "auto")
+
+
+def test_a_rare_class_found_beats_a_majority_answered() -> None:
+    """Eight images of one class and two of another: always answering the first is right on 80 %."""
+    labels = np.repeat([0, 1], [8, 2])
+    always = Predictions(labels.astype(str), labels, np.tile(np.float32([2, 0]), (10, 1)))
+    finds = np.tile(np.float32([2, 0]), (10, 1))
+    finds[[0, 1, 2, 8, 9]] = [0, 2]  # both of the rare class, three of the frequent one lost
+    fair = Predictions(labels.astype(str), labels, finds)
+    assert score(always).majority == score(always).accuracy == 0.8
+    assert selection_key(always, "accuracy") > selection_key(fair, "accuracy")
+    for name in ("balanced_accuracy", "macro_f1"):
+        assert selection_key(fair, name) > selection_key(always, name)
+    surer = Predictions(fair.ids, labels, finds * 0.5)  # as right, and less sure of its mistakes
+    assert selection_key(surer, "accuracy") > selection_key(fair, "accuracy")

@@ -94,3 +94,16 @@ def test_mixing_needs_a_phase_that_is_fitted(weights_file: Path) -> None:
 def test_from_scratch_refuses_pretrained_weights(weights_file: Path) -> None:
     with pytest.raises(RecipeError, match="begins with random weights"):
         resolve(make(backbone__weights=f"file:{weights_file}"))
+
+
+@pytest.mark.parametrize(
+    ("told", "found"),
+    [
+        ({}, "accuracy"),
+        ({"balance": "auto"}, "balanced_accuracy"),
+        ({"balance": "auto", "select_by": "accuracy"}, "accuracy"),
+        ({"select_by": "loss"}, "loss"),
+    ],
+)
+def test_what_validation_chooses_by_follows_the_balance(told: dict[str, str], found: str) -> None:
+    assert resolve(make(**told))[0].select_by == found

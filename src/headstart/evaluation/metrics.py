@@ -26,6 +26,7 @@ class Scores:
     macro_f1: float
     macro_precision: float
     macro_recall: float  # balanced accuracy
+    majority: float  # accuracy of always answering the most frequent class of these labels
     confusion: list[list[int]]  # [true][predicted]
 
     def to_dict(self) -> dict[str, Any]:
@@ -57,8 +58,53 @@ def score(predictions: Predictions) -> Scores:
         macro_f1=_macro(per_class, "f1", met),
         macro_precision=_macro(per_class, "precision", met),
         macro_recall=_macro(per_class, "recall", labelled),
+        majority=float(confusion.sum(axis=1).max() / n),
         confusion=confusion.tolist(),
     )
+
+
+def selection_value(predictions: Predictions, select_by: str, *, balanced: bool = False) -> float:
+    """What a choice on validation goes by; higher is better.
+
+    select_by: accuracy, balanced_accuracy and macro_f1, in 0..1, or loss, which is the negative of
+    `selection_loss`, in nats; a resolved recipe holds one of these. Raises ValueError on another
+    name and on an empty split.
+    """
+    if len(predictions) == 0:
+        raise ValueError("no predictions to choose by")
+    if select_by == "accuracy":
+        return float(predictions.correct.mean())
+    if select_by == "loss":
+        return -selection_loss(predictions, balanced=balanced)
+    confusion = confusion_matrix(predictions)
+    labelled = confusion.sum(axis=1) > 0
+    if select_by == "balanced_accuracy":
+        return _macro(_per_class(confusion), "recall", labelled)
+    if select_by == "macro_f1":
+        return _macro(_per_class(confusion), "f1", labelled | (confusion.sum(axis=0) > 0))
+    raise ValueError(f"select_by: no metric {select_by!r}")
+
+
+def selection_loss(predictions: Predictions, *, balanced: bool) -> float:
+    """The log loss, in nats, which breaks ties and may choose alone: the mean over the images, or,
+    `balanced`, over the classes' means, as `balance = "auto"` weighs it in training."""
+    if not balanced:
+        return log_loss(predictions)
+    rows = np.arange(len(predictions))
+    own = -predictions.log_probabilities[rows, predictions.labels]
+    n = np.bincount(predictions.labels)
+    return float((np.bincount(predictions.labels, own)[n > 0] / n[n > 0]).mean())
+
+
+def selection_key(
+    predictions: Predictions, select_by: str, *, balanced: bool = False
+) -> tuple[float, float]:
+    """The value to choose by and the negative loss that breaks a tie: the larger key is better.
+
+    balanced: whether the recipe balances its classes (`balance = "auto"`).
+    """
+    loss = selection_loss(predictions, balanced=balanced)
+    return selection_value(predictions, select_by, balanced=balanced), -loss
 
 
 def confusion_matrix(predictions: Predictions) -> np.ndarray:
