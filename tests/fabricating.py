@@ -34,6 +34,7 @@ def fabricate(
     solved: bool = True,
     tuned: bool = True,
     marks: tuple[str, ...] = (),
+    warnings: tuple[str, ...] = (),
     backbone: str | None = None,
     seed: int = 0,
     given: tuple[Predictions, Predictions] | None = None,
@@ -68,7 +69,7 @@ def fabricate(
                  "licence": "apache-2.0", "source": "a package index"},
         preprocess={"size": 128, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],
                     "interpolation": "bicubic", "side": 144},
-        marks=list(marks), notes=[],
+        marks=list(marks), warnings=["left out bird/7.jpg: cut short", *warnings],
     )  # fmt: skip
     _log(run, rng, skill, solved=solved, tuned=tuned)
     noise = rng.normal(size=(n, classes)).astype(np.float32) * 1.4

@@ -239,7 +239,7 @@ def check(
         shown = [preview.as_dict() for preview in previews]
         print(json.dumps(shown[0] if len(shown) == 1 else shown, indent=2))
     else:
-        print("\n\n".join(tables.preview(preview) for preview in previews))
+        print(tables.previews(previews))
 
 
 @app.command()

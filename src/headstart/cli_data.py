@@ -56,7 +56,7 @@ def data_describe(
     if as_json:
         print(json.dumps(description.as_dict(), indent=2))
     else:
-        print(tables.description(description))
+        print("\n".join([tables.description(description), *tables.faults(description)]))
 
 
 @data_app.command("samples")

@@ -108,8 +108,7 @@ def _explained(training: Training, test: Predictions) -> dict[str, np.ndarray]:
 
 def _note(training: Training, line: str) -> None:
     training.reporter.warn(line)
-    notes = training.run.manifest.get("notes", [])
-    training.run.update_manifest(notes=[*notes, line])
+    training.run.add_warning(line)
 
 
 def _answers(kind: str, test: Predictions, rows: np.ndarray) -> dict[str, np.ndarray]:

@@ -157,6 +157,14 @@ class Run:
     def class_names(self) -> list[str]:
         return list(self.manifest["data"]["class_names"])
 
+    @property
+    def warnings(self) -> list[str]:
+        """What its user may not have meant, in its data above all: a line each."""
+        return list(self.manifest.get("warnings", []))
+
+    def add_warning(self, line: str) -> None:
+        self.update_manifest(warnings=[*self.warnings, line])
+
     def predictions(self, split: Split) -> Predictions:
         path = self.path / "predictions" / f"{split}.npz"
         if not path.exists():

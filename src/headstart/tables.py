@@ -42,6 +42,11 @@ def grid(header: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") 
     )
 
 
+def warning_lines(warnings: Sequence[str]) -> list[str]:
+    """A line each, as progress on stderr words it."""
+    return [f"warning: {line}" for line in warnings]
+
+
 def run_as_dict(run: Run) -> dict[str, Any]:
     """The shape of `headstart run --json`."""
     kept = ("accuracy", "interval", "n", "loss", "top5")
@@ -51,6 +56,7 @@ def run_as_dict(run: Run) -> dict[str, Any]:
         "name": run.name,
         **{split: {key: run.metrics[split][key] for key in kept} for split in ("test", "val")},
         "cost": run.cost,
+        "warnings": run.warnings,
         "backbone": {
             "name": run.recipe.backbone.name,
             "weights": {key: weights[key] for key in ("provider", "name", "sha256")},
@@ -73,6 +79,7 @@ def run(run: Run) -> str:
         f"time           {cost['wall_s']:.1f} s: frozen passes {cost['extract_s']:.1f} s, "
         f"training {cost['train_s']:.1f} s",
         _serving(cost),
+        *warning_lines(run.warnings),
         f"report         {run.path / 'report' / 'report.html'}",
         f"predict with   {_command()} predict {run.path} IMAGE...",
     ]
@@ -157,6 +164,7 @@ def comparison(comparison: Comparison) -> str:
     if comparison.limits:
         lines.append(comparison.limits["text"])
     lines += [
+        *warning_lines(comparison.warnings),
         "",
         f"report      {comparison.report}",
         f"chosen      {path}",
@@ -184,10 +192,15 @@ def _configuration_row(c: Mapping[str, Any], best: str, several: bool) -> list[s
     ]
 
 
-def preview(preview: Preview) -> str:
-    """What `headstart check` prints: the data, the phases, the resolved recipe."""
-    parts = [description(preview.data), *map(_phase, preview.phases)]
-    return "\n\n".join([*parts, preview.recipe.to_toml().rstrip()])
+def previews(previews: Sequence[Preview]) -> str:
+    """What `headstart check` prints: of each recipe the data, the phases and the resolved recipe;
+    then what the runs would warn of, each line once."""
+    parts = []
+    for preview in previews:
+        parts += [description(preview.data), *map(_phase, preview.phases)]
+        parts.append(preview.recipe.to_toml().rstrip())
+    warnings = dict.fromkeys(line for each in previews for line in each.data.warnings)
+    return "\n\n".join([*parts, *(["\n".join(warning_lines([*warnings]))] if warnings else [])])
 
 
 def _phase(phase: PhaseOutline) -> str:
@@ -320,10 +333,14 @@ def description(description: Description) -> str:
         f"median image {w} x {h}",
         grid(["class", "train", "val", "test"], rows, "lrrr"),
         f"fingerprint {d.fingerprint}",
-        *(f"left out: {bad.path}: {bad.reason}" for bad in d.quarantined),
-        *d.notes,
     ]
     return "\n".join(lines)
+
+
+def faults(description: Description) -> list[str]:
+    """What is wrong with a data set: its warnings, and each image that was left out."""
+    lines = warning_lines(description.warnings)
+    return [*lines, *(f"left out: {b.path}: {b.reason}" for b in description.quarantined[1:])]
 
 
 def leakage(leakage: Leakage) -> str:

@@ -9,7 +9,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from headstart.comparison.limits import best_within, regrets
 from headstart.comparison.measuring import measure_runs
 from headstart.comparison.protocol import require_one_protocol
 from headstart.comparison.selection import Candidate, Selection
-from headstart.data import Description, Splits, describe, load_data
+from headstart.data import Description, describe, load_data
 from headstart.data.transforms import recipe_transform
 from headstart.errors import DataError, HeadstartError, RecipeError, RunError, explain_os_error
 from headstart.models.backbones import load_backbone
@@ -96,6 +96,14 @@ class _Means:
     cache_limit_gb: float | None
     reporter: Reporter
     on_end: Callable[[Run], None]
+    warned: set[str] = field(default_factory=set)
+
+    def warn_once(self, warnings: Sequence[str]) -> None:
+        """What a study's runs have in common is said with the first of them."""
+        for line in warnings:
+            if line not in self.warned:
+                self.reporter.warn(line)
+        self.warned.update(warnings)
 
 
 def _carry_out(recipe: Recipe, out: str | Path | None, means: _Means) -> Run:
@@ -131,7 +139,6 @@ def _carry_out(recipe: Recipe, out: str | Path | None, means: _Means) -> Run:
         splits = load_data(resolved.data, progress=reporter.transfer)
     if existing:
         _require_same(existing, "data", {"fingerprint": splits.fingerprint}, "fingerprint")
-    _warn_about(splits, resolved, reporter)
     transform = recipe_transform(resolved.data, weights.preprocess, resolved.seed)
     with section("set-up"), seeded(resolved.seed, "backbone"):
         backbone = load_backbone(weights, size=transform.preprocess.size)
@@ -146,6 +153,7 @@ def _carry_out(recipe: Recipe, out: str | Path | None, means: _Means) -> Run:
         created = current.manifest.get("created") or datetime.now(UTC).isoformat(timespec="seconds")
         identity = provenance(resolved, weights, transform, splits, runtime)
         current.update_manifest(created=created, **identity)
+        means.warn_once(current.warnings)
         with _ending(current, on_end), _recorded(current, started):
             with seeded(resolved.seed, "head"):
                 head = create_head(
@@ -286,20 +294,6 @@ def _require_same(existing: Run, part: str, found: dict[str, Any], key: str) -> 
         raise RunError(
             f"{existing.path}: its {part} have changed since the run began: "
             "choose another --out, or remove this one"
-        )
-
-
-def _warn_about(splits: Splits, recipe: Recipe, reporter: Reporter) -> None:
-    for bad in splits.quarantined[:5]:
-        reporter.warn(f"left out {bad.path}: {bad.reason}")
-    if len(splits.quarantined) > 5:
-        reporter.warn(f"left out {len(splits.quarantined)} images in all; the manifest lists them")
-    for note in splits.notes:
-        reporter.warn(note)
-    if recipe.data.normalize == "unit":
-        reporter.warn(
-            f'normalize = "unit" feeds {recipe.backbone.name} pixels scaled in another way than '
-            "its weights were trained with"
         )
 
 

@@ -83,7 +83,7 @@ def test_describe_the_sample() -> None:
     found = describe(DataSpec(source="cifar10-mini", train_limit=100))
     assert found.counts == {"train": [9] * 10, "val": [1] * 10, "test": [50] * 10}
     assert found.balance == 1 and found.smallest == found.largest == (32, 32)
-    assert found.quarantined == () and found.notes == ()
+    assert found.quarantined == () and found.warnings == ()
 
 
 def test_sample_grid_is_a_picture_and_repeatable(splits: Splits, tmp_path: Path) -> None:

@@ -99,9 +99,7 @@ def test_a_run_without_heat_goes_on_and_says_why(
     monkeypatch.setattr(headstart.pictures, "heat", fail)
     finished = carry_out(tmp_path)
     assert finished.finished
-    assert finished.manifest["notes"] == [
-        "no heat maps: RuntimeError: target score is not connected"
-    ]
+    assert finished.warnings == ["no heat maps: RuntimeError: target score is not connected"]
     assert not any(name.startswith("saliency") for name in finished.pictures)
     assert len(finished.pictures["mistake_images"]) > 0
     assert len(finished.feature_map["xy"]) > 0

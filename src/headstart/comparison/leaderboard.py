@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.comparison.configurations import Configuration, gather
-from headstart.comparison.protocol import describe_protocol, require_same_test
+from headstart.comparison.protocol import describe_protocol, gather_warnings, require_same_test
 from headstart.comparison.verdict import Pair, judge
 from headstart.rundir import Run
 
@@ -62,6 +62,7 @@ class Comparison:
     detectable: float | None = None  # the difference that would be shown with 80 % power
     selection: dict[str, Any] | None = None  # with a budget: rounds, who was dropped and why
     limits: dict[str, Any] | None = None  # the best that is quick and small enough
+    warnings: tuple[str, ...] = ()  # of the runs, each once
     path: Path | None = None
     report: Path | None = None
 
@@ -78,6 +79,7 @@ class Comparison:
             "configurations": list(self.configurations),
             "pairs": [asdict(pair) for pair in self.pairs],
             "protocol": self.protocol,
+            "warnings": list(self.warnings),
             "order": list(self.order),
             **{key: value for key, value in asked.items() if value is not None},
         }
@@ -130,6 +132,7 @@ def build_comparison(
         winner=verdict.winner,
         verdict=verdict.sentence,
         detectable=verdict.detectable,
+        warnings=gather_warnings(runs, labels),
     )
 
 

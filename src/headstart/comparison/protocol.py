@@ -54,6 +54,20 @@ def require_same_test(runs: Sequence[Run]) -> None:
             )
 
 
+def gather_warnings(runs: Sequence[Run], labels: Sequence[str]) -> tuple[str, ...]:
+    """The warnings of the runs, each once; what is said of some of them only names these."""
+    warned: dict[str, list[str]] = {}
+    begun = 0  # a run that failed before its images were read has nothing to say of them
+    for run, label in zip(runs, labels, strict=True):
+        begun += "warnings" in run.manifest
+        for line in run.warnings:
+            warned.setdefault(line, []).append(label)
+    return tuple(
+        line if len(names) == begun else f"{line} ({name_some(names)})"
+        for line, names in warned.items()
+    )
+
+
 def describe_protocol(
     configurations: Sequence[Configuration], detectable: float | None
 ) -> dict[str, str]:

@@ -6,6 +6,7 @@ step of that, or shows what it found.
 
 from headstart.data.decode import UnreadableImageError, decode_image
 from headstart.data.download import Progress
+from headstart.data.faults import find_warnings
 from headstart.data.folder import find_images
 from headstart.data.images import ImageSet
 from headstart.data.samples import sample_grid
@@ -24,6 +25,7 @@ __all__ = [
     "describe",
     "fetch",
     "find_images",
+    "find_warnings",
     "load_data",
     "sample_grid",
     "sources",

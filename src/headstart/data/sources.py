@@ -12,6 +12,7 @@ import numpy as np
 from headstart.data import cifar, mini
 from headstart.data.cifar import CIFARS
 from headstart.data.download import Progress
+from headstart.data.faults import find_warnings
 from headstart.data.fetching import fetch_cifar
 from headstart.data.folder import open_folder
 from headstart.data.splits import BadImage, Source, Splits, make_splits, repeated_images
@@ -51,7 +52,7 @@ class Description:
     largest: tuple[int, int]
     fingerprint: str
     quarantined: tuple[BadImage, ...]
-    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """For --json."""
@@ -151,7 +152,7 @@ def describe(spec: DataSpec, *, progress: Progress | None = None) -> Description
         largest=largest,
         fingerprint=splits.fingerprint,
         quarantined=splits.quarantined,
-        notes=splits.notes,
+        warnings=tuple(find_warnings(splits, spec)),
     )
 
 

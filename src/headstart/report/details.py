@@ -54,7 +54,6 @@ def describe_run(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
         "recipe": _recipe_text(run),
         "identity": _identity(manifest, run),
         "profile": optional(lambda: run.profile, {}),
-        "notes": list(manifest.get("notes", [])),
         "n": scores.get("n"),
         "row": row,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from headstart.comparison.protocol import gather_warnings
 from headstart.report import formats
 from headstart.report.contenders import (
     Contender,
@@ -82,6 +83,13 @@ def describe_facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
         ("Date", [" to ".join(dict.fromkeys((dates[0], dates[-1])))] if dates else []),
     ]
     return [(label, values) for label, values in facts if values]
+
+
+def describe_warnings(runs: Sequence[Run]) -> list[str]:
+    """What the runs warned of, each line once."""
+    known = [run for run in runs if manifest_of(run)]
+    labels = [recipe.name if (recipe := recipe_of(run)) else run.path.name for run in known]
+    return list(gather_warnings(known, labels))
 
 
 def quarantined(runs: Sequence[Run]) -> list[dict[str, str]]:

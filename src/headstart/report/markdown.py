@@ -17,7 +17,7 @@ from headstart.report.contenders import (
     match_runs,
     training_seconds,
 )
-from headstart.report.facts import describe_answer, describe_facts, distinct
+from headstart.report.facts import describe_answer, describe_facts, describe_warnings, distinct
 from headstart.rundir import Run, write_atomically
 
 _LETTERED = str.maketrans({"|": r"\|", "<": "&lt;", "\n": " "})
@@ -44,6 +44,8 @@ def render_markdown(
     failed = [row for row in rows if row.get("accuracy") is None]
     name = title or compared.get("name") or (contenders[0].name if contenders else "Results")
     parts = [f"## {_cell(str(name))}", _verdict(compared, contenders)]
+    if warnings := describe_warnings(runs):
+        parts.append("\n".join(["Warnings:", "", *(f"- {_cell(line)}" for line in warnings)]))
     if contenders:
         parts.append(_table(contenders))
         parts.append(_marks(contenders, bool(compared.get("configurations"))))

@@ -30,6 +30,7 @@ from headstart.report.facts import (
     describe_answer,
     describe_duplicates,
     describe_facts,
+    describe_warnings,
     distinct,
     quarantined,
 )
@@ -117,6 +118,7 @@ def _frame(runs: Sequence[Run], compared: Mapping[str, Any], title: str) -> dict
         "title": title,
         "facts": describe_facts(runs),
         "protocol": dict(compared.get("protocol") or {}),
+        "warnings": describe_warnings(runs),
         "quarantined": quarantined(runs),
         "mixed": len(distinct(runs, "data", "fingerprint")) > 1,
         "versions": sorted(distinct(runs, "versions", "headstart")),
