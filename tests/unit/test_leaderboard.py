@@ -38,9 +38,11 @@ def set_val(run: Run, accuracy: float) -> None:
     )
 
 
-def set_cost(run: Run, ms: float, cpu: str = "one") -> None:
-    measured = {"cpu": cpu, "threads": 2}
-    cost = {**run.cost, "latency_ms": {"median": ms, "p95": ms}, "measured": measured}
+def set_cost(run: Run, ms: float, session: str = "one", macs: int | None = None) -> None:
+    latency = {"median": ms, "low": ms, "high": ms, "p95": ms}
+    cost = {**run.cost, "latency_ms": latency, "measured": {"session": session}}
+    if macs is not None:
+        cost["macs"] = macs
     write_json(run.path / "cost.json", cost)
     run.__dict__.pop("cost", None)
 
@@ -138,8 +140,27 @@ def test_chance_crowns_no_winner_and_the_cheapest_is_named(tmp_path: Path) -> No
     assert by_run["low"].p_value == next(
         p.p_adjusted for p in result.pairs if (p.first, p.second) == ("c", "low")
     )
-    set_cost(runs[0], 1.0, cpu="another")  # milliseconds of two machines are not compared
-    assert "cheapest" not in compared(runs, tmp_path).verdict
+    assert result.cheapest is not None
+    assert result.cheapest["beyond_noise"]
+    set_cost(runs[0], 1.0, session="another")  # milliseconds of two measurements are not compared
+    unknown = compared(runs, tmp_path)
+    assert "cheapest" not in unknown.verdict
+    assert unknown.cheapest is None
+
+
+def test_a_network_and_its_copy_tie_and_noise_names_no_cheapest(tmp_path: Path) -> None:
+    """Twice as quick by the clock, and the same network: the clock was disturbed."""
+    runs = [plant(tmp_path, "net", right(330)), plant(tmp_path, "tuned", right(328, 3))]
+    for run, ms in zip(runs, (10.6, 5.3), strict=True):
+        set_cost(run, ms, macs=300_000_000)
+    result = compared(runs, tmp_path)
+    assert "they compute the same, so none of them is the cheapest." in result.verdict
+    assert result.cheapest is not None
+    assert result.cheapest["names"] == ["net", "tuned"]
+    runs.append(plant(tmp_path, "small", right(326, 5)))
+    set_cost(runs[2], 7.8, macs=200_000_000)
+    verdict = compared(runs, tmp_path).verdict
+    assert "small (200 million MACs an image) is the cheapest of them by operations" in verdict
 
 
 def test_a_winner_that_validation_did_not_choose(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from headstart.errors import RunError
 from headstart.evaluation.statistics import Estimate, estimate
 from headstart.rundir import Run
 
+NAMED = 4  # configurations that a sentence names
+
 
 @dataclass(frozen=True, eq=False)
 class Configuration:
@@ -113,6 +115,13 @@ def gather(runs: Sequence[Run], labels: Sequence[str]) -> list[Configuration]:
             Configuration(name, own, tuple(labels[k] for k in numbers), correct, estimate(correct))
         )
     return sorted(found, key=lambda c: (-c.estimate.accuracy, -c.val_accuracy, c.name))
+
+
+def name_some(names: Sequence[str]) -> str:
+    """ "a, b and c"; of many, the first and how many more."""
+    if len(names) > NAMED + 1:
+        return f"{', '.join(names[:NAMED])} and {len(names) - NAMED} others"
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
 
 
 def _settings(run: Run) -> str:

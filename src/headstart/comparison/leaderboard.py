@@ -60,6 +60,7 @@ class Comparison:
     winner: str | None = None  # a configuration told apart from every other one
     verdict: str = ""
     detectable: float | None = None  # the difference that would be shown with 80 % power
+    cheapest: dict[str, Any] | None = None  # of those that test cannot tell from the first
     selection: dict[str, Any] | None = None  # with a budget: rounds, who was dropped and why
     limits: dict[str, Any] | None = None  # the best that is quick and small enough
     warnings: tuple[str, ...] = ()  # of the runs, each once
@@ -75,6 +76,7 @@ class Comparison:
             "winner": self.winner,
             "verdict": self.verdict,
             "detectable": self.detectable,
+            "cheapest": self.cheapest,
             "rows": [asdict(row) for row in self.rows],
             "configurations": list(self.configurations),
             "pairs": [asdict(pair) for pair in self.pairs],
@@ -132,6 +134,7 @@ def build_comparison(
         winner=verdict.winner,
         verdict=verdict.sentence,
         detectable=verdict.detectable,
+        cheapest=verdict.cheapest.to_dict() if verdict.cheapest else None,
         warnings=gather_warnings(runs, labels),
     )
 

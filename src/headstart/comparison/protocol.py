@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from headstart.comparison.configurations import Budget, Configuration
-from headstart.comparison.verdict import name_some
+from headstart.comparison.configurations import Budget, Configuration, name_some
 from headstart.errors import RecipeError, RunError
 from headstart.evaluation.statistics import ENOUGH
 from headstart.recipe import Recipe

@@ -15,7 +15,8 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
-from headstart.comparison.configurations import Configuration
+from headstart.comparison.cheapest import Cheapest, find_cheapest
+from headstart.comparison.configurations import Configuration, name_some
 from headstart.evaluation.statistics import (
     LEVEL,
     Difference,
@@ -27,7 +28,6 @@ from headstart.evaluation.statistics import (
 )
 
 POWER = 0.8
-NAMED = 4  # configurations that a sentence names
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class Verdict:
     winner: str | None
     detectable: float | None
     sentence: str
+    cheapest: Cheapest | None = None  # of group 1, where several are in it
 
 
 def judge(configurations: Sequence[Configuration], chosen: str) -> Verdict:
@@ -91,12 +92,15 @@ def judge(configurations: Sequence[Configuration], chosen: str) -> Verdict:
             decision.pairs, decision.differences, decision.adjusted, strict=True
         )
     )
+    level = [c for c, number in zip(configurations, decision.groups, strict=True) if number == 1]
+    cheapest = find_cheapest([(c.name, [run.cost for run in c.runs]) for c in level])
     return Verdict(
         pairs=pairs,
         groups=decision.groups,
         winner=None if decision.winner is None else configurations[decision.winner].name,
         detectable=_detectable(decision, configurations[0].correct.shape[1]),
-        sentence=_sentence(configurations, decision, pairs, chosen),
+        sentence=_sentence(configurations, decision, pairs, chosen, cheapest),
+        cheapest=cheapest,
     )
 
 
@@ -159,6 +163,7 @@ def _sentence(
     decision: Decision,
     pairs: Sequence[Pair],
     chosen: str,
+    cheapest: Cheapest | None,
 ) -> str:
     best, n = configurations[0], configurations[0].correct.shape[1]
     if len(configurations) == 1:
@@ -180,7 +185,7 @@ def _sentence(
             else f"No winner: {name_some(names)} cannot be told apart"
         )
         said += f" on {n:,} test images"
-        said += f"; {cheap} is the cheapest of them." if (cheap := _cheapest(level)) else "."
+        said += f"; {cheapest.text}." if cheapest else "."
     return f"{said} {_choice(configurations, decision, pairs, chosen)}"
 
 
@@ -203,24 +208,6 @@ def _choice(
         f"Validation chose {own.name}{run}, the one handed over; on test it is "
         f"{_points(below.change)} below {best.name}, {why}."
     )
-
-
-def _cheapest(level: Sequence[Configuration]) -> str | None:
-    """The one that answers fastest, where all were measured on one kind of machine."""
-    measured = [run.cost.get("measured") or {} for c in level for run in c.runs]
-    machines = {(each.get("cpu"), each.get("threads")) for each in measured}
-    times = [c.latency_ms for c in level]
-    known = [time for time in times if time is not None]
-    if len(known) < len(times) or len(machines) > 1 or not all(measured):
-        return None
-    return f"{level[int(np.argmin(known))].name} ({min(known):.1f} ms an image)"
-
-
-def name_some(names: Sequence[str]) -> str:
-    """ "a, b and c"; of many, the first and how many more."""
-    if len(names) > NAMED + 1:
-        return f"{', '.join(names[:NAMED])} and {len(names) - NAMED} others"
-    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
 
 
 def _points(change: float) -> str:
