@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from headstart.evaluation.calibration import brier, log_loss
+from headstart.evaluation.classes import balanced_interval
 from headstart.evaluation.predictions import Predictions
 from headstart.evaluation.statistics import wilson_interval
+from headstart.evaluation.two_classes import DEFAULT_POSITIVE, two_class_scores
 
 
 @dataclass(frozen=True)
@@ -19,22 +21,24 @@ class Scores:
     n: int
     accuracy: float
     interval: tuple[float, float]  # 95 %, Wilson
-    top5: float
+    top5: float | None  # None of five classes or fewer, where it says nothing
     loss: float  # mean cross-entropy of the predictions, no penalty term
     brier: float  # squared error of the probabilities, summed over classes, in 0..2
     per_class: list[dict[str, float]]  # precision, recall, f1, n; in class order
     macro_f1: float
     macro_precision: float
     macro_recall: float  # balanced accuracy
+    balanced_interval: tuple[float, float]  # 95 %, of balanced accuracy
     majority: float  # accuracy of always answering the most frequent class of these labels
     confusion: list[list[int]]  # [true][predicted]
+    two_classes: dict[str, Any] | None  # what `two_class_scores` says
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def score(predictions: Predictions) -> Scores:
-    """Score predictions. With fewer than five classes, top-5 is 1 by definition.
+def score(predictions: Predictions, *, positive: int = DEFAULT_POSITIVE) -> Scores:
+    """Score predictions. positive: of two classes, the one that is looked for.
 
     A class that the split has no image of has no recall: it is left out of that mean, and, where it
     is never answered either, out of those of precision and F1. A class that is never answered has
@@ -51,15 +55,17 @@ def score(predictions: Predictions) -> Scores:
         n=n,
         accuracy=float(predictions.correct.mean()),
         interval=wilson_interval(int(predictions.correct.sum()), n),
-        top5=_top_k(predictions, 5),
+        top5=_top_k(predictions, 5) if len(confusion) > 5 else None,
         loss=log_loss(predictions),
         brier=brier(predictions),
         per_class=per_class,
         macro_f1=_macro(per_class, "f1", met),
         macro_precision=_macro(per_class, "precision", met),
         macro_recall=_macro(per_class, "recall", labelled),
+        balanced_interval=balanced_interval(np.diag(confusion), confusion.sum(axis=1)),
         majority=float(confusion.sum(axis=1).max() / n),
         confusion=confusion.tolist(),
+        two_classes=two_class_scores(predictions, positive),
     )
 
 

@@ -72,7 +72,7 @@ class SeedEffect:
 
 def wilson_interval(successes: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
     """Score interval of a proportion (Wilson 1927): keeps its coverage near 0 and 1."""
-    return _score_interval(successes / n, n, float(stats.norm.ppf(0.5 + confidence / 2)))
+    return score_interval(successes / n, n, float(stats.norm.ppf(0.5 + confidence / 2)))
 
 
 def estimate(correct: np.ndarray, confidence: float = 0.95) -> Estimate:
@@ -89,17 +89,17 @@ def estimate(correct: np.ndarray, confidence: float = 0.95) -> Estimate:
     """
     seeds, n = _shape(correct)
     accuracy = float(correct.mean())
-    if _one_model(correct):
+    if one_model(correct):
         interval = wilson_interval(accuracy * n, n, confidence)
         return Estimate(accuracy, interval, 0.0 if seeds > 1 else None)
     sd = float(correct.mean(axis=1).std(ddof=1))
     images = float(correct.mean(axis=0).var(ddof=1)) / n if n > 1 else 0.0
-    variance, df = _combine(images, n, [(_seed_effect(correct), seeds)])
+    variance, df = combine_variances(images, n, [(seed_effect(correct), seeds)])
     if not variance > 0:  # seeds that complement one another, or a single image: nothing is shown
         return Estimate(accuracy, wilson_interval(accuracy * n, n, confidence), sd)
     effective = min(accuracy * (1 - accuracy) / variance, seeds * n)
     quantile = float(stats.t.ppf(0.5 + confidence / 2, df))
-    return Estimate(accuracy, _score_interval(accuracy, effective, quantile), sd)
+    return Estimate(accuracy, score_interval(accuracy, effective, quantile), sd)
 
 
 def mcnemar(first: Predictions, second: Predictions) -> float:
@@ -141,7 +141,7 @@ def pool_seed_effects(tables: Sequence[np.ndarray]) -> SeedEffect | None:
 
     Weighted by degrees of freedom. tables: bool (seeds, images) each.
     """
-    effects = [_seed_effect(table) for table in tables if not _one_model(table)]
+    effects = [seed_effect(table) for table in tables if not one_model(table)]
     if not effects:
         return None
     df, df_rest = sum(e.df for e in effects), sum(e.df_rest for e in effects)
@@ -179,7 +179,7 @@ def difference(
     (_, n), (_, other) = _shape(first), _shape(second)
     if n != other:
         raise ValueError("the answers are about different images")
-    if _one_model(first) and _one_model(second):
+    if one_model(first) and one_model(second):
         gained, lost = int((second[0] & ~first[0]).sum()), int((first[0] & ~second[0]).sum())
         return _from_counts(gained, lost, n, confidence)
     a, b = first.mean(axis=0), second.mean(axis=0)
@@ -190,10 +190,10 @@ def difference(
     effects = [
         (own if own.seeds > pooled.seeds else pooled, len(rows))
         for rows in (first, second)
-        if not _one_model(rows)
-        for own in [_seed_effect(rows)]
+        if not one_model(rows)
+        for own in [seed_effect(rows)]
     ]
-    variance, df = _combine(images, n + 2, effects)
+    variance, df = combine_variances(images, n + 2, effects)
     if pooled.df < ENOUGH:
         df = min(df, pooled.df)
     error, centre = float(np.sqrt(variance)), float(padded.mean())
@@ -289,7 +289,9 @@ def detectable_change(
     return float(optimize.bisect(lack, 0.0, 1.0, xtol=1e-4))
 
 
-def _score_interval(p: float, n: float, quantile: float) -> tuple[float, float]:
+def score_interval(p: float, n: float, quantile: float) -> tuple[float, float]:
+    """Wilson's interval of a share p of n images, n any positive number; quantile: of the normal
+    distribution, or of t."""
     q = quantile * quantile / n
     centre = (p + q / 2) / (1 + q)
     half = float(np.sqrt(p * (1 - p) * q + q * q / 4)) / (1 + q)
@@ -320,7 +322,7 @@ def _disagreements(first: Predictions, second: Predictions) -> tuple[int, int]:
     return gained, lost
 
 
-def _seed_effect(correct: np.ndarray) -> SeedEffect:
+def seed_effect(correct: np.ndarray) -> SeedEffect:
     seeds, n = correct.shape
     rows, columns, mean = correct.mean(axis=1), correct.mean(axis=0), correct.mean()
     between = n * float(((rows - mean) ** 2).sum())
@@ -329,7 +331,7 @@ def _seed_effect(correct: np.ndarray) -> SeedEffect:
     return SeedEffect(between / df / n, rest / max(df_rest, 1) / n, df, max(df_rest, 1))
 
 
-def _combine(
+def combine_variances(
     images: float, n: int, effects: Sequence[tuple[SeedEffect, int]]
 ) -> tuple[float, float]:
     """Variance of a mean or a difference, and Satterthwaite's degrees of freedom of it.
@@ -347,7 +349,7 @@ def _combine(
     return variance, variance**2 / uncertainty if uncertainty else np.inf
 
 
-def _one_model(correct: np.ndarray) -> bool:
+def one_model(correct: np.ndarray) -> bool:
     """Whether all seeds give the same answers, as a solved head does."""
     return bool((correct == correct[0]).all())
 

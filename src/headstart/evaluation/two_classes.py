@@ -1,0 +1,89 @@
+"""Two classes, of which one is looked for: the positive one.
+
+Sensitivity is the share of its images that are found, specificity the share of the other class's
+images that are left alone. ROC and precision-recall curves show what other thresholds on its
+probability would give. Arrays in, numbers out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from headstart.errors import RecipeError, did_you_mean
+from headstart.evaluation.predictions import Predictions
+from headstart.evaluation.statistics import wilson_interval
+
+DEFAULT_POSITIVE = 1  # the second class, as scikit-learn takes it
+MOST = 200  # points of a curve that is drawn
+
+
+def positive_class(class_names: Sequence[str], asked: str | None) -> int:
+    """The number of the positive class: the one that the recipe names, else the second.
+
+    Raises RecipeError where `asked` is none of two classes.
+    """
+    if asked is None:
+        return DEFAULT_POSITIVE
+    if len(class_names) != 2:
+        raise RecipeError(
+            f"evaluation.positive: there are {len(class_names)} classes, and a positive one is "
+            "for two: leave it out"
+        )
+    if asked not in class_names:
+        raise RecipeError(
+            f"evaluation.positive: no class {asked!r}{did_you_mean(asked, class_names)}; "
+            f"the classes are {' and '.join(class_names)}"
+        )
+    return list(class_names).index(asked)
+
+
+def two_class_scores(predictions: Predictions, positive: int) -> dict[str, Any] | None:
+    """Sensitivity and specificity with their 95 % intervals (Wilson) and the areas under both
+    curves; None where there are not two classes with images of both.
+
+    roc_area: the chance that an image of the positive class gets a higher probability than one of
+    the other, ties halved. pr_area: average precision; a model that knows nothing has `prevalence`,
+    the positive class's share of the images.
+    """
+    found = predictions.labels == positive
+    if predictions.logits.shape[1] != 2 or not 0 < found.sum() < len(found):
+        return None
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    score = _score(predictions, positive)
+    scores: dict[str, Any] = {"positive": positive, "prevalence": float(found.mean())}
+    for name, rows in (("sensitivity", found), ("specificity", ~found)):
+        hits, n = int(predictions.correct[rows].sum()), int(rows.sum())
+        scores[name] = {"value": hits / n, "interval": list(wilson_interval(hits, n)), "n": n}
+    scores["roc_area"] = float(roc_auc_score(found, score))
+    scores["pr_area"] = float(average_precision_score(found, score))
+    return scores
+
+
+def two_class_curves(predictions: Predictions, positive: int) -> dict[str, list[tuple[float, ...]]]:
+    """Points to draw, MOST at most: "roc" by (1 - specificity, sensitivity), and "pr" by
+    (recall, precision). Needs images of both classes."""
+    from sklearn.metrics import precision_recall_curve, roc_curve
+
+    found, score = predictions.labels == positive, _score(predictions, positive)
+    false_positive, true_positive, _ = roc_curve(found, score)
+    precision, recall, _ = precision_recall_curve(found, score)
+    return {
+        "roc": _thinned(false_positive, true_positive),
+        "pr": _thinned(recall[::-1], precision[::-1]),
+    }
+
+
+def _score(predictions: Predictions, positive: int) -> np.ndarray:
+    """float64 (n,): the difference of logits, which orders images as the probability does and does
+    not round to 1."""
+    logits = predictions.logits.astype(np.float64)
+    return np.asarray(logits[:, positive] - logits[:, 1 - positive])
+
+
+def _thinned(x: np.ndarray, y: np.ndarray) -> list[tuple[float, ...]]:
+    rows = np.unique(np.linspace(0, len(x) - 1, min(len(x), MOST)).round().astype(int))
+    return [(float(x[k]), float(y[k])) for k in rows]
