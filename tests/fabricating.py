@@ -38,10 +38,12 @@ def fabricate(
     backbone: str | None = None,
     seed: int = 0,
     given: tuple[Predictions, Predictions] | None = None,
+    settings: dict[str, Any] | None = None,
 ) -> Run:
     """A finished run with everything a real one leaves.
 
-    Its predictions are `given`, of val and test, or else logits drawn around the truth.
+    Its predictions are `given`, of val and test, or else logits drawn around the truth. `settings`
+    are further ones of its recipe.
     """
     rng = np.random.default_rng(sum(name.encode()))
     wide, shown = (
@@ -54,7 +56,7 @@ def fabricate(
     phases = [{"train": "head"}, {"train": "last_stage", "epochs": 8, "lr": 1e-4}][: 1 + tuned]
     recipe = Recipe.model_validate(
         {"name": name, "seed": seed, "data": {"source": "cifar10-mini"}, "phases": phases,
-         "backbone": {"name": backbone or name.replace("<", "")}}
+         "backbone": {"name": backbone or name.replace("<", "")}, **(settings or {})}
     )  # fmt: skip
     run = create_run(path, recipe)
     run.update_manifest(

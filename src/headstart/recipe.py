@@ -62,6 +62,13 @@ class Recipe(Spec):
     evaluation: EvaluationSpec = EvaluationSpec()
 
     @property
+    def chooses_by(self) -> str:
+        """select_by, with auto resolved."""
+        if self.select_by != "auto":
+            return self.select_by
+        return "accuracy" if self.balance == "none" else "balanced_accuracy"
+
+    @property
     def fingerprint(self) -> str:
         """Eight hex digits of everything but the name: the identity of the run's result."""
         told = self.identity()

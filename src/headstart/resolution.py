@@ -74,10 +74,12 @@ def resolve(recipe: Recipe, reporter: Reporter | None = None) -> tuple[Recipe, W
         name = f"{weights.identity.name}.{weights.identity.tag}"
     backbone = recipe.backbone.model_copy(update={"name": name, "weights": chosen})
     phases = tuple(_resolve_phase(n, p, recipe, pretrained) for n, p in enumerate(recipe.phases))
-    select_by = recipe.select_by
-    if select_by == "auto":
-        select_by = "accuracy" if recipe.balance == "none" else "balanced_accuracy"
-    changes = {"data": data, "backbone": backbone, "phases": phases, "select_by": select_by}
+    changes = {
+        "data": data,
+        "backbone": backbone,
+        "phases": phases,
+        "select_by": recipe.chooses_by,
+    }
     return recipe.model_copy(update=changes), weights
 
 

@@ -16,6 +16,7 @@ from headstart.evaluation.calibration import calibration, fit_temperature
 from headstart.evaluation.leakage import without_duplicates
 from headstart.evaluation.metrics import score
 from headstart.evaluation.predictions import Predictions
+from headstart.evaluation.two_classes import positive_class
 from headstart.pictures import leave_pictures, mapped_rows
 from headstart.profiling import active_profile, section
 from headstart.report import write_report
@@ -35,7 +36,8 @@ def finish_run(training: Training) -> None:
             predictions[split] = training.predict(split)
         arrays = {f.name: getattr(predictions[split], f.name) for f in fields(Predictions)}
         write_arrays(current.path / "predictions" / f"{split}.npz", arrays)
-    metrics = _metrics(predictions)
+    positive = positive_class(training.splits.class_names, recipe.evaluation.positive)
+    metrics = _metrics(predictions, positive)
     leaking = duplicates_in_training(training.splits)
     if leaking is not None and not leaking.all():
         metrics["test"]["without_duplicates"] = without_duplicates(
@@ -77,7 +79,7 @@ def finish_run(training: Training) -> None:
     training.checkpoint.unlink(missing_ok=True)
 
 
-def _metrics(predictions: Mapping[str, Predictions]) -> dict[str, Any]:
+def _metrics(predictions: Mapping[str, Predictions], positive: int) -> dict[str, Any]:
     """Scores of each split, and the temperature that is served with the model.
 
     It is fitted on validation: what it does there is flattered, what it does on test is not.
@@ -85,7 +87,7 @@ def _metrics(predictions: Mapping[str, Predictions]) -> dict[str, Any]:
     temperature = fit_temperature(predictions["val"])
     metrics: dict[str, Any] = {
         split: {
-            **score(made).to_dict(),
+            **score(made, positive=positive).to_dict(),
             "calibration": calibration(made).to_dict(),
             "calibrated": calibration(made.tempered(temperature.value)).to_dict(),
         }

@@ -157,6 +157,11 @@ class EvaluationSpec(Spec):
     corrupted_images: Positive = Field(
         1000, description="how many test images are damaged, class-balanced; all if there are fewer"
     )
+    positive: str | None = Field(
+        None,
+        description="of two classes, the name of the one that is looked for, whose recall is the "
+        "sensitivity; default: the second",
+    )
 
     @field_validator("corruptions")
     @classmethod

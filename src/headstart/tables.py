@@ -49,12 +49,20 @@ def warning_lines(warnings: Sequence[str]) -> list[str]:
 
 def run_as_dict(run: Run) -> dict[str, Any]:
     """The shape of `headstart run --json`."""
+    from headstart import tables_classes
+
     kept = ("accuracy", "interval", "n", "loss", "top5")
     weights = run.manifest["weights"]
     return {
         "run": str(run.path),
         "name": run.name,
-        **{split: {key: run.metrics[split][key] for key in kept} for split in ("test", "val")},
+        **{
+            split: {
+                **{key: run.metrics[split][key] for key in kept},
+                **tables_classes.scores_as_dict(run.metrics[split]),
+            }
+            for split in ("test", "val")
+        },
         "cost": run.cost,
         "warnings": run.warnings,
         "backbone": {
@@ -67,15 +75,18 @@ def run_as_dict(run: Run) -> dict[str, Any]:
 
 def run(run: Run) -> str:
     """A finished run in a few lines."""
+    from headstart import tables_classes
+
     test, val, cost = run.metrics["test"], run.metrics["val"], run.cost
     weights = run.manifest["weights"]
     lines = [
         f"{run.name}: {run.recipe.backbone.name}, {weights['provider']} weights "
         f"({weights['source']})",
-        f"test accuracy  {_percent(test['accuracy'])} {_interval(test['interval'])}  "
-        f"n = {test['n']:,}, log loss {test['loss']:.3f}, top-5 {_percent(test['top5'])}",
-        f"val accuracy   {_percent(val['accuracy'])} {_interval(val['interval'])}  "
-        f"n = {val['n']:,}",
+        f"test accuracy  {percent(test['accuracy'])} {interval(test['interval'])}  "
+        f"n = {test['n']:,}, log loss {test['loss']:.3f}"
+        + ("" if test["top5"] is None else f", top-5 {percent(test['top5'])}"),
+        *tables_classes.class_lines(run),
+        f"val accuracy   {percent(val['accuracy'])} {interval(val['interval'])}  n = {val['n']:,}",
         f"time           {cost['wall_s']:.1f} s: frozen passes {cost['extract_s']:.1f} s, "
         f"training {cost['train_s']:.1f} s",
         _serving(cost),
@@ -107,7 +118,7 @@ def _latency(cost: Mapping[str, Any]) -> float | None:
 def profile(run: Run) -> str:
     """Where a run's time went, the longest section first."""
     rows = [
-        (s["name"], f"{s['seconds']:.1f}", _percent(s["share"]), f"{s['entries']:,}")
+        (s["name"], f"{s['seconds']:.1f}", percent(s["share"]), f"{s['entries']:,}")
         for s in run.profile["sections"]
     ]
     return grid(("where the time went", "seconds", "share", "entries"), rows, "lrrr")
@@ -137,17 +148,21 @@ def comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
 
 def comparison(comparison: Comparison) -> str:
     """The leaderboard by configuration, the verdict, and where report and chosen model are."""
+    from headstart import tables_classes
+
     several = any(c["sd"] is not None for c in comparison.configurations)
     repeats = ["sd", "seeds"] if several else []
     header = ["", "group", "configuration", "test accuracy", "95 % interval", *repeats]
-    header += ["val", "wall s", "ms/image"]
-    rows = [_configuration_row(c, comparison.best, several) for c in comparison.configurations]
+    header[5:5] = tables_classes.balance_header(comparison)
+    header += [tables_classes.val_header(comparison), "wall s", "ms/image"]
+    rows = [_configuration_row(c, comparison, several) for c in comparison.configurations]
     failed = [row for row in comparison.rows if row.accuracy is None]
     rows += [["x", NONE, row.run, *[NONE] * (len(header) - 3)] for row in failed]
     best = comparison.best_row
     path = _path(comparison, best)
     width = min(shutil.get_terminal_size().columns, 100)
-    legend = "* validation's choice   group 1: the highest and what test cannot tell from it"
+    top = "best" if comparison.select_by == "loss" else "highest"
+    legend = f"* validation's choice   group 1: the {top} and what test cannot tell from it"
     lines = [
         grid(header, rows, "lrl".ljust(len(header), "r")),
         "",
@@ -157,10 +172,10 @@ def comparison(comparison: Comparison) -> str:
         textwrap.fill(comparison.verdict, width, break_on_hyphens=False, break_long_words=False),
     ]
     if comparison.detectable is not None:
-        lines.append(
-            f"On these test images a difference of {100 * comparison.detectable:.1f} points "
-            "would be shown with 80 % power."
-        )
+        size = f"{100 * comparison.detectable:.1f} points"
+        if comparison.select_by == "loss":
+            size = f"{comparison.detectable:.3f} nats"
+        lines.append(f"On these test images a difference of {size} would be shown with 80 % power.")
     if comparison.limits:
         lines.append(comparison.limits["text"])
     lines += [
@@ -177,16 +192,19 @@ def comparison(comparison: Comparison) -> str:
     return "\n".join(lines)
 
 
-def _configuration_row(c: Mapping[str, Any], best: str, several: bool) -> list[str]:
+def _configuration_row(c: Mapping[str, Any], comparison: Comparison, several: bool) -> list[str]:
+    from headstart import tables_classes
+
     sd = NONE if c["sd"] is None else f"{100 * c['sd']:.2f}"
     return [
-        "*" if best in c["runs"] else "",
+        "*" if comparison.best in c["runs"] else "",
         str(c["group"]),
         c["name"] + "".join(f" [{mark}]" for mark in c["marks"]),
-        _percent(c["accuracy"]),
-        _interval(c["interval"]),
+        percent(c["accuracy"]),
+        interval(c["interval"]),
+        *tables_classes.balance_cells(comparison, c),
         *([sd, str(len(c["seeds"]))] if several else []),
-        _percent(c["val_accuracy"]),
+        tables_classes.val_cell(comparison, c),
         _or_none(c["wall_s"], ".1f"),
         _or_none(c["latency_ms"], ".1f"),
     ]
@@ -230,8 +248,8 @@ def explanation(explanation: Explanation) -> str:
     entries, single = explanation.entries, len(explanation.entries) == 1
     rows = [[key, *values] for key, values in explanation.settings.items()]
     rows += [
-        ["test accuracy", *(_percent(entry.accuracy) for entry in entries)],
-        ["95 % interval", *(_interval(entry.interval) for entry in entries)],
+        ["test accuracy", *(percent(entry.accuracy) for entry in entries)],
+        ["95 % interval", *(interval(entry.interval) for entry in entries)],
         ["seconds", *(_or_none(entry.seconds, ".1f") for entry in entries)],
         ["parameters trained", *(_or_none(entry.trained_parameters, ",") for entry in entries)],
     ]
@@ -292,8 +310,8 @@ def answers(answers: Sequence[Answer]) -> str:
     rows = []
     for answer in answers:
         (_, first), *rest = list(answer.probabilities.items())
-        second = f"{rest[0][0]} {_percent(rest[0][1])}" if rest else ""
-        rows.append([answer.image, answer.label, _percent(first), second])
+        second = f"{rest[0][0]} {percent(rest[0][1])}" if rest else ""
+        rows.append([answer.image, answer.label, percent(first), second])
     return grid(["image", "class", "sure", "next"], rows, "llrl")
 
 
@@ -349,7 +367,7 @@ def leakage(leakage: Leakage) -> str:
     for between, pairs in leakage.pairs.items():
         first, second = between.split("/")
         images, exact = leakage.leaking(between), sum(pair.kind == "exact" for pair in pairs)
-        share = _percent(images / max(leakage.images[first], 1))
+        share = percent(images / max(leakage.images[first], 1))
         where = f"{first} in {second}" if first != second else f"within {first}"
         mirrored = sum(pair.mirrored for pair in pairs)
         rows.append((where, f"{images:,}", share, f"{len(pairs):,}", f"{exact:,}", f"{mirrored:,}"))
@@ -419,9 +437,9 @@ def _or_none(value: float | None, form: str) -> str:
     return NONE if value is None else format(value, form)
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def _interval(interval: Sequence[float]) -> str:
+def interval(interval: Sequence[float]) -> str:
     return f"[{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"

@@ -28,6 +28,7 @@ from headstart.comparison.selection import Candidate, Selection
 from headstart.data import Description, describe, load_data
 from headstart.data.transforms import recipe_transform
 from headstart.errors import DataError, HeadstartError, RecipeError, RunError, explain_os_error
+from headstart.evaluation.two_classes import positive_class
 from headstart.models.backbones import load_backbone
 from headstart.models.freezing import plan_phase
 from headstart.models.heads import create_head
@@ -137,6 +138,7 @@ def _carry_out(recipe: Recipe, out: str | Path | None, means: _Means) -> Run:
     reset_peak_memory()
     with section("set-up"):
         splits = load_data(resolved.data, progress=reporter.transfer)
+    positive_class(splits.class_names, resolved.evaluation.positive)  # a wrong name, told early
     if existing:
         _require_same(existing, "data", {"fingerprint": splits.fingerprint}, "fingerprint")
     transform = recipe_transform(resolved.data, weights.preprocess, resolved.seed)
@@ -269,6 +271,7 @@ def preview(
     runtime = create_runtime(device, cache_limit_gb, recipe.precision)
     resolved, weights = resolve(recipe, reporter)
     data = describe(resolved.data, progress=reporter.transfer)
+    positive_class(data.class_names, resolved.evaluation.positive)
     counts = {split: sum(by_class) for split, by_class in data.counts.items()}
     phases = outline(resolved, weights, counts, len(data.class_names), runtime)
     return Preview(resolved, data, phases)

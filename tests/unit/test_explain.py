@@ -66,7 +66,8 @@ def plant(
     run.update_manifest(**(manifest or {}))
     test = answers(np.arange(N) < hits if isinstance(hits, int) else hits)
     arrays = {key: getattr(test, key) for key in ("ids", "labels", "logits")}
-    write_arrays(run.path / "predictions" / "test.npz", arrays)
+    for split in ("val", "test"):
+        write_arrays(run.path / "predictions" / f"{split}.npz", arrays)
     scores = score(test).to_dict()
     write_json(run.path / "metrics.json", {"val": scores, "test": scores})
     latency = {"median": 5.0, "p95": 6.0, "n": 30}

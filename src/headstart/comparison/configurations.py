@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from headstart.comparison.choice import Choice, Metric
 from headstart.errors import RunError
 from headstart.evaluation.statistics import Estimate, estimate
+from headstart.evaluation.values import estimate_value, image_values
 from headstart.rundir import Run
 
 NAMED = 4  # configurations that a sentence names
@@ -17,21 +19,34 @@ NAMED = 4  # configurations that a sentence names
 
 @dataclass(frozen=True, eq=False)
 class Configuration:
-    """Runs of one recipe but for seed and name. correct: bool (seeds, images), a row a run."""
+    """Runs of one recipe but for seed and name. correct: bool (seeds, images), a row a run.
+
+    values: float64 like it, each image's part in the metric that the comparison goes by (`correct`
+    itself for accuracy); value: their mean, with its interval. strata: the images' classes, where
+    that metric weighs these equally. balanced: balanced accuracy, alike. val_value, val_accuracy,
+    val_loss: means over the runs, on the validation images that decide.
+    """
 
     name: str
     runs: tuple[Run, ...]
     labels: tuple[str, ...]
     correct: np.ndarray
     estimate: Estimate
+    values: np.ndarray
+    strata: np.ndarray | None
+    value: tuple[float, tuple[float, float]]
+    balanced: tuple[float, tuple[float, float]]
+    val_value: float
+    val_accuracy: float
+    val_loss: float
 
     @property
     def seeds(self) -> tuple[int, ...]:
         return tuple(run.recipe.seed for run in self.runs)
 
     @property
-    def val_accuracy(self) -> float:
-        return float(np.mean([run.metrics["val"]["accuracy"] for run in self.runs]))
+    def macro_f1(self) -> float:
+        return float(np.mean([run.metrics["test"]["macro_f1"] for run in self.runs]))
 
     @property
     def wall_s(self) -> float | None:
@@ -58,7 +73,14 @@ class Configuration:
             "accuracy": self.estimate.accuracy,
             "interval": list(self.estimate.interval),
             "sd": self.estimate.sd,
+            "value": self.value[0],
+            "value_interval": list(self.value[1]),
+            "balanced_accuracy": self.balanced[0],
+            "balanced_interval": list(self.balanced[1]),
+            "macro_f1": self.macro_f1,
             "val_accuracy": self.val_accuracy,
+            "val_value": self.val_value,
+            "val_loss": self.val_loss,
             "wall_s": self.wall_s,
             "latency_ms": self.latency_ms,
             "budget": {"penalties": self.budget.penalties, "epochs": self.budget.epochs},
@@ -85,8 +107,10 @@ def budget_of(run: Run) -> Budget:
     return Budget(len(tried), epochs)
 
 
-def gather(runs: Sequence[Run], labels: Sequence[str]) -> list[Configuration]:
-    """Finished runs as configurations, the most accurate on test first.
+def gather(
+    runs: Sequence[Run], labels: Sequence[str], metric: Metric, choice: Choice
+) -> list[Configuration]:
+    """Finished runs as configurations, the best on test first.
 
     Ties go to validation, then to the name. A seed that comes twice is a repetition and no second
     sample, so it opens a configuration of its own. Raises RunError where test answers are not
@@ -109,12 +133,29 @@ def gather(runs: Sequence[Run], labels: Sequence[str]) -> list[Configuration]:
     names = _names(runs, labels, list(members.values()))
     found = []
     for name, numbers in zip(names, members.values(), strict=True):
-        correct = np.stack([answers[k].correct for k in numbers])
-        own = tuple(runs[k] for k in numbers)
+        made = [answers[k] for k in numbers]
+        correct = np.stack([each.correct for each in made])
+        accuracy, plain = estimate(correct), metric.name == "accuracy"
+        parts = [image_values(each, metric.name, balanced=metric.balanced) for each in made]
         found.append(
-            Configuration(name, own, tuple(labels[k] for k in numbers), correct, estimate(correct))
+            Configuration(
+                name=name,
+                runs=tuple(runs[k] for k in numbers),
+                labels=tuple(labels[k] for k in numbers),
+                correct=correct,
+                estimate=accuracy,
+                values=correct if plain else np.stack(parts),
+                strata=None if metric.name in ("accuracy", "loss") else made[0].labels,
+                value=(accuracy.accuracy, accuracy.interval)
+                if plain
+                else estimate_value(made, metric.name, balanced=metric.balanced),
+                balanced=estimate_value(made, "balanced_accuracy"),
+                val_value=float(np.mean([choice.keys[k][0] for k in numbers])),
+                val_accuracy=float(np.mean([choice.accuracies[k] for k in numbers])),
+                val_loss=-float(np.mean([choice.keys[k][1] for k in numbers])),
+            )
         )
-    return sorted(found, key=lambda c: (-c.estimate.accuracy, -c.val_accuracy, c.name))
+    return sorted(found, key=lambda c: (-c.value[0], -c.val_value, c.name))
 
 
 def name_some(names: Sequence[str]) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from headstart.comparison.choice import choose, shared_metric, tie_sentence
 from headstart.comparison.configurations import Configuration, gather
 from headstart.comparison.protocol import describe_protocol, gather_warnings, require_same_test
 from headstart.comparison.verdict import Pair, judge
+from headstart.evaluation.classes import majority_class, scores_are_unequal
 from headstart.rundir import Run
 
 
@@ -29,7 +31,11 @@ class Row:
     n: int | None = None
     top5: float | None = None
     loss: float | None = None
-    val_accuracy: float | None = None
+    val_accuracy: float | None = None  # on the validation images that all runs hold
+    val_value: float | None = None  # on the same, of the metric that the comparison goes by
+    balanced_accuracy: float | None = None
+    balanced_interval: tuple[float, float] | None = None
+    macro_f1: float | None = None
     p_value: float | None = None  # its configuration against the best run's, corrected
     within_noise: bool = False  # whether its configuration cannot be told from the best run's
     marks: list[str] = field(default_factory=list)
@@ -47,8 +53,8 @@ class Failure:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` answers: rows by test accuracy, the run that validation chose, and what test
-    says of the configurations (runs that differ by seed alone)."""
+    """What `compare` answers: rows by the metric on test, the run that validation chose, and what
+    test says of the configurations (runs that differ by seed alone)."""
 
     name: str
     best: str
@@ -59,6 +65,9 @@ class Comparison:
     pairs: tuple[Pair, ...] = ()
     winner: str | None = None  # a configuration told apart from every other one
     verdict: str = ""
+    select_by: str = "accuracy"  # the metric that rows, pairs and validation's choice go by
+    classes: dict[str, Any] = field(default_factory=dict)  # whether unequal, and the majority's
+    tie: str = ""  # how a tie on validation was broken
     detectable: float | None = None  # the difference that would be shown with 80 % power
     cheapest: dict[str, Any] | None = None  # of those that test cannot tell from the first
     selection: dict[str, Any] | None = None  # with a budget: rounds, who was dropped and why
@@ -75,6 +84,9 @@ class Comparison:
             "best": self.best,
             "winner": self.winner,
             "verdict": self.verdict,
+            "select_by": self.select_by,
+            "classes": self.classes,
+            "tie": self.tie,
             "detectable": self.detectable,
             "cheapest": self.cheapest,
             "rows": [asdict(row) for row in self.rows],
@@ -106,25 +118,38 @@ def build_comparison(
 ) -> Comparison:
     """Compare finished runs by their saved predictions; paths are given relative to `root`.
 
-    The best run is the one validation prefers (the lower loss on a tie), because test is opened
-    once and chooses nothing; rows are ordered by test accuracy. Whether test tells it from the
-    others is `verdict.judge`'s to say. Raises RunError where the runs were tested on different
-    images.
+    The best run is the one validation prefers (`choice.choose`), because test is opened once and
+    chooses nothing. It and the order of the rows, on test, go by the metric that the recipes name.
+    Whether test tells it from the others is `verdict.judge`'s to say. Raises RunError where the
+    runs were tested on different images.
     """
     require_same_test(runs)
     labels = label_runs(runs)
-    chosen = labels[max(range(len(runs)), key=lambda k: _validation(runs[k]))]
-    configurations = gather(runs, labels)
-    verdict = judge(configurations, chosen)
+    metric = shared_metric(runs)
+    choice = choose(runs, metric)
+    chosen = labels[choice.number]
+    configurations = gather(runs, labels, metric, choice)
+    verdict = judge(configurations, chosen, metric)
     noise = _noise(configurations, verdict.pairs, chosen)
-    rows = [_row(run, label, root, *noise[label]) for run, label in zip(runs, labels, strict=True)]
-    rows.sort(key=lambda row: (-(row.accuracy or 0), row.run))
+    places = {label: place for place, c in enumerate(configurations) for label in c.labels}
+    rows = [
+        _row(run, label, root, noise[label], accuracy, value)
+        for run, label, accuracy, (value, _) in zip(
+            runs, labels, choice.accuracies, choice.keys, strict=True
+        )
+    ]
+    plain = metric.name == "accuracy"  # else by configuration: each is of one value
+    rows.sort(key=lambda r: (0 if plain else places[r.run], -(r.accuracy or 0), r.run))
+    classes = describe_classes(runs[0])
+    tie = tie_sentence(choice, runs, labels, metric)
+    best = next(c for c in configurations if chosen in c.labels)
+    balance = balance_sentence(classes, best) if classes["unequal"] or not plain else ""
     failed = [Row(f.run, status="failed", error=f.reason, backbone=f.backbone) for f in failures]
     return Comparison(
         name=name,
         best=chosen,
         rows=(*rows, *failed),
-        protocol=describe_protocol(configurations, verdict.detectable),
+        protocol=describe_protocol(configurations, verdict.detectable, metric, choice),
         order=tuple(os.path.relpath(run.path, root) for run in runs),
         configurations=tuple(
             {**configuration.to_dict(), "group": group}
@@ -132,16 +157,37 @@ def build_comparison(
         ),
         pairs=verdict.pairs,
         winner=verdict.winner,
-        verdict=verdict.sentence,
+        verdict=" ".join(part for part in (verdict.sentence, tie, balance) if part),
+        select_by=metric.name,
+        classes=classes,
+        tie=tie,
         detectable=verdict.detectable,
         cheapest=verdict.cheapest.to_dict() if verdict.cheapest else None,
         warnings=gather_warnings(runs, labels),
     )
 
 
-def _validation(run: Run) -> tuple[float, float]:
-    val = run.metrics["val"]
-    return val["accuracy"], -val["loss"]
+def describe_classes(run: Run) -> dict[str, Any]:
+    """Whether the test images' classes are unequal, and what always answering the most frequent of
+    them would reach."""
+    test = run.metrics["test"]
+    number = majority_class(test)
+    return {
+        "unequal": scores_are_unequal(test),
+        "majority": test["per_class"][number]["n"] / test["n"],
+        "majority_class": run.class_names[number],
+    }
+
+
+def balance_sentence(classes: Mapping[str, Any], best: Configuration) -> str:
+    """What accuracy hides where classes are unequal."""
+    value, (low, high) = best.balanced
+    return (
+        f"Always answering {classes['majority_class']} would be right on "
+        f"{100 * classes['majority']:.1f} % of the test images; the balanced accuracy of "
+        f"{best.name} is {100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}], "
+        f"its macro F1 {best.macro_f1:.3f}."
+    )
 
 
 def _noise(
@@ -167,8 +213,15 @@ def label_runs(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _row(run: Run, label: str, root: Path, p_value: float, within_noise: bool) -> Row:
-    test, val = run.metrics["test"], run.metrics["val"]
+def _row(
+    run: Run,
+    label: str,
+    root: Path,
+    noise: tuple[float, bool],
+    val_accuracy: float,
+    val_value: float,
+) -> Row:
+    test = run.metrics["test"]
     return Row(
         run=label,
         path=os.path.relpath(run.path, root),
@@ -178,11 +231,15 @@ def _row(run: Run, label: str, root: Path, p_value: float, within_noise: bool) -
         accuracy=test["accuracy"],
         interval=tuple(test["interval"]),
         n=test["n"],
-        top5=test["top5"],
+        top5=test["top5"] if len(test["per_class"]) > 5 else None,
         loss=test["loss"],
-        val_accuracy=val["accuracy"],
-        p_value=p_value,
-        within_noise=within_noise,
+        val_accuracy=val_accuracy,
+        val_value=val_value,
+        balanced_accuracy=test["macro_recall"],
+        balanced_interval=tuple(test["balanced_interval"]),
+        macro_f1=test["macro_f1"],
+        p_value=noise[0],
+        within_noise=noise[1],
         marks=run.manifest["marks"],
         cost=run.cost,
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from headstart.comparison.choice import Choice, Metric
 from headstart.comparison.configurations import Budget, Configuration, name_some
 from headstart.errors import RecipeError, RunError
 from headstart.evaluation.statistics import ENOUGH
@@ -68,7 +69,10 @@ def gather_warnings(runs: Sequence[Run], labels: Sequence[str]) -> tuple[str, ..
 
 
 def describe_protocol(
-    configurations: Sequence[Configuration], detectable: float | None
+    configurations: Sequence[Configuration],
+    detectable: float | None,
+    metric: Metric,
+    choice: Choice,
 ) -> dict[str, str]:
     """What was done, as title and sentence; departures from one protocol are said here."""
     runs = [run for configuration in configurations for run in configuration.runs]
@@ -76,21 +80,20 @@ def describe_protocol(
     protocol = {
         "images": _images(runs),
         "choice": "every choice (epoch, penalty, best run) was made on validation; "
-        "test was opened once a run, at its end" + _unfair_choice(runs),
+        "test was opened once a run, at its end" + _chosen_by(metric, choice),
         "budget": _budgets(configurations),
-        "seeds": _seeds(configurations),
+        "seeds": _seeds(configurations, metric),
     }
     if several:
         pairs = len(configurations) * (len(configurations) - 1) // 2
         corrected = f", Holm-corrected over all {pairs} pairs" if pairs > 1 else ""
         protocol["told apart"] = f"p < 0.05 on the same test images{corrected}"
         protocol["group"] = (
-            "1: the highest on test and all not told from it; 2: the same of the rest"
+            f"1: the {metric.highest} on test and all not told from it; 2: the same of the rest"
         )
     if detectable is not None:
-        protocol["detectable"] = (
-            f"a difference of {100 * detectable:.1f} points would be shown with 80 % power"
-        )
+        size = metric.below(detectable).rpartition(" ")[0]
+        protocol["detectable"] = f"a difference of {size} would be shown with 80 % power"
     return protocol
 
 
@@ -109,9 +112,18 @@ def _images(runs: Sequence[Run]) -> str:
     )
 
 
-def _unfair_choice(runs: Sequence[Run]) -> str:
-    if not _val_differs(runs):
+def _chosen_by(metric: Metric, choice: Choice) -> str:
+    """By which metric and on which images, where that is not plain."""
+    said = f"; the best run by {metric.title}" if metric.name != "accuracy" else ""
+    said += f" ({metric.note})" if metric.note else ""
+    return said + _unfair_choice(choice)
+
+
+def _unfair_choice(choice: Choice) -> str:
+    if choice.shared == "whole":
         return ""
+    if choice.shared == "part":
+        return f"; the best run on the {choice.n:,} validation images that all runs hold"
     return (
         "; the runs chose on different validation images, so validation's choice between runs "
         "is not a fair one: go by test's groups"
@@ -152,11 +164,12 @@ def _budget(budgets: Sequence[Budget]) -> str:
     return " and ".join(parts) or "nothing: one setting"
 
 
-def _seeds(configurations: Sequence[Configuration]) -> str:
+def _seeds(configurations: Sequence[Configuration], metric: Metric) -> str:
     counts = sorted({len(c.seeds) for c in configurations})
     if counts == [1]:
+        test = "exact McNemar" if metric.name == "accuracy" else "permutation"
         return (
-            "one each: intervals (95 %, Wilson) and tests (exact McNemar) cover other test "
+            f"one each: intervals (95 %, Wilson) and tests ({test}) cover other test "
             "images of this kind, not other seeds; they are about these trained models"
         )
     said = (

@@ -8,7 +8,7 @@ by the same images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -16,29 +16,36 @@ import numpy as np
 from scipy import stats
 
 from headstart.comparison.cheapest import Cheapest, find_cheapest
+from headstart.comparison.choice import Metric
 from headstart.comparison.configurations import Configuration, name_some
 from headstart.evaluation.statistics import (
     LEVEL,
+    MCNEMAR,
     Difference,
+    SeedEffect,
     bootstrap_interval,
     detectable_change,
     difference,
     holm,
     pool_seed_effects,
 )
+from headstart.evaluation.values import value_difference
 
 POWER = 0.8
+# Of two tables and the study's seed effect, the second minus the first.
+Compare = Callable[[np.ndarray, np.ndarray, SeedEffect | None], Difference]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two configurations on the same test images; fractions, the second minus the first."""
+    """Two configurations on the same test images, the second minus the first: fractions, or nats of
+    a loss's negative."""
 
     first: str
     second: str
     change: float
     interval: tuple[float, float]  # 95 %, of this pair alone
-    bootstrap: tuple[float, float]  # the same by resampling
+    bootstrap: tuple[float, float] | None  # the same by resampling; of accuracy alone
     p_value: float
     p_adjusted: float  # Holm, over all pairs
     told_apart: bool
@@ -73,16 +80,24 @@ class Verdict:
     cheapest: Cheapest | None = None  # of group 1, where several are in it
 
 
-def judge(configurations: Sequence[Configuration], chosen: str) -> Verdict:
-    """Judge configurations, best first; `chosen` is the label of the run that validation chose."""
-    decision = decide([configuration.correct for configuration in configurations])
+def judge(configurations: Sequence[Configuration], chosen: str, metric: Metric) -> Verdict:
+    """Judge configurations by a metric, best first; `chosen` is the label of the run that
+    validation chose."""
+    strata, plain = configurations[0].strata, metric.name == "accuracy"
+
+    def by_metric(first: np.ndarray, second: np.ndarray, pooled: SeedEffect | None) -> Difference:
+        return value_difference(first, second, strata, pooled=pooled)
+
+    decision = decide([c.values for c in configurations], _by_accuracy if plain else by_metric)
     pairs = tuple(
         Pair(
             first=configurations[a].name,
             second=configurations[b].name,
             change=found.change,
             interval=found.interval,
-            bootstrap=bootstrap_interval(configurations[a].correct, configurations[b].correct),
+            bootstrap=bootstrap_interval(configurations[a].correct, configurations[b].correct)
+            if plain
+            else None,
             p_value=found.p_value,
             p_adjusted=p,
             told_apart=p < LEVEL,
@@ -99,16 +114,20 @@ def judge(configurations: Sequence[Configuration], chosen: str) -> Verdict:
         groups=decision.groups,
         winner=None if decision.winner is None else configurations[decision.winner].name,
         detectable=_detectable(decision, configurations[0].correct.shape[1]),
-        sentence=_sentence(configurations, decision, pairs, chosen, cheapest),
+        sentence=_sentence(configurations, decision, pairs, chosen, cheapest, metric),
         cheapest=cheapest,
     )
 
 
-def decide(tables: Sequence[np.ndarray]) -> Decision:
-    """Test every pair of bool (seeds, images) tables, the most accurate first."""
+def _by_accuracy(first: np.ndarray, second: np.ndarray, pooled: SeedEffect | None) -> Difference:
+    return difference(first, second, pooled=pooled)
+
+
+def decide(tables: Sequence[np.ndarray], compare: Compare = _by_accuracy) -> Decision:
+    """Test every pair of (seeds, images) tables, the best first; of answers, bool, by default."""
     pairs = tuple(combinations(range(len(tables)), 2))
     pooled = pool_seed_effects(tables)
-    found = tuple(difference(tables[a], tables[b], pooled=pooled) for a, b in pairs)
+    found = tuple(compare(tables[a], tables[b], pooled) for a, b in pairs)
     adjusted = tuple(holm([each.p_value for each in found]))
     apart = np.zeros((len(tables), len(tables)), bool)
     for (a, b), p in zip(pairs, adjusted, strict=True):
@@ -148,7 +167,7 @@ def _detectable(decision: Decision, n: int) -> float | None:
     level = LEVEL / len(left)
     shown = []
     for found in left:
-        if np.isinf(found.df):
+        if found.test == MCNEMAR:
             least = detectable_change(n, found.disagreeing, level, POWER)
         else:
             quantiles = stats.t.ppf([1 - level / 2, POWER], found.df)
@@ -164,7 +183,9 @@ def _sentence(
     pairs: Sequence[Pair],
     chosen: str,
     cheapest: Cheapest | None,
+    metric: Metric,
 ) -> str:
+    by = "" if metric.name == "accuracy" else f" by {metric.title}"
     best, n = configurations[0], configurations[0].correct.shape[1]
     if len(configurations) == 1:
         return "One configuration: there is nothing to compare it with."
@@ -172,21 +193,21 @@ def _sentence(
         others, nearest = len(configurations) - 1, pairs[0]
         told = "the other" if others == 1 else f"each of the other {others}"
         said = (
-            f"{best.name} wins: {n:,} test images tell it from {told}; "
-            f"{nearest.second}, the nearest, is {_points(nearest.change)} below it."
+            f"{best.name} wins{by}: {n:,} test images tell it from {told}; "
+            f"{nearest.second}, the nearest, is {metric.below(nearest.change)} it."
         )
     else:
         at = [k for k, number in enumerate(decision.groups) if number == 1]
         level = [configurations[k] for k in at]
         names = [c.name for c in level]
         said = (
-            f"No winner: {name_some(names[1:])} cannot be told from {best.name}"
+            f"No winner{by}: {name_some(names[1:])} cannot be told from {best.name}"
             if decision.apart[np.ix_(at, at)].any()
-            else f"No winner: {name_some(names)} cannot be told apart"
+            else f"No winner{by}: {name_some(names)} cannot be told apart"
         )
         said += f" on {n:,} test images"
         said += f"; {cheapest.text}." if cheapest else "."
-    return f"{said} {_choice(configurations, decision, pairs, chosen)}"
+    return f"{said} {_choice(configurations, decision, pairs, chosen, metric)}"
 
 
 def _choice(
@@ -194,6 +215,7 @@ def _choice(
     decision: Decision,
     pairs: Sequence[Pair],
     chosen: str,
+    metric: Metric,
 ) -> str:
     """What validation chose, which is what is handed over, and how test sees it."""
     best = configurations[0]
@@ -201,14 +223,10 @@ def _choice(
     own = configurations[at]
     run = "" if chosen == own.name else f" (run {chosen})"
     if at == 0:
-        return f"Validation chose {own.name}{run}, which is also the highest on test."
+        return f"Validation chose {own.name}{run}, which is also the {metric.highest} on test."
     below = next(p for p in pairs if (p.first, p.second) == (best.name, own.name))
     why = "more than chance explains" if decision.apart[0, at] else "which may be chance"
     return (
         f"Validation chose {own.name}{run}, the one handed over; on test it is "
-        f"{_points(below.change)} below {best.name}, {why}."
+        f"{metric.below(below.change)} {best.name}, {why}."
     )
-
-
-def _points(change: float) -> str:
-    return f"{abs(100 * change):.1f} points"

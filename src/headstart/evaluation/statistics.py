@@ -18,6 +18,7 @@ from headstart.evaluation.predictions import Predictions
 
 LEVEL = 0.05  # what "told apart" means, after the correction for many comparisons
 DRAWS = 2000  # bootstrap samples
+MCNEMAR = "exact McNemar"
 # Degrees of freedom of the seeds. Fewer may be alike by chance, and Satterthwaite's approximation
 # then takes them for sure.
 ENOUGH = 6
@@ -306,7 +307,7 @@ def _from_counts(gained: int, lost: int, n: int, confidence: float) -> Differenc
         change=(gained - lost) / n,
         interval=(max(-1.0, up - down - half), min(1.0, up - down + half)),
         p_value=mcnemar_p_value(gained, lost),
-        test="exact McNemar",
+        test=MCNEMAR,
         disagreeing=(gained + lost) / n,
         error=error,
         df=float("inf"),

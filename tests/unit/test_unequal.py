@@ -1,0 +1,165 @@
+"""Unequal classes, from the choice between runs to what is printed: accuracy alone says little."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headstart import tables
+from headstart.comparison.leaderboard import Comparison, build_comparison
+from headstart.evaluation.predictions import Predictions
+from headstart.rundir import Run, write_json
+from tests.fabricating import fabricate
+
+NAMES = ["crack", "free", "stain"]
+COUNTS = (40, 400, 60)  # "free" is 80 % of the images
+
+
+def answers(
+    recalls: tuple[float, ...], prefix: str, sure: float = 3.0, skip: int = 0
+) -> Predictions:
+    """Of each class this share is right, from its image number `skip` on; the rest is taken for
+    "free", and what is free for a stain."""
+    labels = np.repeat(np.arange(3), COUNTS)
+    place = np.concatenate([np.arange(n) for n in COUNTS])
+    share = (place - skip) % np.array(COUNTS)[labels] / np.array(COUNTS)[labels]
+    right = share < np.array(recalls)[labels]
+    given = np.where(right, labels, np.where(labels == 1, 2, 1))
+    logits = np.zeros((len(labels), 3), np.float32)
+    logits[np.arange(len(labels)), given] = sure
+    return Predictions(np.array([f"{prefix}/{k}" for k in range(len(labels))]), labels, logits)
+
+
+PLAIN = (0.55, 0.98, 0.60)  # balanced 71.0 %, accuracy 90.0 %
+FAIR = (0.90, 0.90, 0.95)  # balanced 91.7 %, accuracy 90.6 %
+WORSE = (0.95, 0.86, 0.95)  # balanced 92.0 %, accuracy 87.8 %
+
+
+def planted(
+    root: Path, name: str, recalls: tuple[float, ...], *, sure: float = 3.0, **settings: Any
+) -> Run:
+    given = answers(recalls, "val", sure), answers(recalls, "test", sure, skip=7)
+    return fabricate(root / name, name=name, classes=3, n=500, class_names=NAMES, given=given,
+                     backbone="same", settings=settings, labels=given[1].labels)  # fmt: skip
+
+
+def compared(runs: list[Run], root: Path) -> Comparison:
+    return build_comparison("study", [Run(run.path) for run in runs], [], root)
+
+
+def test_runs_that_balance_are_chosen_and_judged_by_balanced_accuracy(tmp_path: Path) -> None:
+    accurate = planted(tmp_path, "accurate", (0.55, 0.98, 0.60), balance="auto")
+    fair = planted(tmp_path, "fair", WORSE, balance="auto", seed=1, batch_size=64)
+    result = compared([accurate, fair], tmp_path)
+    assert result.select_by == "balanced_accuracy"
+    by_run = {row.run: row for row in result.rows}
+    assert by_run["accurate"].accuracy > by_run["fair"].accuracy  # type: ignore[operator]
+    assert (result.best, result.winner, result.rows[0].run) == ("fair", "fair", "fair")
+    (pair,) = result.pairs
+    assert pair.change == pytest.approx(-0.21, abs=0.01) and pair.p_adjusted < 0.001
+    assert pair.test.startswith("permutation")
+    assert result.verdict.startswith("fair wins by balanced accuracy: 500 test images tell it from")
+    assert "Always answering free would be right on 80.0 % of the test images" in result.verdict
+    assert "the best run by balanced accuracy" in result.protocol["choice"]
+    text = tables.comparison(replace(result, path=tmp_path))
+    assert "balanced  95 % interval  macro F1" in text and "val balanced" in text
+
+
+def test_balancing_is_credited_though_accuracy_stays(tmp_path: Path) -> None:
+    """Recipes that differ in `balance` name different metrics: it is said which one decides."""
+    plain = planted(tmp_path, "plain", (0.55, 0.98, 0.60))
+    fair = planted(tmp_path, "fair", (0.90, 0.90, 0.9))
+    result = compared([plain, fair], tmp_path)
+    assert result.select_by == "accuracy" and result.winner is None
+    assert result.classes["unequal"] and "balanced accuracy of" in result.verdict
+    balanced = planted(tmp_path, "balanced", (0.90, 0.90, 0.9), balance="auto")
+    result = compared([plain, balanced], tmp_path)
+    assert (result.select_by, result.best, result.winner) == ("balanced_accuracy",) + (
+        "balanced",
+    ) * 2
+    assert "different metrics (accuracy in 1, balanced accuracy in 1)" in result.protocol["choice"]
+
+
+@pytest.mark.parametrize("metric", ["macro_f1", "loss"])
+def test_a_comparison_goes_by_the_metric_that_the_recipes_name(tmp_path: Path, metric: str) -> None:
+    sure = planted(tmp_path, "sure", FAIR, sure=12.0, select_by=metric)
+    modest = planted(tmp_path, "modest", FAIR, sure=2.5, select_by=metric, batch_size=64)
+    result = compared([sure, modest], tmp_path)
+    if metric == "loss":
+        assert (result.best, result.winner) == ("modest", "modest")
+        assert "nats behind it" in result.verdict and "wins by log loss" in result.verdict
+        assert result.rows[0].val_value == pytest.approx(-result.configurations[0]["val_loss"])
+    else:
+        assert result.winner is None and "cannot be told apart" in result.verdict
+        assert result.tie.startswith("Tie on validation: sure and modest have the same macro F1")
+    text = tables.comparison(replace(result, path=tmp_path))
+    assert {"macro_f1": "val macro F1", "loss": "val log loss"}[metric] in text
+    json.dumps(result.to_dict())
+
+
+def test_ties_are_told_and_broken_by_loss_then_by_cost(tmp_path: Path) -> None:
+    late = planted(tmp_path, "late", FAIR, sure=9.0)
+    dear = planted(tmp_path, "dear", FAIR, batch_size=64)
+    cheap = planted(tmp_path, "cheap", FAIR, batch_size=32)
+    for run, macs in ((late, 1e6), (dear, 9e8), (cheap, 2e8)):
+        write_json(run.path / "cost.json", {**run.cost, "macs": macs})
+    result = compared([late, dear], tmp_path)
+    assert result.best == "dear"
+    assert result.tie == (
+        "Tie on validation: late and dear have the same accuracy, 90.6 % of 500 images; dear has "
+        "the lowest log loss (0.377, the next 0.846)."
+    )
+    assert result.tie in result.verdict
+    result = compared([late, dear, cheap], tmp_path)
+    assert result.best == "cheap"
+    assert "cheap takes the fewest operations" in result.tie
+    other = planted(tmp_path, "other", PLAIN)
+    assert not compared([other, dear], tmp_path).tie
+
+
+def test_runs_are_chosen_between_on_the_images_that_all_of_them_hold(tmp_path: Path) -> None:
+    """One run holds answers for training images too, hard ones: on the shared images it is best."""
+    probe = planted(tmp_path, "probe", FAIR)
+    tuned = planted(tmp_path, "tuned", (0.9, 0.89, 0.95), batch_size=64)
+    val, hard = probe.predictions("val"), answers((0.2, 0.2, 0.2), "train")
+    rng = np.random.default_rng(0)
+    rows = rng.permutation(1000)
+    more = {
+        key: np.concatenate([getattr(val, key), getattr(hard, key)])[rows]
+        for key in ("ids", "labels", "logits")
+    }
+    np.savez(probe.path / "predictions" / "val.npz", **more)  # type: ignore[arg-type]
+    result = compared([probe, tuned], tmp_path)
+    assert result.best == "probe"
+    assert {row.run: row.val_accuracy for row in result.rows} == pytest.approx(
+        {"probe": 0.906, "tuned": 0.898}
+    )
+    assert "on the 500 validation images that all runs hold" in result.protocol["choice"]
+
+
+def test_a_run_says_what_a_constant_answer_would_reach(tmp_path: Path) -> None:
+    text = tables.run(planted(tmp_path, "plain", PLAIN))
+    assert "balanced       71.0 % [" in text
+    assert "always answering free is right on 80.0 %" in text
+    assert "top-5" not in text
+    shown = tables.run_as_dict(planted(tmp_path, "again", PLAIN))["test"]
+    assert shown["balanced_accuracy"] == pytest.approx(0.71, abs=0.002)
+    assert shown["majority"] == 0.8 and shown["top5"] is None
+    equal = fabricate(tmp_path / "equal", name="equal")
+    assert "balanced" not in tables.run(equal) and "top-5" in tables.run(equal)
+
+
+def test_two_classes_are_told_with_the_positive_one_named(tmp_path: Path) -> None:
+    p = answers(PLAIN, "test")
+    rows = p.labels < 2
+    two = Predictions(p.ids[rows], p.labels[rows], p.logits[rows, :2])
+    run = fabricate(tmp_path / "two", name="two", classes=2, n=440, class_names=["crack", "free"],
+                    given=(two, two), labels=two.labels)  # fmt: skip
+    text = tables.run(run)
+    assert "sensitivity 98.0 % [96.1, 99.0] for free, the positive class" in text
+    assert "specificity 55.0 % [39.8, 69.3] for crack" in text and "area under ROC" in text
