@@ -88,6 +88,7 @@ def fabricate(
         path / "pictures.npz",
         {
             "sample_images": images[: 3 * classes],
+            "sample_ids": np.array([f"train-{k:05d}" for k in range(len(images[: 3 * classes]))]),
             "sample_labels": labels[: 3 * classes],
             "prediction_images": images[:24] if wide else shown,  # the same for every run
             "prediction_ids": ids[:24],

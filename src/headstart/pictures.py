@@ -68,6 +68,7 @@ def answers_in_pictures(splits: Splits, test: Predictions) -> dict[str, np.ndarr
     }
     pictures = {
         "sample_images": _thumbnails(splits.train, samples),
+        "sample_ids": splits.train.ids[samples],
         "sample_labels": splits.train.labels[samples],
     }
     for kind, rows in shown.items():

@@ -136,10 +136,10 @@ class Run:
 
     @cached_property
     def pictures(self) -> dict[str, np.ndarray]:
-        """Thumbnails, uint8 (n, side, side, 3): `sample_images` of train with `sample_labels`; and
-        of test, each with `_ids`, `_labels`, `_predicted` and `_confidence` (float32, of the
-        answer, calibrated), `prediction_images` at random, `mistake_images` surest first,
-        `uncertain_images` the narrowest margin first, `pair_images` pair by pair of confused
+        """Thumbnails, uint8 (n, side, side, 3): `sample_images` of train with `sample_ids` and
+        `sample_labels`; and of test, each with `_ids`, `_labels`, `_predicted` and `_confidence`
+        (float32, of the answer, calibrated), `prediction_images` at random, `mistake_images` surest
+        first, `uncertain_images` the narrowest margin first, `pair_images` pair by pair of confused
         classes, and `saliency_images` with heat over `saliency_plain` by `saliency_method` (a str).
         Older runs lack some, with confidences as the model gave them, and a network without places
         has no `saliency_*`."""

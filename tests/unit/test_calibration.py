@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from importlib import import_module
 
 import numpy as np
@@ -10,8 +11,9 @@ import torch
 from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
 
-from headstart.evaluation.calibration import BINS, calibration, fit_temperature
+from headstart.evaluation.calibration import BINS, calibration, fit_temperature, reliability
 from headstart.evaluation.predictions import Predictions
+from headstart.evaluation.statistics import wilson_interval
 from tests.unit.test_metrics import random_predictions
 
 
@@ -135,3 +137,32 @@ def test_a_temperature_changes_no_answer(temperature: float) -> None:
     assert (p.predicted == 1).all()
     assert (p.tempered(temperature).predicted == 1).all()
     assert np.allclose(p.tempered(1.0).probabilities, p.probabilities)
+
+
+def test_bins_of_a_drawing_hold_enough_answers_each_with_its_interval() -> None:
+    p = random_predictions(0)
+    few = Predictions(p.ids[:49], p.labels[:49], p.logits[:49])
+    shares = reliability(few)
+    assert [share.n for share in shares] == [16, 17, 16]
+    order = np.argsort(few.confidence)
+    own = order[:16]
+    assert shares[0].confidence == pytest.approx(few.confidence[own].mean())
+    assert shares[0].accuracy == pytest.approx(few.correct[own].mean())
+    assert shares[0].interval == wilson_interval(int(few.correct[own].sum()), 16)
+    assert [a.high <= b.low for a, b in itertools.pairwise(shares)] == [True, True]
+    many = reliability(two_of_each(4000))
+    assert len(many) == 10
+    assert {share.n for share in many} == {400}
+
+
+def two_of_each(n: int) -> Predictions:
+    """n answers, each of another confidence."""
+    odds = np.linspace(0.1, 4, n)
+    return predictions_of(np.stack([odds, 0 * odds], axis=1), np.zeros(n, np.int64))
+
+
+def test_answers_of_one_confidence_share_a_bin() -> None:
+    (share,) = reliability(two_point(400, 0.7, 0.8))
+    assert (share.n, share.accuracy) == (400, pytest.approx(0.7))
+    empty = predictions_of(np.zeros((0, 2)), np.zeros(0, np.int64))
+    assert reliability(empty) == ()

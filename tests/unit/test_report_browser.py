@@ -11,7 +11,7 @@ import pytest
 
 from headstart.report import write_report
 from headstart.rundir import Run
-from tests.fabricating import fail
+from tests.fabricating import fabricate, fail
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 axe = pytest.importorskip(
@@ -38,6 +38,21 @@ def report(pixels: tuple[list[Run], dict[str, Any]], tmp_path_factory: Any) -> s
            "accuracy": None, "error": "the hub cannot be reached", "marks": []}  # fmt: skip
     compared = {**comparison, "rows": [*comparison["rows"], row]}
     return write_report([*runs, lost], folder / "report.html", compared).as_uri()
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: Any) -> str:
+    """136 classes, and twelve with names of 100 characters."""
+    folder = tmp_path_factory.mktemp("crowded")
+    many = [f"{word} character{k:02}" for word in ("Greek", "Korean") for k in range(1, 69)]
+    words = ("bark", "bud", "cone", "flower", "fruit", "leaf", "needle", "pod", "root", "seed",
+             "stem", "twig")  # fmt: skip
+    long = [f"{'a close photograph taken outdoors in summer, ' * 2}{word}" for word in words]
+    runs = [
+        fabricate(folder / "many", name="many", classes=136, n=544, class_names=many),
+        fabricate(folder / "long", name="long" * 20, classes=12, n=240, class_names=long),
+    ]
+    return write_report(runs, folder / "report.html").as_uri()
 
 
 @pytest.fixture(scope="module")
@@ -143,20 +158,78 @@ def test_a_link_opens_its_run_and_a_class_can_be_picked_out(opened: Any) -> None
     assert run.locator("[data-map].picked .dots.on").count() == 1
 
 
+def unfold(page: Any) -> None:
+    page.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
+    page.evaluate("for (const b of document.querySelectorAll('.toggle')) b.click()")
+
+
+def beyond(page: Any, width: int) -> list[str]:
+    """What reaches over the right edge and cannot be scrolled to in a box of its own."""
+    found: list[str] = page.evaluate(
+        "(width) => [...document.querySelectorAll('main *, header *')]"
+        ".filter((e) => !e.closest('.scroll, pre, svg, .hidden, #note'))"
+        ".filter((e) => e.getBoundingClientRect().right > width + 0.5)"
+        ".map((e) => e.outerHTML.slice(0, 90))",
+        width,
+    )
+    return found
+
+
 @pytest.mark.parametrize(
     "opened", [{"viewport": {"width": 360, "height": 740}, "is_mobile": True}], indirect=True
 )
 def test_no_sideways_scrolling_on_a_phone(opened: Any) -> None:
-    opened.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
-    opened.evaluate("for (const b of document.querySelectorAll('.toggle')) b.click()")
+    unfold(opened)
     assert opened.evaluate("document.documentElement.scrollWidth") == 360
-    beyond = opened.evaluate(
-        "[...document.querySelectorAll('main *, header *')]"
-        ".filter((e) => !e.closest('.scroll, pre, svg, .hidden, #note'))"
-        ".filter((e) => e.getBoundingClientRect().right > 360.5)"
-        ".map((e) => e.outerHTML.slice(0, 90))"
-    )
-    assert beyond == []
+    assert beyond(opened, 360) == []
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
+def test_many_classes_and_long_names_keep_to_their_room(
+    browser: Any, crowded: str, width: int, scheme: str
+) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(crowded)
+    unfold(page)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert beyond(page, width) == []
+    # Every count of the matrix of twelve can be seen at once on a screen that is wide enough.
+    box = page.locator(".scroll:has(> .matrix)").bounding_box()
+    cells = page.locator(".matrix tbody tr").first.locator("td").all()
+    seen = [c for c in cells if c.bounding_box()["x"] < box["x"] + box["width"] - 20]
+    assert len(cells) == 12
+    assert len(seen) >= (12 if width == 1280 else 4)
+    # What a reader sees of a caption is all of it, and tells its class.
+    for run in page.locator("details.run").all():
+        captions = run.locator(".true").evaluate_all(
+            "(all) => all.map((e) => [e.innerText, e.scrollWidth <= e.clientWidth + 1])"
+        )
+        assert all(whole for _, whole in captions)
+        classes = run.locator(".pictures svg").evaluate_all(
+            "(all) => all.map((e) => e.ariaLabel.match(/: a (.*?)( recognised| taken for|$)/)[1])"
+        )
+        pairs = set(zip(classes, (text for text, _ in captions), strict=True))
+        assert len({c for c, _ in pairs}) == len({text for _, text in pairs}) == len(pairs) >= 12
+    assert grave(page) == []
+    context.close()
+
+
+def test_a_list_of_wrong_answers_can_be_copied(browser: Any, crowded: str) -> None:
+    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    page.goto(crowded)
+    run = page.locator("details.run").first
+    run.evaluate("(e) => { e.open = true; }")
+    files = run.locator(".files", has_text="wrong answers as a list")
+    files.locator("summary").click()
+    files.get_by_role("button", name="Copy").click()
+    playwright.expect(files.locator("button")).not_to_have_text("Copy")
+    listed = files.locator("code").inner_text().splitlines()
+    assert len(listed) > 12
+    assert all(line.startswith("test-") for line in listed[1:])
+    assert {line.count("\t") for line in listed} == {3}
+    context.close()
 
 
 def test_paper_shows_everything(opened: Any, tmp_path: Path) -> None:
@@ -188,14 +261,17 @@ def test_paper_shows_everything(opened: Any, tmp_path: Path) -> None:
 def test_axe_finds_nothing_serious(opened: Any) -> None:
     opened.evaluate("document.querySelectorAll('details.run')[0].open = true")
     opened.evaluate("document.querySelectorAll('.toggle')[0].click()")
-    violations = axe.Axe().run(opened).response["violations"]
-    grave = [
+    assert grave(opened) == []
+
+
+def grave(page: Any) -> list[tuple[Any, ...]]:
+    """What axe finds serious or worse."""
+    return [
         (v["id"], node["target"], node.get("failureSummary"))
-        for v in violations
+        for v in axe.Axe().run(page).response["violations"]
         if v["impact"] in ("serious", "critical")
         for node in v["nodes"][:3]
     ]
-    assert grave == []
 
 
 @pytest.mark.parametrize("opened", [{"reduced_motion": "reduce"}], indirect=True)

@@ -9,6 +9,7 @@ networks"). Arrays in, numbers out.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,8 +17,10 @@ import numpy as np
 from scipy import optimize
 
 from headstart.evaluation.predictions import Predictions
+from headstart.evaluation.statistics import wilson_interval
 
 BINS = 15
+DRAWN = 10  # bins of a drawing at most: with 400 answers and more
 # Where a temperature is looked for: one beyond would be a few images' luck.
 COLDEST, HOTTEST = 0.01, 100.0
 
@@ -83,6 +86,42 @@ def _bin(low: float, high: float, n: int, sure: float, right: float) -> Bin:
     if n == 0:
         return Bin(float(low), float(high), 0, None, None)
     return Bin(float(low), float(high), int(n), float(sure / n), float(right / n))
+
+
+@dataclass(frozen=True)
+class Share:
+    """How often answers of about one confidence were right: accuracy with its 95 % interval."""
+
+    n: int
+    low: float  # least confidence
+    high: float  # largest
+    confidence: float  # mean
+    accuracy: float
+    interval: tuple[float, float]  # Wilson
+
+
+def reliability(predictions: Predictions) -> tuple[Share, ...]:
+    """Accuracy by confidence, from bins that hold enough answers to be drawn.
+
+    Answers in order of confidence are cut into bins of equal number, about half the root of n of
+    them: three of 16 for 49 answers, ten of 1,000 for 10,000. Bins of equal width leave most of
+    them with so few answers that their accuracy is chance. Equal confidences stay together. ()
+    without answers.
+    """
+    n = len(predictions)
+    order = np.argsort(predictions.confidence, kind="stable")
+    sure, right = predictions.confidence[order], predictions.correct[order]
+    count = int(np.clip(np.sqrt(n) / 2, 1, DRAWN))
+    cuts = np.round(np.linspace(0, n, count + 1)[1:-1]).astype(int)
+    cuts = np.unique([0, *np.searchsorted(sure, sure[cuts], side="left"), n])
+    return tuple(
+        Share(
+            int(end - start), float(sure[start]), float(sure[end - 1]),
+            float(sure[start:end].mean()), float(right[start:end].mean()),
+            wilson_interval(int(right[start:end].sum()), int(end - start)),
+        )
+        for start, end in itertools.pairwise(cuts.tolist())
+    )  # fmt: skip
 
 
 def log_loss(predictions: Predictions) -> float:

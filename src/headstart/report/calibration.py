@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from markupsafe import Markup
 
+from headstart.evaluation.calibration import Bin, Share, calibration, reliability
+from headstart.evaluation.predictions import Predictions
 from headstart.report import formats
-from headstart.report.contenders import Contender, metrics_of
+from headstart.report.contenders import Contender, metrics_of, optional
 from headstart.report.svg import (
     BOTTOM,
     LEFT,
@@ -22,6 +23,7 @@ from headstart.report.svg import (
     in_percent,
     panel,
 )
+from headstart.rundir import Run
 
 MOST = 8  # diagrams side by side; every configuration is in the table
 
@@ -42,9 +44,8 @@ def describe_calibration(contenders: Sequence[Contender]) -> dict[str, Any] | No
         }
         for c, _ in known
     ]  # fmt: skip
-    figures = [
-        {"title": c.name, "svg": reliability_panel(test, c.name)} for c, test in known[:MOST]
-    ]
+    drawn = [(c.name, reliability_panel(c.runs[0], c.name)) for c, _ in known[:MOST]]
+    figures = [{"title": name, "svg": svg} for name, svg in drawn if svg]
     return {"rows": rows, "figures": figures, "left_out": len(known) - len(figures),
             "n": known[0][1].get("n")}  # fmt: skip
 
@@ -59,51 +60,55 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def reliability_panel(test: Mapping[str, Any], name: str) -> Markup:
-    """Accuracy against stated confidence by bins; the diagonal is perfect, the area is the images.
+def reliability_panel(run: Run, name: str) -> Markup | None:
+    """Accuracy against stated confidence on test; the diagonal is perfect. None without answers.
 
-    Bars show where the answers lie: the share of test images in each bin as served. Dots grow with
-    their images, since a bin of few says little.
+    Each dot stands for as many answers as any other, with the 95 % interval of their accuracy:
+    where it meets the diagonal, the gap may be chance. The area shows where the answers lie.
     """
+    test: Predictions | None = optional(lambda: run.predictions("test"), None)
+    if test is None or not len(test):
+        return None
+    temperature = optional(lambda: run.temperature, 1.0)
+    served = test.tempered(temperature)
     x, y = Scale(0, 100, LEFT, SMALL_RIGHT), Scale(0, 100, BOTTOM, TOP)
     marks = frame(x, y, x_label="stated confidence", y_format=in_percent, x_format=in_percent,
                   x_ticks=[0, 50, 100], right=SMALL_RIGHT)  # fmt: skip
+    found = calibration(served)
+    marks += _histogram(found.bins, x)
     marks.append(element("line", class_="diagonal", x1=x(0), y1=y(0), x2=x(100), y2=y(100)))
-    before, after = test["calibration"], test.get("calibrated")
-    marks += _histogram((after or before)["bins"], x)
-    if after:
-        marks += _curve(before["bins"], x, y, "before", "without temperature")
-    marks += _curve((after or before)["bins"], x, y, "after", "as served")
-    said = f"calibration error {formats.percent((after or before)['ece'])}"
+    if temperature != 1:
+        marks += _dots(reliability(test), x, y, "before", "without temperature")
+    marks += _dots(reliability(served), x, y, "after", "as served")
+    said = f"calibration error {formats.percent(found.ece)}"
     return panel(marks, f"Reliability of {name}: {said}", SMALL_VIEW)
 
 
-def _histogram(bins: Sequence[Mapping[str, Any]], x: Scale) -> list[Markup]:
-    most = max((b["n"] for b in bins), default=0) or 1
+def _histogram(bins: Sequence[Bin], x: Scale) -> list[Markup]:
+    most = max((b.n for b in bins), default=0) or 1
     return [
         element(
-            "rect", element("title", f"{b['n']} images"), class_="mass", x=x(100 * b["low"]) + 0.5,
-            y=BOTTOM - 42 * b["n"] / most, width=x(100 * b["high"]) - x(100 * b["low"]) - 1,
-            height=42 * b["n"] / most,
+            "rect", element("title", f"{b.n} images"), class_="mass", x=x(100 * b.low) + 0.5,
+            y=BOTTOM - 42 * b.n / most, width=x(100 * b.high) - x(100 * b.low) - 1,
+            height=42 * b.n / most,
         )
         for b in bins
-        if b["n"]
+        if b.n
     ]  # fmt: skip
 
 
-def _curve(
-    bins: Sequence[Mapping[str, Any]], x: Scale, y: Scale, kind: str, said: str
-) -> list[Markup]:
-    filled = [b for b in bins if b["n"]]
-    most = max((b["n"] for b in filled), default=1)
-    placed = [(x(100 * b["confidence"]), y(100 * b["accuracy"])) for b in filled]
-    path = " ".join(f"{px:.1f},{py:.1f}" for px, py in placed)
-    marks = [element("polyline", class_=f"reliability {kind}", points=path)]
-    for b, (px, py) in zip(filled, placed, strict=True):
+def _dots(shares: Sequence[Share], x: Scale, y: Scale, kind: str, said: str) -> list[Markup]:
+    marks = []
+    for share in shares:
+        at, (low, high) = x(100 * share.confidence), (y(100 * edge) for edge in share.interval)
         tip = (
-            f"{said}: {formats.percent(b['confidence'])} sure, "
-            f"{formats.percent(b['accuracy'])} right, {b['n']} images"
+            f"{said}: {formats.percent(share.confidence)} sure, "
+            f"{formats.percent(share.accuracy)} {formats.interval(share.interval)} right, "
+            f"{share.n} images"
         )
-        title, size = element("title", tip), 1.4 + 3.4 * math.sqrt(b["n"] / most)
-        marks.append(element("circle", title, class_=f"bin {kind}", cx=px, cy=py, r=size))
+        dot = element("circle", class_="bin", cx=at, cy=y(100 * share.accuracy), r=3.2)
+        line = element("line", class_="range-line", x1=at, x2=at, y1=low, y2=high)
+        parts = (element("title", tip), line, dot) if kind == "after" else (
+            element("title", tip), dot)  # fmt: skip
+        marks.append(element("g", *parts, class_=f"share-of {kind}"))
     return marks

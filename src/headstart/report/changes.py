@@ -12,6 +12,7 @@ from markupsafe import Markup
 from headstart.comparison.explain import Entry, Explanation, Step, explain_runs
 from headstart.comparison.mistakes import Finding, find_departures
 from headstart.errors import HeadstartError
+from headstart.report.captions import captions
 from headstart.report.formats import duration, interval, percent, points, shorten
 from headstart.report.svg import Scale, element
 from headstart.rundir import Run
@@ -135,14 +136,15 @@ def ladder_panel(rungs: Sequence[Rung]) -> Markup:
         anchor = "start" if share == 0 else "end" if share == 1 else "middle"
         text = element("text", percent(share, 0), x=x(share), y=bottom + 14, text_anchor=anchor)
         marks.append(text)
-    for number, rung in enumerate(rungs):
-        marks.append(_bar(rung, x, float(_TOP + ROW * number)))
+    named = captions([rung.entry.run for rung in rungs], 36)
+    for number, (rung, name) in enumerate(zip(rungs, named, strict=True)):
+        marks.append(_bar(rung, name, x, float(_TOP + ROW * number)))
     label = "Test accuracy of " + ", ".join(rung.entry.run for rung in rungs)
     view = f"0 0 {WIDTH} {bottom + 20}"
     return element("svg", *marks, class_="plot ladder", viewBox=view, role="img", aria_label=label)
 
 
-def _bar(rung: Rung, x: Scale, top: float) -> Markup:
+def _bar(rung: Rung, name: str, x: Scale, top: float) -> Markup:
     """A step's line of text, the run's name and accuracy, and its bar with the interval."""
     entry, step = rung.entry, rung.step
     middle = top + 40
@@ -159,7 +161,7 @@ def _bar(rung: Rung, x: Scale, top: float) -> Markup:
         )
     value = f"{percent(entry.accuracy)} {interval(entry.interval)}"
     parts += [
-        element("text", shorten(entry.run, 36), class_="label", x=_LEFT, y=top + 29),
+        element("text", name, class_="label", x=_LEFT, y=top + 29),
         element("text", value, class_="label", x=_RIGHT, y=top + 29, text_anchor="end"),
         element("rect", class_="track", x=x(0), y=middle - BAR / 2, width=x(1) - x(0), height=BAR),
         element(

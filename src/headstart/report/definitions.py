@@ -153,7 +153,8 @@ def _probabilities() -> tuple[Definition, ...]:
             "ece", "Calibration error",
             "How far stated confidence and accuracy lie apart: the mean over 15 bins of "
             "confidence, weighted by their images. Of answers said with 90 %, nine in ten should "
-            "be right.",
+            "be right. On few images it is above 0 even for a perfect model. The drawings have "
+            "fewer bins, of equal number.",
             f"{_TEST}; metrics.json: test.calibration (as trained), test.calibrated (as served)",
             "ECE = Σ (n_b / n) |accuracy_b − confidence_b|", "Guo et al. (2017)",
         ),

@@ -13,6 +13,8 @@ import numpy as np
 
 from headstart.report import formats, pictures
 from headstart.report.calibration import reliability_panel
+from headstart.report.captions import captions
+from headstart.report.confusion import describe_confusion
 from headstart.report.contenders import manifest_of, optional
 from headstart.report.featuremap import describe_map
 from headstart.report.phases import describe_phases, figures
@@ -20,8 +22,7 @@ from headstart.report.pictures import class_names
 from headstart.report.robustness import heat_table
 from headstart.rundir import Run
 
-MATRIX_CLASSES = 20  # beyond this many, a confusion matrix says less than its largest entries
-PAIRS = 12
+LABEL = 18  # characters of a class's name beside a matrix
 
 
 def describe_run(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,17 +39,18 @@ def describe_run(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
         "fitted": any(event["event"] == "epoch" for event in log),
         "scores": _scores(scores, metrics.get("temperature")),
         "classes": _class_rows(scores.get("per_class", []), names),
-        "matrix": _matrix(confusion, names) if 0 < len(confusion) <= MATRIX_CLASSES else None,
-        "pairs": _pairs(confusion, names) if len(confusion) > MATRIX_CLASSES else [],
+        "captions": dict(zip(names, captions(names, pictures.CAPTION), strict=True)),
+        "labels": dict(zip(names, captions(names, LABEL), strict=True)),
+        "cut": any(len(name) > LABEL for name in names),
+        **describe_confusion(confusion, names),
         "answers": pictures.answers(run, names),
         "mistakes": pictures.mistakes(run, names),
+        "wrong": pictures.wrong_answers(run, names),
         "uncertain": pictures.uncertain(run, names),
         "pair_pictures": pictures.confused_pairs(run, names, confusion),
         "saliency": pictures.saliency(run, names),
         "map": describe_map(run.feature_map, names),
-        "reliability": reliability_panel(scores, str(row["run"]))
-        if scores.get("calibration")
-        else None,
+        "reliability": reliability_panel(run, str(row["run"])),
         "robustness": heat_table(metrics.get("robustness") or {}),
         "costs": _costs(optional(lambda: run.cost, {})),
         "recipe": _recipe_text(run),
@@ -72,7 +74,6 @@ def _scores(scores: Mapping[str, Any], temperature: float | None) -> list[Fact]:
         ("Log loss, as served", served.get("loss"), formats.decimal, "loss"),
         ("Brier score, as served", served.get("brier"), formats.decimal, "brier"),
         ("Calibration error, as served", served.get("ece"), formats.percent, "ece"),
-        ("Largest gap of a bin", served.get("mce"), formats.percent, "ece"),
         ("Temperature", temperature, formats.decimal, "temperature"),
     )
     return [(label, text(value), term) for label, value, text, term in shown if value is not None]
@@ -126,47 +127,6 @@ def _latency(latency: Mapping[str, Any]) -> str:
 
 def _class_rows(per_class: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[Any]:
     return [{"name": name, **row} for name, row in zip(names, per_class, strict=False)]
-
-
-def _matrix(confusion: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
-    """Counts with a shade: right answers by share of their row, wrong ones by the largest share."""
-    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    off = shares[~np.eye(len(shares), dtype=bool)]
-    largest = max(float(off.max(initial=0.0)), 0.05)
-    scale = np.where(np.eye(len(shares), dtype=bool), 1.0, largest)
-    shades = np.round(shares / scale, 2)
-    rows = [
-        {
-            "name": names[true],
-            "cells": [
-                {
-                    "count": int(n),
-                    "right": true == predicted,
-                    "shade": float(shades[true, predicted]),
-                }
-                for predicted, n in enumerate(row)
-            ],
-        }
-        for true, row in enumerate(confusion)
-    ]
-    return {"names": list(names), "rows": rows}
-
-
-def _pairs(confusion: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
-    """The classes most often taken for one another, both directions apart."""
-    wrong = confusion.copy()
-    np.fill_diagonal(wrong, 0)
-    flat = np.argsort(-wrong, axis=None, kind="stable")[:PAIRS]
-    found = []
-    for true, predicted in zip(*np.unravel_index(flat, wrong.shape), strict=True):
-        n = int(wrong[true, predicted])
-        total = int(confusion[true].sum())
-        if n:
-            found.append(
-                {"true": names[true], "predicted": names[predicted], "count": n, "of": total,
-                 "share": n / total}
-            )  # fmt: skip
-    return found
 
 
 def _recipe_text(run: Run) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from headstart.report.formats import shorten
+from headstart.report.captions import captions
 from headstart.report.series import STYLES
 from headstart.report.svg import Box, element, meet, panel, text_width
 
@@ -73,11 +73,12 @@ def _dots(points: np.ndarray) -> str:
 def _names(xy: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> list[Markup]:
     """Each class's name at the median of its points, the largest classes first, none on another."""
     present, counts = np.unique(labels, return_counts=True)
+    short = captions(names, 18)
     taken: list[Box] = []
     marks = []
     for label in present[np.argsort(-counts, kind="stable")]:
         x, y = np.median(xy[labels == label], axis=0)
-        text = shorten(names[int(label)], 18)
+        text = short[int(label)]
         half = text_width(text) * 0.57 + 2
         x = float(np.clip(x, half, SIDE - half))
         for lift in (0, -13, 13, -26, 26):

@@ -10,10 +10,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from headstart.evaluation.notable import confident_mistakes
+from headstart.evaluation.predictions import Predictions
+from headstart.report.captions import captions, shorten_middle
 from headstart.report.contenders import optional
 from headstart.rundir import Run
 
 SAMPLES, TILES, SALIENCIES = 30, 12, 8  # of a kind in one section
+LISTED = 100  # wrong answers that a section names
+CAPTION = 24  # characters of a class's name under a picture
+_FILE = 20  # of a file's name
 _LARGEST_SIDE = 96  # of a picture in the page, pixels
 
 Arrays = Mapping[str, np.ndarray]
@@ -35,10 +41,13 @@ def samples(run: Run) -> list[dict[str, str]]:
     chosen = np.lexsort((labels, turn))[:SAMPLES]
     chosen = chosen[np.argsort(labels[chosen], kind="stable")]
     names = class_names(run)
+    short = captions(names, CAPTION)
+    ids = pictures.get("sample_ids", np.full(len(labels), ""))  # older runs have none
     return [
-        {"name": _name(names, labels[k]), "uri": data_uri(pictures["sample_images"][k])}
+        {"name": _name(names, labels[k]), "caption": _name(short, labels[k]), "id": str(ids[k]),
+         "uri": data_uri(pictures["sample_images"][k])}
         for k in chosen
-    ]
+    ]  # fmt: skip
 
 
 def answers(run: Run, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -49,6 +58,21 @@ def answers(run: Run, names: Sequence[str]) -> list[dict[str, Any]]:
 def mistakes(run: Run, names: Sequence[str]) -> list[dict[str, Any]]:
     """The wrong answers that the model was surest of."""
     return _tiles(run.pictures, "mistake", names, by="confidence")[:TILES]
+
+
+def wrong_answers(run: Run, names: Sequence[str]) -> dict[str, Any]:
+    """The wrong answers on test by name, the surest first: `lines` up to LISTED, `count` of all."""
+    test: Predictions | None = optional(lambda: run.predictions("test"), None)
+    if test is None:
+        return {"lines": [], "count": 0}
+    served = test.tempered(optional(lambda: run.temperature, 1.0))
+    lines = [
+        {"id": str(served.ids[row]), "true": _name(names, served.labels[row]),
+         "predicted": _name(names, served.predicted[row]),
+         "confidence": float(served.confidence[row])}
+        for row in confident_mistakes(served, LISTED)
+    ]  # fmt: skip
+    return {"lines": lines, "count": int((~served.correct).sum())}
 
 
 def uncertain(run: Run, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -136,8 +160,10 @@ def _tiles(
 
 def _tile(arrays: Arrays, kind: str, row: int, names: Sequence[str]) -> dict[str, Any]:
     true, predicted = (arrays[f"{kind}_{part}"][row] for part in ("labels", "predicted"))
+    name = str(arrays[f"{kind}_ids"][row])
     return {
-        "id": str(arrays[f"{kind}_ids"][row]),
+        "id": name,
+        "file": shorten_middle(name.rpartition("/")[2], _FILE),
         "uri": data_uri(arrays[f"{kind}_images"][row]),
         "true": _name(names, true),
         "predicted": _name(names, predicted),

@@ -8,7 +8,7 @@ from typing import Literal
 
 from markupsafe import Markup
 
-from headstart.report.formats import shorten
+from headstart.report.captions import captions
 from headstart.report.svg import (
     BOTTOM,
     LEFT,
@@ -108,8 +108,9 @@ def _labels(points: Sequence[Point], x: Scale, y: Scale) -> list[Markup]:
     stems = [(x(p.x) - 1, y(p.high), x(p.x) + 1, y(p.low)) for p in points]
     taken: list[Box] = []
     marks: list[Markup] = []
+    short = dict(zip(points, captions([p.label for p in points], 34), strict=True))
     for p in sorted(points, key=lambda p: -p.y):
-        text = shorten(p.label, 34)
+        text = short[p]
         own = (x(p.x), y(p.y))
         places = _places(*own, text_width(text))
         others = [centre for centre in centres if centre != own]
