@@ -20,6 +20,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ from headstart.evaluation.predictions import Predictions
 from headstart.recipe import Recipe, load_recipe
 
 FORMAT = 1
+_FOLDERS = ("checkpoints", "predictions", "report")
+_PARTIAL = re.compile(r"\.(.+)\.\d+\.partial")  # as atomic_path names them
 Split = Literal["val", "test"]
 
 
@@ -50,10 +53,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
 
 
-def remove_partial(folder: Path) -> None:
-    """Remove what a killed process left half written, here and in the folders below."""
-    for path in folder.rglob(".*.partial"):
-        path.unlink(missing_ok=True)
+def remove_partial(run: Run) -> None:
+    """Remove what a killed process left half written, in the folders that a run writes to."""
+    for folder in (run.path, *(run.path / name for name in _FOLDERS)):
+        for path in folder.glob(".*.partial"):
+            if _PARTIAL.fullmatch(path.name) and path.is_file():
+                path.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -200,12 +205,7 @@ class Run:
 
 def create_run(path: Path, recipe: Recipe) -> Run:
     """Create the run directory for a resolved recipe. Raises RunError where `path` is taken."""
-    if (path / "manifest.json").exists():
-        raise RunError(f"{path}: holds a run already, begun a moment ago: wait for it to end")
-    # A recipe alone is what a run leaves that was killed as it began.
-    remove_partial(path)
-    if path.is_dir() and any(entry.name != "recipe.toml" for entry in path.iterdir()):
-        raise RunError(f"{path}: not empty, and not a run: choose another --out")
+    require_free(path, recipe)
     run = Run(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -215,6 +215,32 @@ def create_run(path: Path, recipe: Recipe) -> Run:
         reason = explain_os_error(error) or f"{path}: {error.strerror}: choose another place"
         raise RunError(f"the run cannot be written: {reason}") from error
     return run
+
+
+def require_free(path: Path, recipe: Recipe) -> None:
+    """Raises RunError where a new run of `recipe` cannot be in `path`. Changes nothing there.
+
+    A folder is free that is not there, is empty, or holds what a run of this recipe leaves that
+    was killed as it began: a recipe.toml with the same words, or a half written file.
+    """
+    if (path / "manifest.json").exists():
+        raise RunError(f"{path}: holds a run already, begun a moment ago: wait for it to end")
+    try:
+        entries = sorted(path.iterdir()) if path.is_dir() else []
+        foreign = [entry.name for entry in entries if not _of_a_beginning(entry, recipe)]
+    except OSError as error:
+        raise RunError(f"{path}: cannot be listed: {error.strerror}") from error
+    if foreign:
+        raise RunError(
+            f"{path}: not empty, and not a run (it holds {foreign[0]}): choose another --out"
+        )
+
+
+def _of_a_beginning(entry: Path, recipe: Recipe) -> bool:
+    if entry.name == "recipe.toml" and entry.is_file():
+        return entry.read_bytes() == recipe.to_toml().encode()
+    partial = _PARTIAL.fullmatch(entry.name)
+    return bool(partial) and partial[1] in ("recipe.toml", "manifest.json")
 
 
 def open_run(path: str | Path) -> Run:

@@ -44,6 +44,7 @@ from headstart.rundir import (
     create_run,
     open_run,
     remove_partial,
+    require_free,
     write_atomically,
     write_json,
 )
@@ -146,12 +147,12 @@ def _carry_out(recipe: Recipe, out: str | Path | None, means: _Means) -> Run:
         backbone = load_backbone(weights, size=transform.preprocess.size)
     for phase in resolved.phases:
         plan_phase(backbone, phase)  # a part that this architecture lacks is told before any work
-    current = existing or create_run(path, resolved)
     with _alone_in(path):
+        current = existing or create_run(path, resolved)
         if current.finished:  # by another process, since we looked
             on_end(current)
             return current
-        remove_partial(path)
+        remove_partial(current)
         created = current.manifest.get("created") or datetime.now(UTC).isoformat(timespec="seconds")
         identity = provenance(resolved, weights, transform, splits, runtime)
         current.update_manifest(created=created, **identity)
@@ -278,7 +279,13 @@ def preview(
 
 
 def _existing(path: Path, recipe: Recipe) -> Run | None:
+    """The run in `path`, to go on with; None where a new one can begin.
+
+    Raises RunError where it is another recipe's, or the folder holds something else: before any
+    work is done.
+    """
     if not (path / "manifest.json").exists():
+        require_free(path, recipe)
         return None
     found = open_run(path)
     if found.manifest["fingerprint"] != recipe.fingerprint:
@@ -315,6 +322,7 @@ def _alone_in(path: Path) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         # What cannot be written is told where a run begins; some file systems know no locks.
         with contextlib.suppress(OSError):
+            made = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
             folder = os.open(path, os.O_RDONLY)
             held.callback(os.close, folder)
@@ -325,7 +333,8 @@ def _alone_in(path: Path) -> Iterator[None]:
                     f"{path}: another process is at work on this: wait for it, or choose "
                     "another --out"
                 ) from None
-            held.callback(_remove_empty, path)
+            if made:
+                held.callback(_remove_empty, path)
         yield
 
 

@@ -285,7 +285,30 @@ def test_an_entry_that_is_being_removed_is_not_counted(
 ) -> None:
     make_cache(backbone, 1).rows(images, label="test")
     ((folder, size),) = list_entries()
-    going = folder.with_name("going")
+    going = folder.with_name("0" * len(folder.name))
     going.mkdir()
     (going / "rows.bin").symlink_to("gone")
     assert list_entries() == [(folder, size)]
+
+
+@pytest.mark.usefixtures("cache")
+def test_only_entries_are_counted_and_removed(
+    backbone: Backbone, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = make_cache(backbone, 1).rows(images, label="test").array
+    ((folder, _),) = list_entries()
+    foreign = folder.with_name("photos")
+    foreign.mkdir()
+    (foreign / "mine.jpg").write_bytes(bytes(100))
+    folder.with_name("f" * len(folder.name)).touch()
+    assert [entry for entry, _ in list_entries()] == [folder]
+    monkeypatch.setenv("HEADSTART_CACHE_LIMIT_GB", str(1.5 * first.nbytes / 1e9))
+    make_cache(backbone, 1).rows(images.pick(np.arange(139)), label="test")
+    assert (foreign / "mine.jpg").exists() and not folder.exists()
+    ((other, _),) = list_entries()
+    with other.with_suffix(".lock").open("w") as held:  # as a process that writes it
+        fcntl.flock(held, fcntl.LOCK_EX)
+        cache_module.clear()
+        assert other.exists()
+    cache_module.clear()
+    assert (foreign / "mine.jpg").exists() and list_entries() == []

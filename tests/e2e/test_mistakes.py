@@ -201,6 +201,29 @@ def test_a_run_of_another_recipe_is_left_alone(
     assert (tmp_path / "run" / "manifest.json").read_bytes() == before
 
 
+@pytest.mark.usefixtures("cache")
+def test_a_folder_that_holds_other_things_is_refused_at_once_and_left_alone(
+    tmp_path: Path, headstart: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(INTERRUPTED)
+    home = tmp_path / "home"
+    names = ("notes.txt", ".draft.partial", "mail/.big.zip.17.partial", "report/.a.html.17.partial")
+    for name in names:
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text("mine")
+    (tmp_path / "empty").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr("headstart.workbench.load_data", interrupt)  # would take long
+        one_line(headstart("run", recipe, "--out", home), "not empty, and not a run", "--out")
+    with monkeypatch.context() as patch:
+        patch.setattr("headstart.workbench.create_run", interrupt)
+        one_line(headstart("run", recipe, "--out", tmp_path / "empty"), "interrupted")
+    left = [p.relative_to(home).as_posix() for p in home.rglob("*") if p.is_file()]
+    assert sorted(left) == sorted(names)
+    assert (tmp_path / "empty").is_dir()  # which the command did not make
+
+
 @pytest.mark.usefixtures("real_weights", "cache")
 def test_a_run_cut_off_after_its_last_phase_keeps_what_it_learned(
     recipe: Path, tmp_path: Path, headstart: Command, monkeypatch: pytest.MonkeyPatch
@@ -218,7 +241,7 @@ def test_a_run_cut_off_after_its_last_phase_keeps_what_it_learned(
     assert np.array_equal(*logits)
 
 
-def interrupt(*_: object) -> None:
+def interrupt(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 

@@ -10,7 +10,14 @@ import pytest
 
 from headstart.errors import RunError
 from headstart.recipe import load_recipe
-from headstart.rundir import atomic_path, create_run, open_run, read_arrays, write_arrays
+from headstart.rundir import (
+    atomic_path,
+    create_run,
+    open_run,
+    read_arrays,
+    remove_partial,
+    write_arrays,
+)
 
 
 @pytest.fixture
@@ -35,7 +42,8 @@ def test_create_open_and_refuse(run_path: Path, tmp_path: Path) -> None:
         create_run(run_path, recipe)
     killed = tmp_path / "killed"
     killed.mkdir()
-    (killed / "recipe.toml").touch()
+    (killed / "recipe.toml").write_text(recipe.to_toml())
+    (killed / ".manifest.json.17.partial").touch()
     assert create_run(killed, recipe).recipe == recipe
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").touch()
@@ -45,6 +53,34 @@ def test_create_open_and_refuse(run_path: Path, tmp_path: Path) -> None:
         open_run(run_path.parent)
     with pytest.raises(RunError, match="not a run directory"):
         open_run(tmp_path / "photos")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+@pytest.mark.parametrize(
+    "name", ["mine.txt", "recipe.toml", ".a.7.partial", "deep/er/.b.7.partial"]
+)
+def test_a_folder_that_is_refused_is_left_as_it_was(name: str, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / name).parent.mkdir(parents=True)
+    (home / name).write_text("# of the user's own")
+    before = files(home)
+    with pytest.raises(RunError, match="not empty, and not a run"):
+        create_run(home, load_recipe("cifar10-probe"))
+    assert files(home) == before
+
+
+def test_what_is_half_written_is_removed_where_runs_write_and_nowhere_else(run_path: Path) -> None:
+    ours = (".recipe.toml.17.partial", "checkpoints/.last.safetensors.17.partial")
+    others = (".notes.partial", "photos/.a.jpg.17.partial", "report/.draft.html.partial")
+    for name in (*ours, *others):
+        (run_path / name).parent.mkdir(exist_ok=True)
+        (run_path / name).touch()
+    remove_partial(open_run(run_path))
+    assert {*ours, *others} & set(files(run_path)) == set(others)
 
 
 def test_other_formats_and_damage_are_told(run_path: Path) -> None:

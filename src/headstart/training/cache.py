@@ -16,6 +16,7 @@ import json
 import math
 import mmap
 import os
+import re
 import shutil
 import warnings
 import weakref
@@ -43,6 +44,8 @@ from headstart.training.resident import DeviceRows
 
 FORMAT = 3  # raise it when the same key would give other bytes
 DEFAULT_LIMIT_GB = 20.0
+_DIGITS = 24
+_NAME = re.compile(rf"[0-9a-f]{{{_DIGITS}}}")  # of an entry's folder
 
 # What the entries that are mapped may take of the process's memory, all together, before pages that
 # have been read are given back. They stay in the system's page cache as long as there is room, but
@@ -113,7 +116,7 @@ class BoundaryCache:
         transform = self._transform if views else self._transform.plain
         key = {**self._key, **transform.describe(), "images": images.fingerprint, "views": views}
         key["side"] = images.side
-        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:_DIGITS]
         folder = entries_root() / name
         with _locked(folder):
             folder.mkdir(exist_ok=True)  # only now: who had the lock before may have removed it
@@ -272,9 +275,10 @@ def entries_root() -> Path:
 def list_entries() -> list[tuple[Path, int]]:
     """Finished and unfinished entries with their size in bytes, least recently used first."""
     root = entries_root()
-    folders = [folder for folder in root.iterdir() if folder.is_dir()] if root.is_dir() else []
+    # By their names: what else lies there is not ours to count or to remove.
+    named = [f for f in root.iterdir() if _NAME.fullmatch(f.name)] if root.is_dir() else []
     found = []
-    for folder in folders:
+    for folder in filter(Path.is_dir, named):
         with contextlib.suppress(FileNotFoundError):  # another process is removing it
             size = sum(path.stat().st_size for path in folder.iterdir())
             found.append((_last_used(folder), folder, size))
@@ -412,5 +416,8 @@ def _locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
 
 
 def clear() -> None:
-    """Remove every entry."""
-    shutil.rmtree(entries_root(), ignore_errors=True)
+    """Remove every entry but those that are being written."""
+    for folder, _ in list_entries():
+        with _locked(folder, wait=False) as free_to_take:
+            if free_to_take:
+                shutil.rmtree(folder, ignore_errors=True)
