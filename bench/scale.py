@@ -110,7 +110,7 @@ def copy_photos(originals: Path, photos: Path, count: int) -> None:
 def run_on(photos: Path, out: Path) -> dict[str, Any]:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [sys.executable, "-c", RUN, str(photos), str(out)],
+        [sys.executable, "-P", "-c", RUN, str(photos), str(out)],
         cwd=Path(__file__).parent,  # for harness
         env=environment,
         stdout=subprocess.PIPE,

@@ -40,11 +40,11 @@ def find_uv() -> list[str]:
     binary = environment / "bin" / "uv"
     if not binary.exists():
         in_venv = [
-            [sys.executable, "-m", "venv", str(environment)],
-            [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", "uv"],
+            [sys.executable, "-P", "-m", "venv", str(environment)],
+            [str(environment / "bin" / "python"), "-P", "-m", "pip", "install", "-q", "uv"],
         ]
         with_target = [
-            [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(environment), "uv"]
+            [sys.executable, "-P", "-m", "pip", "install", "-q", "--target", str(environment), "uv"]
         ]
         if not any(all(succeeds(c) for c in commands) for commands in (in_venv, with_target)):
             sys.exit(

