@@ -240,7 +240,7 @@ def _of_a_beginning(entry: Path, recipe: Recipe) -> bool:
     if entry.name == "recipe.toml" and entry.is_file():
         return entry.read_bytes() == recipe.to_toml().encode()
     partial = _PARTIAL.fullmatch(entry.name)
-    return bool(partial) and partial[1] in ("recipe.toml", "manifest.json")
+    return partial is not None and partial[1] in ("recipe.toml", "manifest.json")
 
 
 def open_run(path: str | Path) -> Run:
