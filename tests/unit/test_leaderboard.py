@@ -81,7 +81,7 @@ def test_runs_that_differ_by_seed_alone_are_one_configuration(
     assert pair.bootstrap == pytest.approx(pair.interval, abs=0.04)
     assert pair.test == "paired t over images and seeds"
     assert result.best == "lite-2"  # of one recipe's seeds, too, validation hands over its choice
-    assert "Validation chose lite (run lite-2), which is also the highest" in result.verdict
+    assert "Take lite (run lite-2), validation's choice" in result.verdict
     assert all(row.within_noise == row.run.startswith("lite") for row in result.rows)
 
 
@@ -129,9 +129,9 @@ def test_chance_crowns_no_winner_and_the_cheapest_is_named(tmp_path: Path) -> No
     assert result.winner is None
     assert [c["group"] for c in result.configurations] == [1, 1, 1, 2]
     assert result.verdict == (
-        "No winner: a, b and c cannot be told apart on 400 test images; b (4.0 ms an image) is the "
-        "cheapest of them. Validation chose c, the one handed over; on test it is 1.2 points below "
-        "a, which may be chance."
+        "Take c, validation's choice: it is 1.2 points below a on 400 test images, which may be "
+        "chance. a and b cannot be told from it; b (4.0 ms an image) is the cheapest of them: "
+        "take it where cost counts more."
     )
     assert result.best == "c"
     assert result.best_row.accuracy == 325 / N
@@ -171,9 +171,9 @@ def test_a_winner_that_validation_did_not_choose(tmp_path: Path) -> None:
     assert result.winner == "high"
     assert result.best == "low"
     assert result.verdict == (
-        "high wins: 400 test images tell it from the other; low, the nearest, is 20.0 points below "
-        "it. Validation chose low, the one handed over; on test it is 20.0 points below high, more "
-        "than chance explains."
+        "Take low, validation's choice, with care: it is 20.0 points below high on 400 test "
+        "images, more than chance explains. Test chooses nothing: compare again with more "
+        "validation images."
     )
 
 
@@ -189,7 +189,7 @@ def test_a_group_whose_members_differ_is_not_said_to_be_alike(tmp_path: Path) ->
     groups = {c["name"]: c["group"] for c in result.configurations}
     assert groups == {"best": 1, "nearly": 1, "third": 1, "below": 2}
     again = compared([runs[0], runs[3]], tmp_path)
-    assert "best and third cannot be told apart" in again.verdict
+    assert again.verdict.endswith("third cannot be told from it.")
 
 
 def test_one_configuration_and_failures(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_the_comparison_is_plain_json_and_printed(seeded: list[Run], tmp_path: P
     ]  # fmt: skip
     assert lines[1].startswith("*      1  lite")
     assert lines[1].split()[-5:] == ["3", "85.8", "%", "12.5", "5.0"]
-    assert " ".join(lines).count("lite wins") == 1
+    assert " ".join(lines).count("choice, which wins") == 1
     single = tables.comparison(compared(seeded[::3], tmp_path)).splitlines()
     assert "seeds" not in single[0]
 

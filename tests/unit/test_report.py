@@ -80,7 +80,7 @@ def test_ids_are_unique_and_links_lead_somewhere(page: Page) -> None:
 def test_every_picture_is_described(page: Page) -> None:
     assert len(page.images) == 30
     assert all(image.get("alt") for image in page.images)
-    drawn = 1 + 4 + 4 + 2  # steps; cost panels; path and curves; curves alone
+    drawn = 1 + 4 + 4 + 2 + 2  # steps; cost panels; path and curves; curves alone; reliability
     assert len(page.labels) == drawn + 2 * (24 + 12)  # answers and mistakes
     assert all(page.labels)
 

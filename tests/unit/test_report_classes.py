@@ -85,9 +85,9 @@ def test_every_count_is_in_the_drawing() -> None:
 
 def test_every_picture_carries_the_name_of_its_file(long_names: tuple[Run, str]) -> None:
     run, page = long_names
-    shown = re.findall(r'<span class="file" title="(.*?)">(.*?)</span>', page)
+    shown = re.findall(r'<span class="file">(.*?)</span>', page)
     expected = [*run.pictures["prediction_ids"], *run.pictures["mistake_ids"][:12]]
-    assert sorted(name for name, _ in shown) == sorted(expected)
+    assert sorted(shown) == sorted(expected)
     samples = re.findall(r'<img [^>]*title="(train-\d+)"', page)
     assert len(samples) == 30
 

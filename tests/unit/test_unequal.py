@@ -63,7 +63,9 @@ def test_runs_that_balance_are_chosen_and_judged_by_balanced_accuracy(tmp_path: 
     (pair,) = result.pairs
     assert pair.change == pytest.approx(-0.21, abs=0.01) and pair.p_adjusted < 0.001
     assert pair.test.startswith("permutation")
-    assert result.verdict.startswith("fair wins by balanced accuracy: 500 test images tell it from")
+    assert result.verdict.startswith(
+        "Take fair, validation's choice, which wins by balanced accuracy: accurate is "
+    )
     assert "Always answering free would be right on 80.0 % of the test images" in result.verdict
     assert "the best run by balanced accuracy" in result.protocol["choice"]
     text = tables.comparison(replace(result, path=tmp_path))
@@ -95,7 +97,7 @@ def test_a_comparison_goes_by_the_metric_that_the_recipes_name(tmp_path: Path, m
         assert "nats behind it" in result.verdict and "wins by log loss" in result.verdict
         assert result.rows[0].val_value == pytest.approx(-result.configurations[0]["val_loss"])
     else:
-        assert result.winner is None and "cannot be told apart" in result.verdict
+        assert result.winner is None and "cannot be told from it" in result.verdict
         assert result.tie.startswith("Tie on validation: sure and modest have the same macro F1")
     text = tables.comparison(replace(result, path=tmp_path))
     assert {"macro_f1": "val macro F1", "loss": "val log loss"}[metric] in text

@@ -69,7 +69,7 @@ class Comparison:
     classes: dict[str, Any] = field(default_factory=dict)  # whether unequal, and the majority's
     tie: str = ""  # how a tie on validation was broken
     detectable: float | None = None  # the difference that would be shown with 80 % power
-    cheapest: dict[str, Any] | None = None  # of those that test cannot tell from the first
+    cheapest: dict[str, Any] | None = None  # of the chosen and what test cannot tell from it
     selection: dict[str, Any] | None = None  # with a budget: rounds, who was dropped and why
     limits: dict[str, Any] | None = None  # the best that is quick and small enough
     warnings: tuple[str, ...] = ()  # of the runs, each once

@@ -77,7 +77,7 @@ class Verdict:
     winner: str | None
     detectable: float | None
     sentence: str
-    cheapest: Cheapest | None = None  # of group 1, where several are in it
+    cheapest: Cheapest | None = None  # of validation's choice and what is level with it
 
 
 def judge(configurations: Sequence[Configuration], chosen: str, metric: Metric) -> Verdict:
@@ -107,7 +107,7 @@ def judge(configurations: Sequence[Configuration], chosen: str, metric: Metric) 
             decision.pairs, decision.differences, decision.adjusted, strict=True
         )
     )
-    level = [c for c, number in zip(configurations, decision.groups, strict=True) if number == 1]
+    level = [configurations[k] for k in _level(decision, _place(configurations, chosen))]
     cheapest = find_cheapest([(c.name, [run.cost for run in c.runs]) for c in level])
     return Verdict(
         pairs=pairs,
@@ -185,48 +185,62 @@ def _sentence(
     cheapest: Cheapest | None,
     metric: Metric,
 ) -> str:
-    by = "" if metric.name == "accuracy" else f" by {metric.title}"
-    best, n = configurations[0], configurations[0].correct.shape[1]
+    """Which one to take and why, first; then what is level with it, and the cheapest of those."""
     if len(configurations) == 1:
         return "One configuration: there is nothing to compare it with."
-    if decision.winner is not None:
-        others, nearest = len(configurations) - 1, pairs[0]
-        told = "the other" if others == 1 else f"each of the other {others}"
-        said = (
-            f"{best.name} wins{by}: {n:,} test images tell it from {told}; "
-            f"{nearest.second}, the nearest, is {metric.below(nearest.change)} it."
-        )
-    else:
-        at = [k for k, number in enumerate(decision.groups) if number == 1]
-        level = [configurations[k] for k in at]
-        names = [c.name for c in level]
-        said = (
-            f"No winner{by}: {name_some(names[1:])} cannot be told from {best.name}"
-            if decision.apart[np.ix_(at, at)].any()
-            else f"No winner{by}: {name_some(names)} cannot be told apart"
-        )
-        said += f" on {n:,} test images"
-        said += f"; {cheapest.text}." if cheapest else "."
-    return f"{said} {_choice(configurations, decision, pairs, chosen, metric)}"
+    at = _place(configurations, chosen)
+    own = configurations[at]
+    level = [configurations[k].name for k in _level(decision, at) if k != at]
+    parts = [_advice(configurations, decision, pairs, chosen, metric)]
+    if level:
+        said = f"{name_some(level)} cannot be told from it"
+        said += f"; {cheapest.text}" if cheapest else ""
+        dearer = cheapest and cheapest.name and cheapest.name != own.name
+        parts.append(f"{said}{': take it where cost counts more' if dearer else ''}.")
+    return " ".join(parts)
 
 
-def _choice(
+def _advice(
     configurations: Sequence[Configuration],
     decision: Decision,
     pairs: Sequence[Pair],
     chosen: str,
     metric: Metric,
 ) -> str:
-    """What validation chose, which is what is handed over, and how test sees it."""
-    best = configurations[0]
-    at = next(k for k, c in enumerate(configurations) if chosen in c.labels)
+    """To take what validation chose, which is what is handed over, and how test sees it."""
+    best, n = configurations[0], configurations[0].correct.shape[1]
+    by = "" if metric.name == "accuracy" else f" by {metric.title}"
+    at = _place(configurations, chosen)
     own = configurations[at]
     run = "" if chosen == own.name else f" (run {chosen})"
+    take = f"Take {own.name}{run}, validation's choice"
+    if decision.winner == at:
+        others, nearest = len(configurations) - 1, pairs[0]
+        if others == 1:
+            below = f"{metric.below(nearest.change)} it on {n:,} test images"
+            return f"{take}, which wins{by}: {nearest.second} is {below}, beyond chance."
+        return (
+            f"{take}, which wins{by}: {n:,} test images tell it from each of the other {others}; "
+            f"{nearest.second}, the nearest, is {metric.below(nearest.change)} it."
+        )
     if at == 0:
-        return f"Validation chose {own.name}{run}, which is also the {metric.highest} on test."
-    below = next(p for p in pairs if (p.first, p.second) == (best.name, own.name))
-    why = "more than chance explains" if decision.apart[0, at] else "which may be chance"
-    return (
-        f"Validation chose {own.name}{run}, the one handed over; on test it is "
-        f"{metric.below(below.change)} {best.name}, {why}."
-    )
+        return (
+            f"{take} and the {metric.highest} on {n:,} test images{by}, though not beyond chance."
+        )
+    found = next(p for p in pairs if (p.first, p.second) == (best.name, own.name))
+    below = f"{metric.below(found.change)} {best.name} on {n:,} test images{by}"
+    if decision.apart[0, at]:
+        return (
+            f"{take}, with care: it is {below}, more than chance explains. "
+            "Test chooses nothing: compare again with more validation images."
+        )
+    return f"{take}: it is {below}, which may be chance."
+
+
+def _place(configurations: Sequence[Configuration], chosen: str) -> int:
+    return next(k for k, c in enumerate(configurations) if chosen in c.labels)
+
+
+def _level(decision: Decision, at: int) -> list[int]:
+    """The positions of a configuration and of all that cannot be told from it."""
+    return [k for k in range(len(decision.groups)) if not decision.apart[at, k]]

@@ -42,22 +42,9 @@ def describe_answer(
         "alone": not others,
         "near": [c.name for c in near],
         "higher": formats.join_words(higher),
-        "quicker": _quicker(best, near),
         "detectable": compared.get("detectable"),
         "latency": best.mean(latency_ms),
     }
-
-
-def _quicker(best: Contender, near: Sequence[Contender]) -> dict[str, str] | None:
-    """The one among those within noise that answers fastest, unless it is the best itself."""
-    timed = [(ms, c) for c in (best, *near) if (ms := c.mean(latency_ms))]
-    if not timed or timed[0][1] is not best:
-        return None
-    quickest, c = min(timed, key=lambda pair: pair[0])
-    if c is best:
-        return None
-    return {"name": c.name, "latency": formats.decimal(quickest, 1),
-            "best_latency": formats.decimal(timed[0][0], 1)}  # fmt: skip
 
 
 def describe_facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:

@@ -70,7 +70,7 @@ def _verdict(compared: Mapping[str, Any], contenders: Sequence[Contender]) -> st
         lines = [
             f"**{_cell(answer['verdict'])}**",
             _cell(answer["more"]),
-            f"Validation chose {_cell(best.name)}: {reached}.",
+            f"{_cell(best.name)} has {reached}.",
         ]
     else:
         near = formats.join_words(answer["near"])
