@@ -100,7 +100,12 @@ def _metrics(predictions: Mapping[str, Predictions], positive: int) -> dict[str,
 
 
 def _times(current: Run, started: float) -> dict[str, Any]:
-    """Seconds of the whole run, interrupted parts included, and what they went to."""
+    """Seconds of the whole run, interrupted parts included, and what they went to.
+
+    wall_s, extract_s and train_s were really spent. spared_s: of frozen passes that another run had
+    left in the cache. alone_s: frozen passes and training as they would be with an empty cache, by
+    which runs can be compared.
+    """
     log = current.log
     extracts = [e for e in log if e["event"] == "extract" and not e["cached"]]
     # A kill between an event and its checkpoint repeats the event: the last of its kind counts.
@@ -118,6 +123,10 @@ def _times(current: Run, started: float) -> dict[str, Any]:
         for number, phase in enumerate(current.recipe.phases)
     ]
     extract_s = sum(e["seconds"] for e in extracts)
+    own = {e["entry"] for e in extracts}
+    found = {e["entry"]: e["entry_seconds"] for e in log if e["event"] == "extract"}
+    spared_s = sum(seconds for entry, seconds in found.items() if entry not in own)
+    train_s = sum(e["seconds"] for e in trained)
     # Images that went through the backbone from their pixels: frozen passes, or training on them.
     images, seconds = sum(e["images"] for e in extracts), extract_s
     if not extracts:
@@ -128,7 +137,9 @@ def _times(current: Run, started: float) -> dict[str, Any]:
     return {
         "wall_s": time.perf_counter() - started,
         "extract_s": extract_s,
-        "train_s": sum(e["seconds"] for e in trained),
+        "train_s": train_s,
+        "spared_s": spared_s,
+        "alone_s": sum(found.values()) + train_s,
         "phases": phases,
         "images_per_s": images / seconds if seconds else None,
         "peak_rss_mb": peak_memory_mb(),

@@ -88,13 +88,19 @@ def run(run: Run) -> str:
         *tables_classes.class_lines(run),
         f"val accuracy   {percent(val['accuracy'])} {interval(val['interval'])}  n = {val['n']:,}",
         f"time           {cost['wall_s']:.1f} s: frozen passes {cost['extract_s']:.1f} s, "
-        f"training {cost['train_s']:.1f} s",
+        f"training {cost['train_s']:.1f} s{_spared(cost)}",
         _serving(cost),
         *warning_lines(run.warnings),
         f"report         {run.path / 'report' / 'report.html'}",
         f"predict with   {_command()} predict {run.path} IMAGE...",
     ]
     return "\n".join(lines)
+
+
+def _spared(cost: Mapping[str, Any]) -> str:
+    """What the run did not have to compute."""
+    spared = cost.get("spared_s") or 0.0
+    return f"; {spared:.1f} s of frozen passes were in the cache" if spared else ""
 
 
 def _serving(cost: Mapping[str, Any]) -> str:
@@ -154,7 +160,7 @@ def comparison(comparison: Comparison) -> str:
     repeats = ["sd", "seeds"] if several else []
     header = ["", "group", "configuration", "test accuracy", "95 % interval", *repeats]
     header[5:5] = tables_classes.balance_header(comparison)
-    header += [tables_classes.val_header(comparison), "wall s", "ms/image"]
+    header += [tables_classes.val_header(comparison), "train s", "ms/image"]
     rows = [_configuration_row(c, comparison, several) for c in comparison.configurations]
     failed = [row for row in comparison.rows if row.accuracy is None]
     rows += [["x", NONE, row.run, *[NONE] * (len(header) - 3)] for row in failed]
@@ -167,6 +173,7 @@ def comparison(comparison: Comparison) -> str:
         grid(header, rows, "lrl".ljust(len(header), "r")),
         "",
         legend + ("   x failed" if failed else ""),
+        "train s: frozen passes and training, with an empty cache",
         *(f"failed: {row.run}: {row.error}" for row in failed),
         "",
         textwrap.fill(comparison.verdict, width, break_on_hyphens=False, break_long_words=False),
@@ -205,7 +212,7 @@ def _configuration_row(c: Mapping[str, Any], comparison: Comparison, several: bo
         *tables_classes.balance_cells(comparison, c),
         *([sd, str(len(c["seeds"]))] if several else []),
         tables_classes.val_cell(comparison, c),
-        _or_none(c["wall_s"], ".1f"),
+        _or_none(c["alone_s"], ".1f"),
         _or_none(c["latency_ms"], ".1f"),
     ]
 
@@ -250,7 +257,7 @@ def explanation(explanation: Explanation) -> str:
     rows += [
         ["test accuracy", *(percent(entry.accuracy) for entry in entries)],
         ["95 % interval", *(interval(entry.interval) for entry in entries)],
-        ["seconds", *(_or_none(entry.seconds, ".1f") for entry in entries)],
+        ["seconds to train", *(_or_none(entry.seconds, ".1f") for entry in entries)],
         ["parameters trained", *(_or_none(entry.trained_parameters, ",") for entry in entries)],
     ]
     parts = [grid(["", *(entry.run for entry in entries)], rows)]

@@ -407,7 +407,8 @@ def _run_selected(
         started = time.perf_counter()
         outcomes.append(outcome := _attempt(by_name[name], root, means))
         if isinstance(outcome, Run):
-            selection.finished(name, outcome.cost["wall_s"])
+            cost = outcome.cost
+            selection.finished(name, cost["wall_s"], cost.get("spared_s", 0.0))
         else:
             selection.failed(name, outcome.reason, time.perf_counter() - started)
     return _sorted_out(outcomes)

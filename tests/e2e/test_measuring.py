@@ -18,6 +18,7 @@ from headstart.comparison import measuring
 from headstart.comparison.measuring import measure_runs
 from headstart.progress import Reporter
 from headstart.recipe import load_recipe
+from headstart.report.contenders import training_seconds
 from headstart.rundir import Run, open_run
 from tests.conftest import Outcome, leave_unmeasured
 
@@ -81,6 +82,31 @@ def test_a_finished_run_says_what_it_costs_by_phase(finished: Path) -> None:
     file = finished / "checkpoints" / "best.safetensors"
     assert cost["file_mb"] == file.stat().st_size / 1e6
     assert cost["file_mb"] > cost["size_mb"]  # and its header
+
+
+def test_a_run_that_finds_its_features_costs_what_it_would_alone(
+    tmp_path: Path, cache: Path
+) -> None:
+    """Two runs of one recipe, the second with a warm cache: nothing that is compared differs but
+    the training itself."""
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    recipe = load_recipe(tmp_path / "tiny.toml")
+    cold, warm = (library.run(recipe, out=tmp_path / name) for name in ("cold", "warm"))
+    passes = [e for e in cold.log if e["event"] == "extract"]
+    seconds = sum(e["entry_seconds"] for e in passes)
+    assert len(passes) > 1
+    assert not any(e["cached"] for e in passes)
+    assert cold.cost["spared_s"] == 0.0
+    assert warm.cost["extract_s"] == 0.0
+    assert warm.cost["spared_s"] == pytest.approx(seconds)
+    for run in (cold, warm):
+        assert run.cost["alone_s"] == pytest.approx(seconds + run.cost["train_s"])
+        row = {"cost": run.cost}
+        assert training_seconds(row) == run.cost["alone_s"]
+    compared = library.compare([cold, warm], out=tmp_path / "compared")
+    assert {c["alone_s"] for c in compared.configurations} == {
+        run.cost["alone_s"] for run in (cold, warm)
+    }
 
 
 @pytest.mark.parametrize(("p95", "warned"), [(20.0, 0), (31.0, 1)])

@@ -228,10 +228,10 @@ def test_the_comparison_is_plain_json_and_printed(seeded: list[Run], tmp_path: P
     lines = tables.comparison(result).splitlines()
     assert lines[0].split() == [
         "group", "configuration", "test", "accuracy", "95", "%", "interval", "sd", "seeds", "val",
-        "wall", "s", "ms/image",
+        "train", "s", "ms/image",
     ]  # fmt: skip
     assert lines[1].startswith("*      1  lite")
-    assert lines[1].split()[-5:] == ["3", "85.8", "%", "12.5", "5.0"]
+    assert lines[1].split()[-5:] == ["3", "85.8", "%", "9.5", "5.0"]
     assert " ".join(lines).count("choice, which wins") == 1
     single = tables.comparison(compared(seeded[::3], tmp_path)).splitlines()
     assert "seeds" not in single[0]

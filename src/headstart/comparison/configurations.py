@@ -50,8 +50,14 @@ class Configuration:
 
     @property
     def wall_s(self) -> float | None:
-        """Seconds of a run, a mean; None where a run does not know."""
+        """Seconds that a run really took, a mean; None where a run does not know."""
         return _mean([run.cost.get("wall_s") for run in self.runs])
+
+    @property
+    def alone_s(self) -> float | None:
+        """Seconds of frozen passes and training with an empty cache, a mean; None where a run does
+        not know."""
+        return _mean([run.cost.get("alone_s") for run in self.runs])
 
     @property
     def latency_ms(self) -> float | None:
@@ -82,6 +88,7 @@ class Configuration:
             "val_value": self.val_value,
             "val_loss": self.val_loss,
             "wall_s": self.wall_s,
+            "alone_s": self.alone_s,
             "latency_ms": self.latency_ms,
             "budget": {"penalties": self.budget.penalties, "epochs": self.budget.epochs},
             "marks": list(self.runs[0].manifest["marks"]),

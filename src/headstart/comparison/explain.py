@@ -34,7 +34,7 @@ class Entry:
     accuracy: float
     interval: tuple[float, float]
     n: int
-    seconds: float | None  # of the whole run
+    seconds: float | None  # of frozen passes and training, with an empty cache
     trained_parameters: int | None
     findings: tuple[Finding, ...]
 
@@ -156,7 +156,7 @@ def _entry(run: Run, label: str) -> Entry:
         accuracy=test["accuracy"],
         interval=(test["interval"][0], test["interval"][1]),
         n=test["n"],
-        seconds=cost.get("wall_s"),
+        seconds=cost.get("alone_s"),
         trained_parameters=cost.get("trainable_parameters"),
         findings=find_departures(run),
     )

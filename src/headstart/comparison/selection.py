@@ -125,6 +125,7 @@ class Selection:
     failures: dict[str, str] = field(default_factory=dict)
     costs: dict[str, float] = field(default_factory=dict)
     carried_out: dict[str, float] = field(default_factory=dict)  # seconds of each full run
+    spared: dict[str, float] = field(default_factory=dict)  # seconds that a warm cache spared it
     regrets: dict[str, dict[str, Any]] = field(default_factory=dict)  # of "choice" and "baseline"
 
     def fits(self, candidate: Candidate) -> bool:
@@ -133,17 +134,18 @@ class Selection:
 
     @property
     def drift(self) -> float:
-        """How much longer full runs took than was estimated."""
+        """How much longer full runs took than was estimated, or would have with a cold cache."""
         expected = sum(self.costs[name] for name in self.carried_out)
-        return sum(self.carried_out.values()) / expected if expected else 1.0
+        took = sum(self.carried_out.values()) + sum(self.spared.values())
+        return took / expected if expected else 1.0
 
     def failed(self, name: str, why: str, seconds: float) -> None:
         """Count what a full run took that left nothing."""
         self.spent_s += seconds
         self.failures[name] = why
 
-    def finished(self, name: str, seconds: float) -> None:
-        self.carried_out[name] = seconds
+    def finished(self, name: str, seconds: float, spared: float = 0.0) -> None:
+        self.carried_out[name], self.spared[name] = seconds, spared
         self.spent_s += seconds
 
     def leave_out(self, candidate: Candidate) -> None:

@@ -35,7 +35,13 @@ def _costs(contenders: Sequence[Contender]) -> tuple[Cost, ...]:
     return (
         Cost("Latency", "latency", "one image, ms (median)", latency_ms),
         Cost("Throughput", "throughput", "images a second: more is better", throughput, 1, True),
-        Cost("Training time", "training", f"training time, {unit}", training_seconds, per),
+        Cost(
+            "Training time",
+            "training",
+            f"frozen passes and training, {unit}",
+            training_seconds,
+            per,
+        ),
         Cost("Model file", "size", "file, MB", cost_of("file_mb", "size_mb")),
         Cost("Serving memory", "serving", "memory in use, MB", cost_of("serving_rss_mb")),
         Cost("Operations", "macs", "MACs for one image, millions", cost_of("macs"), 1e6),

@@ -90,6 +90,12 @@ def _costs(cost: Mapping[str, Any]) -> list[Fact]:
             formats.duration(cost.get("extract_s")),
             "training",
         ),
+        (
+            "Frozen passes found in the cache",
+            spared := cost.get("spared_s") or None,
+            formats.duration(spared),
+            "training",
+        ),
         ("Training", cost.get("train_s"), formats.duration(cost.get("train_s")), "training"),
         ("Frozen passes, images/s", rate := cost.get("images_per_s"), formats.count(rate), "rate"),
         ("Latency, median / 95th", latency.get("median"), _latency(latency), "latency"),

@@ -18,6 +18,7 @@ import mmap
 import os
 import re
 import shutil
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Generator, Iterator
@@ -42,7 +43,7 @@ from headstart.training.lookahead import ahead
 from headstart.training.prefix import CALIBRATION, Engine, Prefix, compile_prefix, engine_name
 from headstart.training.resident import DeviceRows
 
-FORMAT = 3  # raise it when the same key would give other bytes
+FORMAT = 4  # raise it when the same key would give other bytes, or its index other fields
 DEFAULT_LIMIT_GB = 20.0
 _DIGITS = 24
 _NAME = re.compile(rf"[0-9a-f]{{{_DIGITS}}}")  # of an entry's folder
@@ -61,11 +62,14 @@ TRANSFORMED_BYTES = 2**23
 @dataclass(frozen=True)
 class CachedRows:
     """array: (n, views, *shape), float32 or float16, memory-mapped. computed: rows that were not
-    there yet. release: gives the pages read so far back, where all maps together are too large to
-    stay."""
+    there yet. entry, seconds: the entry's name, and what computing the whole of it takes, which
+    tells what a run was spared that found it. release: gives the pages read so far back, where all
+    maps together are too large to stay."""
 
     array: np.ndarray
     computed: int
+    entry: str
+    seconds: float
     release: Callable[[], None] = lambda: None
 
     @property
@@ -139,7 +143,8 @@ class BoundaryCache:
             index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
             shape = tuple(index["shape"])
             # Mapped under the lock: from here on even an eviction leaves the pages readable.
-            found = _mapped(folder / "rows.bin", index["dtype"], shape, computed)
+            rows, release = _mapped(folder / "rows.bin", index["dtype"], shape)
+            found = CachedRows(rows, computed, name, index["seconds"], release)
             if not keep:
                 shutil.rmtree(folder)
             return found
@@ -154,7 +159,7 @@ class BoundaryCache:
         label: str,
     ) -> int:
         """Compute the rows that are not there yet; returns how many those were."""
-        partial = folder / "rows.partial"
+        partial, started = folder / "rows.partial", time.perf_counter()
         total = len(images) * views
         shape: list[int] | None = None
         begun: Engine | None = None
@@ -174,6 +179,7 @@ class BoundaryCache:
                     calibration=self._calibration_inputs(),
                 )
         engine = self._prefix.engine
+        compiled = time.perf_counter()
         row_bytes, start = 0, 0
         if shape is not None:
             row_bytes = int(np.prod(shape)) * self._dtype.itemsize
@@ -201,7 +207,10 @@ class BoundaryCache:
         partial.rename(folder / "rows.bin")
         (folder / "partial.json").unlink()
         shape = [len(images), views, *(shape or [])]
-        index = {"shape": shape, "dtype": self._dtype.name, "key": key}
+        # Rows that an interrupted pass left count as if they were computed now.
+        whole = (time.perf_counter() - compiled) * total / max(total - start, 1)
+        seconds = compiled - started + whole
+        index = {"shape": shape, "dtype": self._dtype.name, "key": key, "seconds": seconds}
         write_json(folder / "index.json", index)
         return total - start
 
@@ -249,7 +258,10 @@ class BoundaryCache:
                 yield from torch.split(inputs, batch)
 
 
-def _mapped(path: Path, dtype: str, shape: tuple[int, ...], computed: int) -> CachedRows:
+def _mapped(
+    path: Path, dtype: str, shape: tuple[int, ...]
+) -> tuple[np.ndarray, Callable[[], None]]:
+    """The rows of a file, and what gives their pages back."""
     with path.open("rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     _maps.add(mapping)
@@ -258,7 +270,7 @@ def _mapped(path: Path, dtype: str, shape: tuple[int, ...], computed: int) -> Ca
         if sum(map(len, _maps)) > RESIDENT_BYTES:
             mapping.madvise(mmap.MADV_DONTNEED)
 
-    return CachedRows(np.frombuffer(mapping, dtype).reshape(shape), computed, release)
+    return np.frombuffer(mapping, dtype).reshape(shape), release
 
 
 def as_tensor(array: np.ndarray) -> torch.Tensor:

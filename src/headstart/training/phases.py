@@ -409,6 +409,8 @@ class _Feeds:
                 "images": count,
                 "seconds": seconds,
                 "cached": rows.hit,
+                "entry": rows.entry,
+                "entry_seconds": rows.seconds,
             }
         )
         if rows.hit:
