@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from headstart.comparison.cheapest import BUSY, find_quickest, latency_of
+from headstart.comparison.configurations import name_some
 from headstart.comparison.leaderboard import Comparison, Row, build_comparison
 from headstart.comparison.selection import Candidate, Selection
 from headstart.evaluation.statistics import paired_change
@@ -24,6 +26,7 @@ def best_within(
     machine's CPU) and at most `max_mb` on disk: the "limits" of comparison.json.
 
     best is None where none fits. A run that was not measured fits no limit in milliseconds.
+    uncertain: the runs on either side of `max_ms` that noise does not tell from it, which is said.
     """
     rows = {str(row.path): row for row in comparison.rows if row.path is not None}
     ms = float("inf") if max_ms is None else max_ms
@@ -41,7 +44,26 @@ def best_within(
         best, text = chosen.run, f"best within {asked}: {chosen.run} ({_costs(chosen)})"
     else:
         best, text = None, f"no finished run is within {asked}: {_nearest(list(rows.values()))}"
-    return {"max_ms": max_ms, "max_mb": max_mb, "best": best, "text": text}
+    uncertain = [] if max_ms is None else _uncertain(comparison.rows, max_ms)
+    if uncertain:
+        text += f"; noise does not tell {name_some(uncertain)} from {max_ms:g} ms"
+    if max_ms is not None and any(
+        (row.cost.get("measured") or {}).get("busy") for row in rows.values()
+    ):
+        text += f"; {BUSY}: measure again on a quiet one"
+    return {
+        "max_ms": max_ms,
+        "max_mb": max_mb,
+        "best": best,
+        "uncertain": uncertain,
+        "text": text,
+    }
+
+
+def _uncertain(rows: Sequence[Row], max_ms: float) -> list[str]:
+    """The runs whose latency may lie on the other side of the limit."""
+    timed = [(row.run, latency_of([row.cost])) for row in rows]
+    return [run for run, latency in timed if latency and latency.low <= max_ms < latency.high]
 
 
 def regrets(
@@ -106,5 +128,8 @@ def _nearest(rows: Sequence[Row]) -> str:
     parts = [f"the smallest is {smallest.run} ({_costs(smallest)})"]
     if timed:
         quickest = min(timed, key=lambda row: _ms(row) or 0.0)
-        parts.insert(0, f"the quickest is {quickest.run} ({_costs(quickest)})")
+        level, untimed = find_quickest([(row.run, [row.cost]) for row in timed])
+        sure = untimed is None and len(level) == 1
+        said = "the quickest is" if sure else "the least time was taken by"
+        parts.insert(0, f"{said} {quickest.run} ({_costs(quickest)})")
     return ", ".join(parts)
