@@ -59,7 +59,7 @@ def enrich(run: Run, model: Model, pixels: np.ndarray, train: Features, test: Fe
         "throughput": {"images_per_s": 1.7e3 / cost["latency_ms"]["median"], "batch": 32, "n": 10},
         "file_mb": cost["size_mb"] * 1.01,
         "serving_rss_mb": cost["peak_rss_mb"] * 0.6,
-        "measured": {"process": "its own, after the runs", "warm_up": 5,
+        "measured": {**cost["measured"], "process": "its own, after the runs", "warm_up": 5,
                      "at": "2025-11-20T10:05:00+00:00"},
     }  # fmt: skip
     write_json(run.path / "cost.json", {**cost, **own})

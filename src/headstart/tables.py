@@ -109,11 +109,13 @@ def _serving(cost: Mapping[str, Any]) -> str:
         why = cost.get("not_measured", "headstart compare RUN measures it")
         return f"to serve       not measured: {why}"
     one, many = cost["latency_ms"], cost["throughput"]
+    busy = (cost.get("measured") or {}).get("busy")
     return (
         f"to serve       {one['median']:.1f} ms an image (95 % within {one['p95']:.1f}), "
         f"{many['images_per_s']:,.0f} images/s by {many['batch']}; "
         f"{cost.get('file_mb', cost['size_mb']):.1f} MB on disk, "
         f"{cost['serving_rss_mb']:,.0f} MB of memory"
+        f"{f' (this machine was too busy to time it: {busy})' if busy else ''}"
     )
 
 
@@ -169,11 +171,13 @@ def comparison(comparison: Comparison) -> str:
     width = min(shutil.get_terminal_size().columns, 100)
     top = "best" if comparison.select_by == "loss" else "highest"
     legend = f"* validation's choice   group 1: the {top} and what test cannot tell from it"
+    busy = any(c["busy"] for c in comparison.configurations)
     lines = [
         grid(header, rows, "lrl".ljust(len(header), "r")),
         "",
         legend + ("   x failed" if failed else ""),
-        "train s: frozen passes and training, with an empty cache",
+        "train s: frozen passes and training, with an empty cache"
+        + ("   ~ timed on a busy machine" if busy else ""),
         *(f"failed: {row.run}: {row.error}" for row in failed),
         "",
         textwrap.fill(comparison.verdict, width, break_on_hyphens=False, break_long_words=False),
@@ -213,7 +217,7 @@ def _configuration_row(c: Mapping[str, Any], comparison: Comparison, several: bo
         *([sd, str(len(c["seeds"]))] if several else []),
         tables_classes.val_cell(comparison, c),
         _or_none(c["alone_s"], ".1f"),
-        _or_none(c["latency_ms"], ".1f"),
+        ("~" if c["busy"] else "") + _or_none(c["latency_ms"], ".1f"),
     ]
 
 

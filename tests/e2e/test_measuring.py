@@ -282,6 +282,31 @@ def test_the_best_within_limits_is_named(
     assert "limits" not in json.loads((tmp_path / "c" / "comparison.json").read_text())
 
 
+def test_noise_on_either_side_of_a_limit_is_told(runs: list[Run], tmp_path: Path) -> None:
+    for run, ms in zip(runs, (9.8, 10.3), strict=True):
+        set_cost(run, 0.9, ms, 30.0)
+        cost = json.loads((run.path / "cost.json").read_text())
+        cost["latency_ms"] = {"median": ms, "low": ms - 0.1, "high": ms + 0.1, "p95": ms}
+        (run.path / "cost.json").write_text(json.dumps(cost))
+    fresh = [open_run(run.path) for run in runs]
+
+    def asked(max_ms: float) -> dict[str, object]:
+        limits = library.compare(fresh, out=tmp_path / "c", max_ms=max_ms).limits
+        assert limits is not None
+        return limits
+
+    limits = asked(10.0)
+    assert str(limits["best"]).endswith("-1")
+    assert [str(run)[-2:] for run in limits["uncertain"]] == ["-1", "-2"]  # type: ignore[attr-defined]
+    assert "noise does not tell" in str(limits["text"])
+    assert asked(20.0)["uncertain"] == []
+    busy = fresh[0].cost
+    busy["measured"] = {"busy": "others had the cores"}
+    (fresh[0].path / "cost.json").write_text(json.dumps(busy))
+    fresh = [open_run(run.path) for run in runs]
+    assert "the machine was too busy to time them" in str(asked(20.0)["text"])
+
+
 def test_limits_work_on_the_library_too(runs: list[Run], tmp_path: Path) -> None:
     set_cost(runs[0], 0.9, None, 30.0)  # not measured: fits no milliseconds
     set_cost(runs[1], 0.8, 5.0, 10.0)

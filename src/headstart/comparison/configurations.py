@@ -90,6 +90,7 @@ class Configuration:
             "wall_s": self.wall_s,
             "alone_s": self.alone_s,
             "latency_ms": self.latency_ms,
+            "busy": any((run.cost.get("measured") or {}).get("busy") for run in self.runs),
             "budget": {"penalties": self.budget.penalties, "epochs": self.budget.epochs},
             "marks": list(self.runs[0].manifest["marks"]),
         }

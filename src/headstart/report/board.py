@@ -14,6 +14,7 @@ from headstart.report.contenders import (
     cost_of,
     latency_ms,
     throughput,
+    timed_busy,
     training_seconds,
 )
 
@@ -127,5 +128,7 @@ def _cell(column: Column, rows: Sequence[Row]) -> dict[str, Any]:
         text = f"{value:.1f}"
         if len(tails) == len(values):
             text = f"{value:.1f} / {sum(tails) / len(tails):.1f}"
+    if column.term in ("latency", "throughput") and any(map(timed_busy, rows)):
+        text = f"~{text}"
     known = value is not None and math.isfinite(value)
     return {"sort": value if known else "", "text": text}

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from headstart.comparison.cheapest import Priced
 from headstart.errors import HeadstartError
 from headstart.recipe import Recipe
 from headstart.rundir import Run
@@ -106,6 +107,16 @@ def training_seconds(row: Row) -> float | None:
 
 def latency_ms(row: Row) -> float | None:
     return ((row.get("cost") or {}).get("latency_ms") or {}).get("median")
+
+
+def timed_busy(row: Row) -> bool:
+    """Whether its times were taken on a machine that was too busy to compare them."""
+    return bool(((row.get("cost") or {}).get("measured") or {}).get("busy"))
+
+
+def price(contender: Contender) -> Priced:
+    """What `find_cheapest` compares: the configuration's name, and the costs of its runs."""
+    return contender.name, [row.get("cost") or {} for row in contender.rows]
 
 
 def throughput(row: Row) -> float | None:

@@ -6,13 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from headstart.comparison.cheapest import find_quickest, latency_of
 from headstart.report import formats, plots
 from headstart.report.contenders import (
     Contender,
     Row,
     cost_of,
     latency_ms,
+    price,
     throughput,
+    timed_busy,
     training_seconds,
 )
 
@@ -62,6 +65,7 @@ def cost_panels(contenders: Sequence[Contender]) -> list[dict[str, Any]]:
                 kind=c.kind,
                 tip=f"{c.name}: {formats.percent(c.accuracy)} {formats.interval(c.interval)}; "
                 f"{cost.axis.split(':')[0]}: {spent / cost.scale:.4g}",
+                spread=_spread(c) if cost.term == "latency" else None,
             )
             for c in contenders
             if (spent := c.mean(cost.value)) and spent > 0
@@ -70,6 +74,12 @@ def cost_panels(contenders: Sequence[Contender]) -> list[dict[str, Any]]:
             svg = plots.cost_panel(points, x_label=cost.axis, more_is_better=cost.more_is_better)
             panels.append({"title": cost.title, "term": cost.term, "svg": svg})
     return panels
+
+
+def _spread(contender: Contender) -> tuple[float, float] | None:
+    """The interval of its latency."""
+    latency = latency_of(price(contender)[1])
+    return (latency.low, latency.high) if latency else None
 
 
 _LIMITS: tuple[tuple[str, str, str, Callable[[Row], float | None]], ...] = (
@@ -85,23 +95,35 @@ def describe_limits(
     tables = [
         {"term": term, "unit": unit, "title": title, "steps": steps}
         for term, unit, title, value in _LIMITS
-        if len(steps := _steps(contenders, value)) > 1
+        if len(steps := _steps(contenders, value, timed=term == "latency")) > 1
     ]
     return {"tables": tables, "asked": _asked(compared.get("limits"))} if tables else None
 
 
 def _steps(
-    contenders: Sequence[Contender], value: Callable[[Row], float | None]
+    contenders: Sequence[Contender], value: Callable[[Row], float | None], *, timed: bool
 ) -> list[dict[str, Any]]:
-    """From which limit on which configuration is the best that fits: validation decides."""
+    """From which limit on which configuration is the best that fits: validation decides.
+
+    A limit that noise does not tell from the one before is no step of its own.
+    """
     priced = [(spent, c) for c in contenders if (spent := c.mean(value))]
     steps: list[dict[str, Any]] = []
     best = -1.0
     for spent, c in sorted(priced, key=lambda pair: (pair[0], -(pair[1].val_accuracy or 0))):
         if (c.val_accuracy or 0) > best:
             best = c.val_accuracy or 0
-            steps.append({"limit": spent, "text": formats.three(spent), "contender": c})
+            if timed and steps and _level(steps[-1]["contender"], c):
+                steps.pop()
+            text = ("~" if timed and any(map(timed_busy, c.rows)) else "") + formats.three(spent)
+            steps.append({"limit": spent, "text": text, "contender": c})
     return steps
+
+
+def _level(first: Contender, second: Contender) -> bool:
+    """Whether time does not tell them apart."""
+    level, untimed = find_quickest([price(first), price(second)])
+    return untimed is None and len(level) == 2
 
 
 def _asked(limits: Mapping[str, Any] | None) -> str | None:

@@ -219,8 +219,11 @@ def _costs() -> tuple[Definition, ...]:
         Definition(
             "latency", "Latency",
             "Time to classify a single image from its stored pixels, in milliseconds: the median "
-            "and the 95th percentile of repeated calls after a warm-up.",
-            "cost.json: latency_ms",
+            "over rounds in which the models take turns, with its 95 % interval, and the 95th "
+            "percentile of all calls. Copies of one network are timed as one. Two latencies that "
+            "differ by less than their intervals, or by less than about a tenth, are not told "
+            "apart. “~”: the machine was too busy; such times are not compared.",
+            "cost.json: latency_ms, measured",
         ),
         Definition(
             "throughput", "Throughput",

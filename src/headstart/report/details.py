@@ -82,6 +82,7 @@ def _scores(scores: Mapping[str, Any], temperature: float | None) -> list[Fact]:
 def _costs(cost: Mapping[str, Any]) -> list[Fact]:
     """What the run and its model cost, those parts that were measured."""
     latency, speed = cost.get("latency_ms") or {}, cost.get("throughput") or {}
+    busy = (cost.get("measured") or {}).get("busy")
     facts: list[tuple[str, float | None, str, str]] = [
         ("Whole run", cost.get("wall_s"), formats.duration(cost.get("wall_s")), "training"),
         (
@@ -99,6 +100,8 @@ def _costs(cost: Mapping[str, Any]) -> list[Fact]:
         ("Training", cost.get("train_s"), formats.duration(cost.get("train_s")), "training"),
         ("Frozen passes, images/s", rate := cost.get("images_per_s"), formats.count(rate), "rate"),
         ("Latency, median / 95th", latency.get("median"), _latency(latency), "latency"),
+        ("Its 95 % interval", low := latency.get("low"), _spread(latency), "latency"),
+        ("Too busy to time it", low if busy else None, str(busy), "latency"),
         (
             f"Throughput at batch {speed.get('batch')}",
             speed.get("images_per_s"),
@@ -129,6 +132,12 @@ def _latency(latency: Mapping[str, Any]) -> str:
         return formats.MISSING
     tail = f" / {latency['p95']:.1f}" if latency.get("p95") is not None else ""
     return f"{latency['median']:.1f}{tail}\u202fms"
+
+
+def _spread(latency: Mapping[str, Any]) -> str:
+    if latency.get("low") is None:
+        return formats.MISSING
+    return f"[{latency['low']:.1f}, {latency['high']:.1f}]\u202fms"
 
 
 def _class_rows(per_class: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[Any]:

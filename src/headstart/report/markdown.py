@@ -15,6 +15,7 @@ from headstart.report.contenders import (
     full_rows,
     latency_ms,
     match_runs,
+    timed_busy,
     training_seconds,
 )
 from headstart.report.facts import describe_answer, describe_facts, describe_warnings, distinct
@@ -93,7 +94,7 @@ def _table(contenders: Sequence[Contender]) -> str:
         ("val", "---:", [_plain(formats.percent(c.val_accuracy)) for c in contenders]),
         ("training", "---:",
          [_plain(formats.duration(c.mean(training_seconds))) for c in contenders]),
-        ("ms an image", "---:", [formats.decimal(c.mean(latency_ms), 1) for c in contenders]),
+        ("ms an image", "---:", [_milliseconds(c) for c in contenders]),
         ("file", "---:",
          [_plain(formats.megabytes(c.mean(cost_of("file_mb", "size_mb")))) for c in contenders]),
     ]  # fmt: skip
@@ -101,6 +102,12 @@ def _table(contenders: Sequence[Contender]) -> str:
     lines = [[name for name, _, _ in kept], [rule for _, rule, _ in kept]]
     lines += [list(values) for values in zip(*(values for _, _, values in kept), strict=True)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _milliseconds(contender: Contender) -> str:
+    """~ marks what a busy machine took."""
+    busy = "~" if any(map(timed_busy, contender.rows)) else ""
+    return busy + formats.decimal(contender.mean(latency_ms), 1)
 
 
 def _sign(contender: Contender) -> str:

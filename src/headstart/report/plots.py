@@ -38,6 +38,7 @@ class Point:
     high: float
     kind: Literal["best", "near", "other"]
     tip: str
+    spread: tuple[float, float] | None = None  # of x, where it is known
 
 
 def whisker(
@@ -64,7 +65,7 @@ def cost_panel(points: Sequence[Point], *, x_label: str, more_is_better: bool = 
 
     `more_is_better` is for costs such as images a second, of which one wants much.
     """
-    xs = [p.x for p in points]
+    xs = [x for p in points for x in (p.x, *(p.spread or ()))]
     margin = max(1.25, (max(xs) / min(xs)) ** 0.08)
     x = Scale(min(xs) / margin, max(xs) * margin, LEFT, RIGHT, log=True)
     lows, highs = [p.low for p in points], [p.high for p in points]
@@ -77,6 +78,7 @@ def cost_panel(points: Sequence[Point], *, x_label: str, more_is_better: bool = 
             element(
                 "g",
                 element("title", p.tip),
+                *_spread(p, x, y),
                 element("line", x1=x(p.x), x2=x(p.x), y1=y(p.low), y2=y(p.high)),
                 element("circle", cx=x(p.x), cy=y(p.y), r=4.5),
                 class_=f"point {p.kind}",
@@ -85,6 +87,13 @@ def cost_panel(points: Sequence[Point], *, x_label: str, more_is_better: bool = 
     marks += _labels(points, x, y)
     around = frame(x, y, x_label=x_label, y_format=in_percent)
     return panel([*around, *marks], f"Test accuracy in percent against {x_label}")
+
+
+def _spread(p: Point, x: Scale, y: Scale) -> list[Markup]:
+    """How exactly the cost is known, as a line through the point."""
+    if p.spread is None:
+        return []
+    return [element("line", x1=x(p.spread[0]), x2=x(p.spread[1]), y1=y(p.y), y2=y(p.y))]
 
 
 def _frontier(points: Sequence[Point], more_is_better: bool) -> list[Point]:
