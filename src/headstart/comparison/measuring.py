@@ -112,6 +112,8 @@ def _keep(run: Run, answer: dict[str, Any], reporter: Reporter) -> None:
     try:
         write_json(run.path / "cost.json", {**known, **answer})
     except OSError as error:
+        if "measured" in answer and "session" not in answer["measured"]:
+            return  # of the first look; the times that follow it say so
         reporter.warn(f"{run.path}: its serving cost cannot be kept: {error.strerror}")
 
 
