@@ -275,7 +275,7 @@ def test_the_best_within_limits_is_named(
     limits, text = asked("--max-ms", "10", "--max-mb", "5")
     assert limits["best"] is None
     assert (limits["max_ms"], limits["max_mb"]) == (10.0, 5.0)
-    assert "no finished run is within 10 ms and 5 MB: the quickest is tiny" in text
+    assert "no finished run is within 10 ms and 5 MB: the least time was taken by tiny" in text
     outcome = headstart(*command, "--json", "--max-ms", "1000")
     assert json.loads(outcome.out)["limits"]["best"] == json.loads(outcome.out)["best"]
     assert headstart(*command).code == 0

@@ -35,7 +35,7 @@ def test_a_ladder_is_told_and_drawn(ladder: list[Run], tmp_path: Path) -> None:
     assert "changes" in page.ids
     assert "def-change" in page.ids
     assert "as-claimed → right-scaling data.normalize unit → weights +15.0[+11.4, +18.5]" in text
-    assert "p < 0.001 22.5 % 37.5 % 9.5 s → 9.5 s" in text
+    assert "p < 0.001 22.5 % 37.5 % 9.50 s → 9.50 s" in text
     assert "p = 0.12, maybe chance" in text
     assert "phases.1 added: last_stage" in text
     html = path.read_text(encoding="utf-8")
