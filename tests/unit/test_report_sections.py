@@ -184,6 +184,14 @@ def test_a_feature_map_names_each_class_once_and_thins_out(pixels: Study) -> Non
     assert wide is not None
     assert wide["legend"] == []
     assert describe_map({}, names) is None
+    ids = np.array([f"test/{k}.jpg" for k in range(4000)])
+    hinted = describe_map({**arrays, "ids": ids}, names)
+    assert hinted is not None
+    tips = re.findall(
+        r"<title>test/(\d+)\.jpg: class (\d) taken for class 0</title>", hinted["svg"]
+    )
+    assert len(tips) == min(hinted["wrong"], 100) > 50
+    assert all(int(row) % 10 == int(label) for row, label in tips)
 
 
 def test_pairs_of_classes_come_with_their_counts(pixels: Study) -> None:

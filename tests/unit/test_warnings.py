@@ -53,3 +53,15 @@ def test_a_run_that_failed_early_makes_no_warning_partial(tmp_path: Path) -> Non
     runs = [*study(tmp_path), fail(tmp_path / "lost", "lost", "no network")]
     page = render(runs)
     assert "in train</li>" in page and f"{OWN} (b)</li>" in page
+
+
+def test_many_warnings_are_folded_behind_the_first(tmp_path: Path) -> None:
+    lines = tuple(f"fault number {k}" for k in range(6))
+    run = fabricate(tmp_path / "run", name="only", warnings=lines)
+    page = render([run])
+    block = page.split('class="notice warnings"')[1].split("</div>")[0]
+    assert (
+        block.index("fault number 1<") < block.index("<details>") < block.index("fault number 2<")
+    )
+    assert f"<summary>{len(run.warnings) - 3} more</summary>" in block
+    assert page.index("fault number 0") < page.index('class="facts"')

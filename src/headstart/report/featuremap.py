@@ -13,6 +13,7 @@ from headstart.report.series import STYLES
 from headstart.report.svg import Box, element, meet, panel, text_width
 
 MOST = 1500  # points; more only thicken the clouds
+NAMED = 100  # wrong answers that say their file when pointed at
 SIDE, _EDGE = 380, 14
 
 
@@ -28,7 +29,7 @@ def describe_map(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> dict
     coloured = len(present) <= STYLES
     legend = [{"label": k, "name": names[k], "n": int((labels == k).sum())} for k in present]
     return {
-        "svg": map_panel(xy, labels, wrong, names, coloured),
+        "svg": map_panel(xy, labels, wrong, names, coloured, _tips(arrays, rows[wrong], names)),
         "legend": legend if coloured else [],
         "method": str(arrays["method"]) if "method" in arrays else "",
         "n": len(rows),
@@ -48,9 +49,17 @@ def _placed(xy: np.ndarray) -> np.ndarray:
 
 
 def map_panel(
-    xy: np.ndarray, labels: np.ndarray, wrong: np.ndarray, names: Sequence[str], coloured: bool
+    xy: np.ndarray,
+    labels: np.ndarray,
+    wrong: np.ndarray,
+    names: Sequence[str],
+    coloured: bool,
+    tips: Sequence[str] = (),
 ) -> Markup:
-    """One path a class: dots are line segments of no length with round ends, a few bytes each."""
+    """One path a class: dots are line segments of no length with round ends, a few bytes each.
+
+    tips: of the first wrong ones, which file it is.
+    """
     marks = []
     for label in np.unique(labels):
         kind = f"s{label % STYLES}" if coloured else "plain"
@@ -60,10 +69,24 @@ def map_panel(
     if rings:
         marks.append(element("path", class_="missed", d=rings))
     marks += _names(xy, labels, names)
+    marks += [
+        element("circle", element("title", tip), class_="hint", cx=float(x), cy=float(y), r=5)
+        for tip, (x, y) in zip(tips, xy[wrong], strict=False)
+    ]
     shown = ", ".join(names[int(label)] for label in np.unique(labels)[:20])
     label = f"Feature map of {len(xy)} test images in the classes {shown}"
     view = f"0 0 {SIDE} {SIDE}"
     return panel(marks, label, view=view, class_="plot map")
+
+
+def _tips(arrays: Mapping[str, np.ndarray], rows: np.ndarray, names: Sequence[str]) -> list[str]:
+    if "ids" not in arrays:
+        return []
+    return [
+        f"{arrays['ids'][k]}: {names[arrays['labels'][k]]} taken for "
+        f"{names[arrays['predicted'][k]]}"
+        for k in rows[:NAMED]
+    ]
 
 
 def _dots(points: np.ndarray) -> str:
