@@ -101,6 +101,22 @@ def test_sample_grid_is_a_picture_and_repeatable(splits: Splits, tmp_path: Path)
         assert image.width < 3 * 250
 
 
+def test_titles_of_samples_tell_their_classes_apart(
+    splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+
+    def draw(pixels: np.ndarray, titles: list[str], out: Path, cols: int) -> Path:
+        drawn.extend(titles)
+        return out
+
+    monkeypatch.setattr("headstart.data.samples.draw_grid", draw)
+    names = [f"Balinese character of the old script {k:02}" for k in range(10)]
+    sample_grid(splits.train, names, tmp_path / "grid.png", rows=2, cols=5)
+    assert len(set(drawn)) == 10
+    assert all(len(title) <= 18 for title in drawn)
+
+
 def test_samples_are_even_over_classes() -> None:
     labels = np.repeat([0, 1, 2], [50, 5, 1])
     chosen = choose_samples(labels, 9, seed=0)

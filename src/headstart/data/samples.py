@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from headstart.captions import captions, shorten_middle
 from headstart.data.images import ImageSet
 from headstart.rundir import atomic_path
 
+TITLE = 18  # characters over a picture
 _CELL_INCHES = 1.15
 _TITLE_INCHES = 0.22
 
@@ -29,7 +30,8 @@ def sample_grid(
     """Draw random images with their class names to a PNG at `out`, as evenly over classes as
     the cells allow. The same arguments give the same picture."""
     chosen = choose_samples(images.labels, rows * cols, seed)
-    titles = [class_names[label] for label in images.labels[chosen]]
+    named = captions(class_names, TITLE)
+    titles = [named[label] for label in images.labels[chosen]]
     return draw_grid(images.read(chosen), titles, out, cols=min(cols, len(chosen)))
 
 
@@ -48,8 +50,7 @@ def draw_grid(pixels: np.ndarray, titles: Sequence[str], out: Path, *, cols: int
     smoothing = "bicubic" if pixels.shape[1] < 100 else "antialiased"
     for axis, picture, title in zip(axes, pixels, titles, strict=False):
         axis.imshow(picture, interpolation=smoothing)
-        name = textwrap.shorten(title.replace("_", " "), 18, placeholder="…")
-        axis.set_title(name or title[:17] + "…", fontsize=8, pad=3, parse_math=False)
+        axis.set_title(shorten_middle(title, TITLE), fontsize=8, pad=3, parse_math=False)
     for axis in axes:
         axis.set_axis_off()
     with atomic_path(out) as partial, warnings.catch_warnings():

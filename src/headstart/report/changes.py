@@ -9,10 +9,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from headstart.captions import captions
 from headstart.comparison.explain import Entry, Explanation, Step, explain_runs
 from headstart.comparison.mistakes import Finding, find_departures
 from headstart.errors import HeadstartError
-from headstart.report.captions import captions
 from headstart.report.formats import duration, interval, percent, points, shorten
 from headstart.report.svg import Scale, element
 from headstart.rundir import Run

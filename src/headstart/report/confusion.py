@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from headstart.report.captions import captions
+from headstart.captions import captions
 from headstart.report.svg import element, panel
 
 TABLE_CLASSES = 20  # beyond this many, a table of counts is wider than a screen

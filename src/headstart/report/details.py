@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from headstart.captions import captions
 from headstart.report import formats, pictures
 from headstart.report.calibration import reliability_panel
-from headstart.report.captions import captions
 from headstart.report.confusion import describe_confusion
 from headstart.report.contenders import manifest_of, optional
 from headstart.report.featuremap import describe_map

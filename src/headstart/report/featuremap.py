@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from headstart.report.captions import captions
+from headstart.captions import captions
 from headstart.report.series import STYLES
 from headstart.report.svg import Box, element, meet, panel, text_width
 

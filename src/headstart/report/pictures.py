@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from headstart.captions import captions, shorten_middle
 from headstart.evaluation.notable import confident_mistakes
 from headstart.evaluation.predictions import Predictions
-from headstart.report.captions import captions, shorten_middle
 from headstart.report.contenders import optional
 from headstart.rundir import Run
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from markupsafe import Markup
 
-from headstart.report.captions import captions
+from headstart.captions import captions
 from headstart.report.svg import (
     BOTTOM,
     LEFT,
