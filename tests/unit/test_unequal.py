@@ -13,6 +13,9 @@ import pytest
 from headstart import tables
 from headstart.comparison.leaderboard import Comparison, build_comparison
 from headstart.evaluation.predictions import Predictions
+from headstart.report.card import render_card
+from headstart.report.markdown import render_markdown
+from headstart.report.page import render
 from headstart.rundir import Run, write_json
 from tests.fabricating import fabricate
 
@@ -70,6 +73,14 @@ def test_runs_that_balance_are_chosen_and_judged_by_balanced_accuracy(tmp_path: 
     assert "the best run by balanced accuracy" in result.protocol["choice"]
     text = tables.comparison(replace(result, path=tmp_path))
     assert "balanced  95 % interval  macro F1" in text and "val balanced" in text
+    runs = [accurate, fair]
+    page, markdown = render(runs, result.to_dict()), render_markdown(runs, result.to_dict())
+    assert "Balanced accuracy against cost" in page and "Always answering free" in page
+    assert "Differences of test balanced accuracy in percentage points" in page
+    for label in ("Balanced accuracy", "Macro F1"):
+        assert f'<button type="button">{label}</button>' in page
+    assert "| balanced accuracy | macro F1 |" in markdown
+    assert "Always answering free would be right on 80.0 % of the test images." in markdown
 
 
 def test_balancing_is_credited_though_accuracy_stays(tmp_path: Path) -> None:
@@ -145,14 +156,18 @@ def test_runs_are_chosen_between_on_the_images_that_all_of_them_hold(tmp_path: P
 
 
 def test_a_run_says_what_a_constant_answer_would_reach(tmp_path: Path) -> None:
-    text = tables.run(planted(tmp_path, "plain", PLAIN))
+    run = planted(tmp_path, "plain", PLAIN)
+    text = tables.run(run)
     assert "balanced       71.0 % [" in text
     assert "always answering free is right on 80.0 %" in text
     assert "top-5" not in text
     shown = tables.run_as_dict(planted(tmp_path, "again", PLAIN))["test"]
     assert shown["balanced_accuracy"] == pytest.approx(0.71, abs=0.002)
     assert shown["majority"] == 0.8 and shown["top5"] is None
+    page = render([run])
+    assert "Always answering free" in page and "71.0" in page
     equal = fabricate(tmp_path / "equal", name="equal")
+    assert "Always answering" not in render([equal]).partition("<main")[0]
     assert "balanced" not in tables.run(equal) and "top-5" in tables.run(equal)
 
 
@@ -163,5 +178,11 @@ def test_two_classes_are_told_with_the_positive_one_named(tmp_path: Path) -> Non
     run = fabricate(tmp_path / "two", name="two", classes=2, n=440, class_names=["crack", "free"],
                     given=(two, two), labels=two.labels)  # fmt: skip
     text = tables.run(run)
+    page = render([run])
+    assert "The positive class is <strong>free</strong>" in page and "Top-5" not in page
+    assert page.count('class="diagonal"') >= 2 and "Area under ROC" in page
+    card = render_card(run)
+    assert "| sensitivity, for free as the positive class | 98.0 % [96.1, 99.0] |" in card
+    assert "top-5" not in card and "with a balanced accuracy of 76.5 %" in card
     assert "sensitivity 98.0 % [96.1, 99.0] for free, the positive class" in text
     assert "specificity 55.0 % [39.8, 69.3] for crack" in text and "area under ROC" in text

@@ -41,6 +41,13 @@ def _log_loss(row: Row) -> float | None:
     return row.get("loss") if served is None else served
 
 
+# Beside accuracy where classes are unequal, or where something else chooses.
+BALANCE = (
+    Column(
+        "Balanced accuracy", "balanced", lambda row: row.get("balanced_accuracy"), formats.percent
+    ),
+    Column("Macro F1", "f1", lambda row: row.get("macro_f1"), formats.decimal),
+)
 COLUMNS = (
     Column("Val accuracy", "val", lambda row: row.get("val_accuracy"), formats.percent),
     Column("Top-5", "top5", lambda row: row.get("top5"), formats.percent),
@@ -58,10 +65,17 @@ COLUMNS = (
 
 
 def describe_board(
-    contenders: Sequence[Contender], failed: Sequence[Row], anchors: Mapping[str, str]
+    contenders: Sequence[Contender],
+    failed: Sequence[Row],
+    anchors: Mapping[str, str],
+    *,
+    balance: bool = False,
 ) -> dict[str, Any]:
-    """Lines for the template; `anchors` has the id of each run's section by the run's label."""
-    columns = _columns([row for c in contenders for row in c.rows])
+    """Lines for the template; `anchors` has the id of each run's section by the run's label.
+
+    balance: whether balanced accuracy and macro F1 stand beside accuracy.
+    """
+    columns = _columns([row for c in contenders for row in c.rows], balance)
     extent = _extent(contenders)
     reference = next((c.accuracy for c in contenders if c.chosen), None)
     lines = []
@@ -78,7 +92,7 @@ def describe_board(
                 "weights": rows[0].get("weights"),
                 "p_value": rows[0].get("p_value") if len(rows) == 1 else None,
                 "bar": plots.whisker(contender.accuracy, contender.interval, extent, reference),
-                "cells": [_cell(column, rows) for column in columns],
+                "cells": [_cell(column, rows, contender.balanced) for column in columns],
                 "members": members if len(members) > 1 else [],
             }
         )
@@ -89,9 +103,10 @@ def describe_board(
             "seeded": any(len(c.rows) > 1 for c in contenders)}  # fmt: skip
 
 
-def _columns(rows: Sequence[Row]) -> list[Column]:
+def _columns(rows: Sequence[Row], balance: bool) -> list[Column]:
     """The columns of which some run knows the value; memory in serving goes before the run's."""
-    known = [c for c in COLUMNS if any(c.value(row) is not None for row in rows)]
+    possible = (*BALANCE, *COLUMNS) if balance else COLUMNS
+    known = [c for c in possible if any(c.value(row) is not None for row in rows)]
     serving = any(column.term == "serving" for column in known)
     return [column for column in known if not (serving and column.term == "memory")]
 
@@ -114,15 +129,26 @@ def _member(
         "row": row,
         "anchor": anchors.get(row["run"]),
         "bar": plots.whisker(row["accuracy"], row["interval"], extent, reference),
-        "cells": [_cell(column, [row]) for column in columns],
+        "cells": [_cell(column, [row], _balanced(row)) for column in columns],
     }
 
 
-def _cell(column: Column, rows: Sequence[Row]) -> dict[str, Any]:
-    """The mean over the runs, and what to sort by."""
+def _balanced(row: Row) -> tuple[float, tuple[float, float]] | None:
+    value, bounds = row.get("balanced_accuracy"), row.get("balanced_interval")
+    return (value, (bounds[0], bounds[1])) if value is not None and bounds else None
+
+
+def _cell(
+    column: Column,
+    rows: Sequence[Row],
+    balanced: tuple[float, tuple[float, float]] | None,
+) -> dict[str, Any]:
+    """The mean over the runs, and what to sort by; balanced accuracy comes with its interval."""
     values = [v for row in rows if (v := column.value(row)) is not None]
     value = sum(values) / len(values) if values else None
     text = column.text(value)
+    if column.term == "balanced" and balanced:
+        value, text = balanced[0], f"{formats.percent(balanced[0])} {formats.interval(balanced[1])}"
     if column.term == "latency" and value is not None:
         tails = [p for row in rows if (p := row["cost"]["latency_ms"].get("p95")) is not None]
         text = f"{value:.1f}"

@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
+from headstart.comparison.leaderboard import describe_classes
 from headstart.comparison.mistakes import find_departures
 from headstart.errors import RunError
 from headstart.report import formats
@@ -55,13 +56,19 @@ def render_card(run: Run) -> str:
     text = resources.files("headstart.report").joinpath("card.md.j2").read_text(encoding="utf-8")
     body = environment.from_string(text).render(
         run=run, manifest=manifest, test=test, cost=optional(lambda: run.cost, {}),
-        metrics=run.metrics, names=run.class_names, data_title=title,
+        balance=_balance(run), metrics=run.metrics, names=run.class_names, data_title=title,
         phases=describe_phases(run), facts=describe_facts([run]), hardest=_hardest(test, run),
         findings=[f for f in optional(lambda: find_departures(run), ()) if f.mistake],
         recipe=(run.path / "recipe.toml").read_text(encoding="utf-8").strip(),
     )  # fmt: skip
     front = _front(run, manifest, dataset, title).to_yaml(line_break="\n")
     return f"---\n{front.strip()}\n---\n\n{body.strip()}\n"
+
+
+def _balance(run: Run) -> dict[str, Any] | None:
+    """What always answering one class would reach, where accuracy alone says little."""
+    classes = describe_classes(run)
+    return classes if classes["unequal"] or run.recipe.chooses_by != "accuracy" else None
 
 
 def _spaced(write: Any) -> Any:
@@ -96,6 +103,7 @@ def _results(run: Run, dataset: str | None, title: str) -> list[EvalResult]:
     scores = (
         ("accuracy", "Test accuracy", test["accuracy"]),
         ("f1", "Macro F1", test.get("macro_f1")),
+        ("balanced_accuracy", "Balanced accuracy", test["macro_recall"] if _balance(run) else None),
         ("loss", "Log loss, as served", served.get("loss", test.get("loss"))),
         ("expected_calibration_error", "Calibration error", served.get("ece")),
     )

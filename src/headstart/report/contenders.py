@@ -35,7 +35,11 @@ _NO_RESULT: Row = dict.fromkeys(
 
 @dataclass(frozen=True)
 class Contender:
-    """A configuration: its mean over seeds, and the runs behind it. Accuracies are fractions."""
+    """A configuration: its mean over seeds, and the runs behind it. Accuracies are fractions.
+
+    drawn: what plots against cost show, with its interval: the metric that the comparison goes by
+    where that is a share, else accuracy. val_key: what validation chooses by, higher is better.
+    """
 
     name: str
     rows: tuple[Row, ...]
@@ -43,6 +47,10 @@ class Contender:
     accuracy: float
     interval: tuple[float, float]
     val_accuracy: float | None
+    drawn: tuple[float, tuple[float, float]]
+    val_key: tuple[float, float]
+    balanced: tuple[float, tuple[float, float]] | None = None  # balanced accuracy
+    macro_f1: float | None = None
     sd: float | None = None  # of the accuracy, over seeds
     group: int | None = None  # 1: the highest on test and all that cannot be told from it
     chosen: bool = False  # validation's choice is one of its runs
@@ -147,6 +155,7 @@ def find_contenders(
         {"name": name, "runs": [name], **{key: row.get(key) for key in _SCORES}}
         for name, row in rows.items()
     ]
+    shared = compared.get("select_by") in ("balanced_accuracy", "macro_f1")
     best = compared.get("best")
     if best not in rows and rows:
         best = next(iter(rows))
@@ -158,6 +167,17 @@ def find_contenders(
             accuracy=each["accuracy"],
             interval=(each["interval"][0], each["interval"][1]),
             val_accuracy=each.get("val_accuracy"),
+            drawn=_pair(
+                each, "value" if shared else "accuracy", "value_interval" if shared else "interval"
+            ),
+            val_key=(
+                each.get("val_value", each.get("val_accuracy")) or 0.0,
+                -each.get("val_loss", 0.0),
+            ),
+            balanced=_pair(each, "balanced_accuracy", "balanced_interval")
+            if each.get("balanced_interval")
+            else None,
+            macro_f1=each.get("macro_f1"),
             sd=each.get("sd"),
             group=each.get("group"),
             chosen=best in each["runs"],
@@ -169,13 +189,18 @@ def find_contenders(
     ]
 
 
+def _pair(each: Mapping[str, Any], value: str, interval: str) -> tuple[float, tuple[float, float]]:
+    return each[value], (each[interval][0], each[interval][1])
+
+
 def _test_scores(run: Run | None) -> dict[str, Any]:
     """What the comparison leaves to the run: calibration, averages over classes."""
     metrics = metrics_of(run) if run else {}
     return dict(metrics.get("test") or {})
 
 
-_SCORES = ("accuracy", "interval", "val_accuracy", "marks")
+_BALANCE = ("balanced_accuracy", "balanced_interval", "macro_f1")
+_SCORES = ("accuracy", "interval", "val_accuracy", "marks", *_BALANCE)
 
 
 def full_rows(compared: Mapping[str, Any]) -> list[Row]:
@@ -212,6 +237,9 @@ def _row(run: Run) -> dict[str, Any]:
         "backbone": recipe.backbone.name if recipe else "",
         "weights": (manifest.get("weights") or {}).get("provider", ""),
         **{key: test.get(key) for key in ("accuracy", "interval", "n", "top5", "loss")},
+        "balanced_accuracy": test.get("macro_recall"),
+        "balanced_interval": test.get("balanced_interval"),
+        "macro_f1": test.get("macro_f1"),
         "val_accuracy": (metrics.get("val") or {}).get("accuracy"),
         "p_value": None,
         "within_noise": False,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from headstart.comparison.cheapest import find_quickest, latency_of
+from headstart.comparison.choice import TITLES
 from headstart.report import formats, plots
 from headstart.report.contenders import (
     Contender,
@@ -51,19 +53,27 @@ def _costs(contenders: Sequence[Contender]) -> tuple[Cost, ...]:
     )
 
 
-def cost_panels(contenders: Sequence[Contender]) -> list[dict[str, Any]]:
+def drawn_title(compared: Mapping[str, Any]) -> str:
+    """What `Contender.drawn` is."""
+    name = compared.get("select_by") or "accuracy"
+    return TITLES[name if name != "loss" else "accuracy"]
+
+
+def cost_panels(
+    compared: Mapping[str, Any], contenders: Sequence[Contender]
+) -> list[dict[str, Any]]:
     """A panel for each cost that two configurations or more know."""
-    panels = []
+    panels, title = [], drawn_title(compared)
     for cost in _costs(contenders):
         points = [
             plots.Point(
                 label=c.name,
                 x=spent / cost.scale,
-                y=100 * c.accuracy,
-                low=100 * c.interval[0],
-                high=100 * c.interval[1],
+                y=100 * c.drawn[0],
+                low=100 * c.drawn[1][0],
+                high=100 * c.drawn[1][1],
                 kind=c.kind,
-                tip=f"{c.name}: {formats.percent(c.accuracy)} {formats.interval(c.interval)}; "
+                tip=f"{c.name}: {formats.percent(c.drawn[0])} {formats.interval(c.drawn[1])}; "
                 f"{cost.axis.split(':')[0]}: {spent / cost.scale:.4g}",
                 spread=_spread(c) if cost.term == "latency" else None,
             )
@@ -71,7 +81,9 @@ def cost_panels(contenders: Sequence[Contender]) -> list[dict[str, Any]]:
             if (spent := c.mean(cost.value)) and spent > 0
         ]
         if len(points) > 1:
-            svg = plots.cost_panel(points, x_label=cost.axis, more_is_better=cost.more_is_better)
+            svg = plots.cost_panel(
+                points, y_label=title, x_label=cost.axis, more_is_better=cost.more_is_better
+            )
             panels.append({"title": cost.title, "term": cost.term, "svg": svg})
     return panels
 
@@ -109,10 +121,10 @@ def _steps(
     """
     priced = [(spent, c) for c in contenders if (spent := c.mean(value))]
     steps: list[dict[str, Any]] = []
-    best = -1.0
-    for spent, c in sorted(priced, key=lambda pair: (pair[0], -(pair[1].val_accuracy or 0))):
-        if (c.val_accuracy or 0) > best:
-            best = c.val_accuracy or 0
+    best = (-math.inf, -math.inf)
+    for spent, c in sorted(priced, key=lambda pair: (pair[0], [-part for part in pair[1].val_key])):
+        if c.val_key > best:
+            best = c.val_key
             if timed and steps and _level(steps[-1]["contender"], c):
                 steps.pop()
             text = ("~" if timed and any(map(timed_busy, c.rows)) else "") + formats.three(spent)

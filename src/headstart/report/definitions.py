@@ -67,8 +67,8 @@ def _accuracy(tested: bool) -> tuple[Definition, ...]:
         ),
         Definition(
             "top5", "Top-5",
-            "Share of the test images whose true class is among the five most probable. With five "
-            "classes or fewer it is always 100 %.",
+            "Share of the test images whose true class is among the five most probable; not told "
+            "of five classes or fewer, of which it would be 100 %.",
             f"{_TEST}; metrics.json: test.top5",
         ),
         Definition(
@@ -87,8 +87,37 @@ def _accuracy(tested: bool) -> tuple[Definition, ...]:
         Definition(
             "balanced", "Balanced accuracy",
             "The mean of the classes' recalls: every class counts the same, however many images "
-            "it has.",
-            f"{_TEST}; metrics.json: test.macro_recall",
+            "it has. Shown beside accuracy where the largest class of the test images has more "
+            "than 1.5 times the images of the smallest. Its 95 % interval is Wilson's, at the "
+            "sample size that would have the variance of the classes' recalls.",
+            f"{_TEST}; metrics.json: test.macro_recall, test.balanced_interval",
+            "(1/K) Σₖ hitsₖ / nₖ", "Korn and Graubard (1998)",
+        ),
+        Definition(
+            "majority", "Always answering one class",
+            "The accuracy of always answering the most frequent class of the test images, "
+            "whatever the image: what a model has to beat.",
+            f"{_TEST}; metrics.json: test.majority",
+        ),
+        Definition(
+            "sensitivity", "Sensitivity and specificity",
+            "Of two classes one is looked for, the positive class. Sensitivity is its recall, "
+            "specificity the recall of the other; both with Wilson's 95 % interval.",
+            f"{_TEST}; metrics.json: test.two_classes", source="Wilson (1927)",
+        ),
+        Definition(
+            "roc", "ROC and the area under it",
+            "Sensitivity against the share of the other class that is taken for the positive one, "
+            "for every threshold on the probability. The area is the chance that an image of the "
+            "positive class is given a higher probability than one of the other: 0.5 for guessing.",
+            f"{_TEST}; metrics.json: test.two_classes.roc_area", source="Hanley and McNeil (1982)",
+        ),
+        Definition(
+            "pr", "Precision-recall and average precision",
+            "Of the images taken for the positive class, the share that is of it, against the "
+            "share of it that is found, for every threshold. Guessing gives the class's share of "
+            "the images.",
+            f"{_TEST}; metrics.json: test.two_classes.pr_area", "AP = Σ (Rₖ − Rₖ₋₁) Pₖ",
         ),
     )  # fmt: skip
 

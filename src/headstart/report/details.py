@@ -6,7 +6,7 @@ failed or interrupted run still shows everything it got to.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,13 +70,20 @@ def _scores(scores: Mapping[str, Any], temperature: float | None) -> list[Fact]:
     shown = (
         ("Macro F1", scores.get("macro_f1"), formats.decimal, "f1"),
         ("Macro precision", scores.get("macro_precision"), formats.decimal, "f1"),
-        ("Balanced accuracy", scores.get("macro_recall"), formats.percent, "balanced"),
+        ("Balanced accuracy", scores.get("macro_recall"), _balanced(scores), "balanced"),
+        ("Always one class", scores.get("majority"), formats.percent, "majority"),
         ("Log loss, as served", served.get("loss"), formats.decimal, "loss"),
         ("Brier score, as served", served.get("brier"), formats.decimal, "brier"),
         ("Calibration error, as served", served.get("ece"), formats.percent, "ece"),
         ("Temperature", temperature, formats.decimal, "temperature"),
     )
     return [(label, text(value), term) for label, value, text, term in shown if value is not None]
+
+
+def _balanced(scores: Mapping[str, Any]) -> Callable[[float | None], str]:
+    """With its interval where the run has one."""
+    bounds = formats.interval(scores.get("balanced_interval"))
+    return lambda value: f"{formats.percent(value)} {bounds}".strip()
 
 
 def _costs(cost: Mapping[str, Any]) -> list[Fact]:

@@ -42,9 +42,19 @@ def describe_answer(
         "alone": not others,
         "near": [c.name for c in near],
         "higher": formats.join_words(higher),
-        "detectable": compared.get("detectable"),
+        "detectable": _size(compared),
         "latency": best.mean(latency_ms),
     }
+
+
+def _size(compared: Mapping[str, Any]) -> str | None:
+    """The difference that would show, in the unit of the metric compared by."""
+    least = compared.get("detectable")
+    if least is None:
+        return None
+    if compared.get("select_by") == "loss":
+        return f"{formats.decimal(least)} nats"
+    return f"{formats.span(least)} points"
 
 
 def describe_facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:

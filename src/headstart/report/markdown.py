@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.report import formats
+from headstart.report.balance import describe_balance
 from headstart.report.contenders import (
     Contender,
     compare_rows,
@@ -48,7 +49,13 @@ def render_markdown(
     if warnings := describe_warnings(runs):
         parts.append("\n".join(["Warnings:", "", *(f"- {_cell(line)}" for line in warnings)]))
     if contenders:
-        parts.append(_table(contenders))
+        balance = describe_balance(compared, contenders)
+        parts.append(_table(contenders, balance is not None))
+        if balance:
+            parts.append(
+                f"Always answering {_cell(balance['majority_class'])} would be right on "
+                f"{_plain(formats.percent(balance['majority']))} of the test images."
+            )
         parts.append(_marks(contenders, bool(compared.get("configurations"))))
     if failed:
         reasons = (f"- {_cell(r['run'])}: {_cell(r['error'] or r['status'])}" for r in failed)
@@ -78,18 +85,20 @@ def _verdict(compared: Mapping[str, Any], contenders: Sequence[Contender]) -> st
         within = f" Within noise of it: {_cell(near)}." if near else ""
         lines = [f"**{_cell(best.name)}**: {reached}.{within}"]
     if answer["detectable"] is not None:
-        shown = formats.span(answer["detectable"])
-        lines.append(f"Differences under about {shown} points mostly stay hidden in chance.")
+        lines.append(
+            f"Differences under about {answer['detectable']} mostly stay hidden in chance."
+        )
     return " ".join(line for line in lines if line)
 
 
-def _table(contenders: Sequence[Contender]) -> str:
+def _table(contenders: Sequence[Contender], balance: bool) -> str:
     """One line a configuration; columns that nobody has a value for are left out."""
     columns: list[tuple[str, str, list[str]]] = [
         ("", "---", [_sign(c) for c in contenders]),
         ("configuration", "---", [_named(c) for c in contenders]),
         ("test accuracy", "---:", [_plain(formats.percent(c.accuracy)) for c in contenders]),
         ("95 % interval", "---", [formats.interval(c.interval) for c in contenders]),
+        *(_balance_columns(contenders) if balance else ()),
         ("seeds", "---:", [_seeds(c) for c in contenders]),
         ("val", "---:", [_plain(formats.percent(c.val_accuracy)) for c in contenders]),
         ("training", "---:",
@@ -108,6 +117,17 @@ def _milliseconds(contender: Contender) -> str:
     """~ marks what a busy machine took."""
     busy = "~" if any(map(timed_busy, contender.rows)) else ""
     return busy + formats.decimal(contender.mean(latency_ms), 1)
+
+
+def _balance_columns(contenders: Sequence[Contender]) -> list[tuple[str, str, list[str]]]:
+    balanced = [
+        f"{_plain(formats.percent(c.balanced[0]))} {formats.interval(c.balanced[1])}"
+        if c.balanced
+        else formats.MISSING
+        for c in contenders
+    ]
+    f1 = [formats.decimal(c.macro_f1) for c in contenders]
+    return [("balanced accuracy", "---:", balanced), ("macro F1", "---:", f1)]
 
 
 def _sign(contender: Contender) -> str:

@@ -13,6 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 from headstart.report import formats
+from headstart.report.balance import describe_balance, describe_two_classes
 from headstart.report.board import describe_board
 from headstart.report.calibration import describe_calibration
 from headstart.report.changes import describe_changes
@@ -23,7 +24,7 @@ from headstart.report.contenders import (
     full_rows,
     match_runs,
 )
-from headstart.report.costs import cost_panels, describe_limits
+from headstart.report.costs import cost_panels, describe_limits, drawn_title
 from headstart.report.definitions import definitions
 from headstart.report.details import describe_run
 from headstart.report.facts import (
@@ -68,14 +69,19 @@ def render(
     matched = match_runs(rows, runs)
     contenders = find_contenders(compared, matched)
     anchors = {row["run"]: f"run-{number}" for number, row, _ in matched}
+    balance = describe_balance(compared, contenders)
     board = describe_board(
-        contenders, [row for row in rows if row.get("accuracy") is None], anchors
+        contenders,
+        [row for row in rows if row.get("accuracy") is None],
+        anchors,
+        balance=balance is not None,
     )
     sections = [{**describe_run(run, row), "id": anchors[row["run"]]} for _, row, run in matched]
     context = {
         **_frame(runs, compared, title or _title(compared, contenders, rows)),
         "answer": describe_answer(compared, contenders),
         "board": board,
+        "balance": balance,
         "pairs": describe_pairs(compared, contenders),
         **_comparisons(compared, contenders),
         "changes": describe_changes(
@@ -100,8 +106,10 @@ def _title(
 def _comparisons(compared: Mapping[str, Any], contenders: Sequence[Contender]) -> dict[str, Any]:
     """The sections that set configurations side by side; None for what they do not have."""
     return {
-        "panels": cost_panels(contenders),
+        "panels": cost_panels(compared, contenders),
+        "drawn": drawn_title(compared),
         "limits": describe_limits(compared, contenders),
+        "two_classes": describe_two_classes(contenders),
         "selection": describe_selection(compared),
         "calibration": describe_calibration(contenders) if len(contenders) > 1 else None,
         "learning": describe_learning(contenders),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from headstart.comparison.choice import TITLES
 from headstart.report import formats
 from headstart.report.contenders import Contender
 
@@ -14,25 +15,38 @@ def describe_pairs(
 ) -> dict[str, Any] | None:
     """Each pair's difference in points, its interval and p-value; None without pairs.
 
-    A cell is the row's accuracy minus the column's. The last configuration has no row and the
-    first no column, since the other half of the matrix would repeat this one.
+    A cell is the row's accuracy, or other metric compared by, minus the column's. The last
+    configuration has no row and the first no column, since the other half of the matrix would
+    repeat this one.
     """
     known = {(p["first"], p["second"]): p for p in compared.get("pairs") or []}
     names = [c.name for c in contenders]
     if not known or len(names) < 2:
         return None
+    metric = compared.get("select_by") or "accuracy"
+    size = _nats if metric == "loss" else formats.points
     rows = [
-        {"name": name, "cells": [_cell(known, name, other) if j > i else None
+        {"name": name, "cells": [_cell(known, name, other, size) if j > i else None
                                  for j, other in enumerate(names) if j > 0]}
         for i, name in enumerate(names[:-1])
     ]  # fmt: skip
     apart = sum(bool(pair["told_apart"]) for pair in known.values())
     tests = sorted({str(pair["test"]) for pair in known.values() if pair.get("test")})
     return {"columns": names[1:], "rows": rows, "apart": apart, "count": len(known),
-            "tests": tests}  # fmt: skip
+            "tests": tests, "title": "minus the log loss" if metric == "loss" else TITLES[metric],
+            "unit": "nats" if metric == "loss" else "percentage points"}  # fmt: skip
 
 
-def _cell(known: Mapping[tuple[str, str], Mapping[str, Any]], row: str, column: str) -> Any:
+def _nats(change: float) -> str:
+    return f"{change:+.3f}".replace("-", "\u2212")
+
+
+def _cell(
+    known: Mapping[tuple[str, str], Mapping[str, Any]],
+    row: str,
+    column: str,
+    size: Callable[[float], str],
+) -> Any:
     if (column, row) in known:
         pair = known[column, row]
         change, (low, high) = pair["change"], pair["interval"]
@@ -43,8 +57,8 @@ def _cell(known: Mapping[tuple[str, str], Mapping[str, Any]], row: str, column: 
     else:
         return None
     return {
-        "change": formats.points(change),
-        "interval": f"[{formats.points(low)}, {formats.points(high)}]",
+        "change": size(change),
+        "interval": f"[{size(low)}, {size(high)}]",
         "p": formats.p_value(pair["p_adjusted"]),
         "apart": bool(pair["told_apart"]),
         "label": f"{row} minus {column}",

@@ -60,8 +60,15 @@ def whisker(
     )
 
 
-def cost_panel(points: Sequence[Point], *, x_label: str, more_is_better: bool = False) -> Markup:
-    """Accuracy against one cost on a log axis, with the frontier of what nothing beats.
+def cost_panel(
+    points: Sequence[Point],
+    *,
+    x_label: str,
+    y_label: str = "accuracy",
+    more_is_better: bool = False,
+) -> Markup:
+    """Accuracy, or what y_label names, against one cost on a log axis, with the frontier of what
+    nothing beats.
 
     `more_is_better` is for costs such as images a second, of which one wants much.
     """
@@ -86,7 +93,7 @@ def cost_panel(points: Sequence[Point], *, x_label: str, more_is_better: bool = 
         )
     marks += _labels(points, x, y)
     around = frame(x, y, x_label=x_label, y_format=in_percent)
-    return panel([*around, *marks], f"Test accuracy in percent against {x_label}")
+    return panel([*around, *marks], f"Test {y_label} in percent against {x_label}")
 
 
 def _spread(p: Point, x: Scale, y: Scale) -> list[Markup]:
