@@ -256,11 +256,14 @@ def _phase(phase: PhaseOutline) -> str:
 
 def explanation(explanation: Explanation) -> str:
     """Runs side by side, each step's change, and what is known to go wrong in them."""
+    from headstart import tables_classes
+
     entries, single = explanation.entries, len(explanation.entries) == 1
     rows = [[key, *values] for key, values in explanation.settings.items()]
     rows += [
         ["test accuracy", *(percent(entry.accuracy) for entry in entries)],
         ["95 % interval", *(interval(entry.interval) for entry in entries)],
+        *tables_classes.balanced_rows(explanation),
         ["seconds to train", *(_or_none(entry.seconds, ".1f") for entry in entries)],
         ["parameters trained", *(_or_none(entry.trained_parameters, ",") for entry in entries)],
     ]
@@ -284,12 +287,20 @@ def explanation(explanation: Explanation) -> str:
 def step_line(step: Step) -> str:
     """ "a -> b: +31.2 points [27.1, 35.2], p < 0.001 (data.normalize unit -> weights)"."""
     low, high = (100 * bound for bound in step.interval)
-    p_value = "p < 0.001" if step.p_value < 0.001 else f"p = {step.p_value:.2g}"
+    said = f"{100 * step.change:+.1f} points [{low:+.1f}, {high:+.1f}]"
     doubt = "" if step.told_from_chance else ", not told from chance"
-    return (
-        f"{step.first} -> {step.second}: {100 * step.change:+.1f} points "
-        f"[{low:+.1f}, {high:+.1f}], {p_value}{doubt} ({step.cause})"
-    )
+    if step.beside is None:
+        return (
+            f"{step.first} -> {step.second}: {said}, {p_text(step.p_value)}{doubt} ({step.cause})"
+        )
+    beside = step.beside.told
+    first = f"{said} of accuracy, {p_text(step.p_value)}"
+    parts = [beside + doubt, first] if step.beside.decides else [first + doubt, beside]
+    return f"{step.first} -> {step.second}: {'; '.join(parts)} ({step.cause})"
+
+
+def p_text(p_value: float) -> str:
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}"
 
 
 def _mistake_lines(entries: Sequence[Entry]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from headstart.tables import interval, percent
 
 if TYPE_CHECKING:
+    from headstart.comparison.explain import Explanation
     from headstart.comparison.leaderboard import Comparison
     from headstart.rundir import Run
 
@@ -76,6 +77,17 @@ def val_cell(comparison: Comparison, c: Mapping[str, Any]) -> str:
     if comparison.select_by in ("accuracy", "balanced_accuracy"):
         return percent(value)
     return f"{abs(value):.3f}"
+
+
+def balanced_rows(explanation: Explanation) -> list[list[str]]:
+    """Of runs side by side, below accuracy; none where no step is measured in another metric."""
+    entries = explanation.entries
+    if not any(step.beside for step in explanation.steps):
+        return []
+    return [
+        ["balanced accuracy", *(percent(entry.balanced_accuracy) for entry in entries)],
+        ["95 % interval", *(interval(entry.balanced_interval) for entry in entries)],
+    ]
 
 
 def _told(comparison: Comparison) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from headstart import tables
+from headstart.comparison.explain import explain_runs
 from headstart.comparison.leaderboard import Comparison, build_comparison
 from headstart.evaluation.predictions import Predictions
 from headstart.report.card import render_card
@@ -96,6 +97,26 @@ def test_balancing_is_credited_though_accuracy_stays(tmp_path: Path) -> None:
         "balanced",
     ) * 2
     assert "different metrics (accuracy in 1, balanced accuracy in 1)" in result.protocol["choice"]
+
+
+def test_a_step_is_explained_in_the_metric_that_is_named(tmp_path: Path) -> None:
+    plain = planted(tmp_path, "plain", (0.55, 0.98, 0.60))
+    fair = planted(tmp_path, "fair", (0.90, 0.90, 0.95), balance="auto")
+    explained = explain_runs([plain, fair])
+    (step,) = explained.steps
+    assert abs(step.change) < 0.02 and step.p_value > 0.05
+    assert step.beside is not None and step.beside.decides and step.told_from_chance
+    assert step.beside.change == pytest.approx(0.207, abs=0.01) and step.beside.p_value < 0.001
+    text = tables.explanation(explained)
+    assert "plain -> fair: +20." in text and "of balanced accuracy, p < 0.001; +0.6 points" in text
+    assert "not told from chance" not in text
+    assert "balanced accuracy" in text and "71.0 %" in text
+    page = render([plain, fair])
+    assert '<strong class="gain">' in page and "of balanced accuracy, p &lt; 0.001" in page
+    json.dumps(explained.to_dict())
+    same = planted(tmp_path, "same", (0.90, 0.90, 0.95))
+    (step,) = explain_runs([plain, same]).steps  # no recipe names it: told, and decides nothing
+    assert step.beside is not None and not step.beside.decides and not step.told_from_chance
 
 
 @pytest.mark.parametrize("metric", ["macro_f1", "loss"])

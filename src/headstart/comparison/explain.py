@@ -11,12 +11,17 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
+from headstart.comparison.choice import TITLES, Metric, shared_metric
 from headstart.comparison.leaderboard import label_runs
 from headstart.comparison.mistakes import Finding, Sibling, find_departures, siblings
 from headstart.comparison.protocol import require_same_test
+from headstart.comparison.selection import format_p
 from headstart.comparison.settings import Change, changes, differing, settings_of
 from headstart.errors import RunError
+from headstart.evaluation.classes import scores_are_unequal
+from headstart.evaluation.predictions import Predictions
 from headstart.evaluation.statistics import LEVEL, paired_change
+from headstart.evaluation.values import image_values, value_difference
 from headstart.rundir import Run
 
 # A change in these says nothing about how images or training should be handled.
@@ -37,11 +42,39 @@ class Entry:
     seconds: float | None  # of frozen passes and training, with an empty cache
     trained_parameters: int | None
     findings: tuple[Finding, ...]
+    balanced_accuracy: float
+    balanced_interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A step in another metric than accuracy, on the same images: fractions, or nats of a loss's
+    negative. decides: whether a recipe names it, so that it says whether the step is a gain."""
+
+    metric: str  # as `choice.TITLES` calls it
+    change: float
+    interval: tuple[float, float]
+    p_value: float  # of the permutation test
+    decides: bool
+
+    @property
+    def told(self) -> str:
+        """ "+4.7 points [+1.2, +8.2] of balanced accuracy, p = 0.01"; a lower loss is a gain."""
+        low, high = self.interval
+        if self.metric == TITLES["loss"]:
+            said = f"{-self.change:+.3f} nats [{-high:+.3f}, {-low:+.3f}]"
+        else:
+            said = f"{100 * self.change:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
+        return f"{said} of {self.metric}, {format_p(self.p_value)}"
 
 
 @dataclass(frozen=True)
 class Step:
-    """From one run to another: what changed in the recipe, and in accuracy (fractions)."""
+    """From one run to another: what changed in the recipe, and in accuracy (fractions).
+
+    beside: the same in the metric that the recipes name, or, where classes are unequal, in balanced
+    accuracy.
+    """
 
     first: str
     second: str
@@ -52,6 +85,7 @@ class Step:
     change: float
     interval: tuple[float, float]
     p_value: float
+    beside: Beside | None = None
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -64,7 +98,12 @@ class Step:
 
     @property
     def told_from_chance(self) -> bool:
-        return self.p_value < LEVEL
+        return self.decisive.p_value < LEVEL
+
+    @property
+    def decisive(self) -> Step | Beside:
+        """What says whether the step is a gain: its change in accuracy, or in the metric named."""
+        return self.beside if self.beside and self.beside.decides else self
 
     @property
     def cause(self) -> str:
@@ -136,8 +175,9 @@ def explain_runs(runs: Sequence[Run], skipped: Sequence[str] = ()) -> Explanatio
     labels = label_runs(runs)
     settings = [settings_of(run) for run in runs]
     entries = tuple(_entry(run, label) for run, label in zip(runs, labels, strict=True))
+    beside = _metric_beside(runs)
     steps = tuple(
-        _step(runs, labels, _nearest(settings, number), number, settings)
+        _step(runs, labels, (_nearest(settings, number), number), settings, beside)
         for number in range(1, len(runs))
     )
     rights = siblings(runs[0]) if len(runs) == 1 else ()
@@ -159,7 +199,18 @@ def _entry(run: Run, label: str) -> Entry:
         seconds=cost.get("alone_s"),
         trained_parameters=cost.get("trainable_parameters"),
         findings=find_departures(run),
+        balanced_accuracy=test["macro_recall"],
+        balanced_interval=(test["balanced_interval"][0], test["balanced_interval"][1]),
     )
+
+
+def _metric_beside(runs: Sequence[Run]) -> tuple[Metric, bool] | None:
+    """What steps are measured in beside accuracy, and whether it decides."""
+    metric = shared_metric(runs)
+    if metric.name != "accuracy":
+        return metric, True
+    unequal = scores_are_unequal(runs[0].metrics["test"])
+    return (Metric("balanced_accuracy"), False) if unequal else None
 
 
 def _nearest(settings: Sequence[Mapping[str, Any]], number: int) -> int:
@@ -180,10 +231,11 @@ def _nearest(settings: Sequence[Mapping[str, Any]], number: int) -> int:
 def _step(
     runs: Sequence[Run],
     labels: Sequence[str],
-    before: int,
-    after: int,
+    places: tuple[int, int],
     settings: Sequence[Mapping[str, Any]],
+    beside: tuple[Metric, bool] | None,
 ) -> Step:
+    before, after = places
     first, second = (runs[k].predictions("test") for k in (before, after))
     paired = paired_change(first, second)
     return Step(
@@ -196,4 +248,14 @@ def _step(
         change=paired.change,
         interval=paired.interval,
         p_value=paired.p_value,
+        beside=_beside(first, second, *beside) if beside else None,
     )
+
+
+def _beside(first: Predictions, second: Predictions, metric: Metric, decides: bool) -> Beside:
+    tables = [
+        image_values(each, metric.name, balanced=metric.balanced)[None] for each in (first, second)
+    ]
+    strata = None if metric.name == "loss" else first.labels
+    found = value_difference(tables[0], tables[1], strata)
+    return Beside(metric.title, found.change, found.interval, found.p_value, decides)

@@ -21,6 +21,7 @@ _GROUPS = (
     ("phases", "training"),
     ("batch_size", "training"),
     ("balance", "training"),
+    ("select_by", "training"),
 )
 ABSENT = "–"
 

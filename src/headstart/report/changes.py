@@ -87,6 +87,7 @@ def _row(step: Step, entries: dict[str, Entry]) -> dict[str, Any]:
         "after": second,
         "change": points(step.change),
         "interval": f"[{points(step.interval[0])}, {points(step.interval[1])}]",
+        "beside": step.beside.told if step.beside else None,
         "seconds": f"{duration(first.seconds)} → {duration(second.seconds)}",
     }
 
@@ -94,7 +95,7 @@ def _row(step: Step, entries: dict[str, Entry]) -> dict[str, Any]:
 def _kind(step: Step) -> str:
     if not step.told_from_chance:
         return "even"
-    return "gain" if step.change > 0 else "loss"
+    return "gain" if step.decisive.change > 0 else "loss"
 
 
 def _known(
