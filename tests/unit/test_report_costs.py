@@ -59,11 +59,11 @@ def test_training_is_drawn_as_it_would_be_alone(pair: list[Run]) -> None:
     for run, extract_s, spared_s in zip(pair, (40.0, 0.0), (0.0, 40.0), strict=True):
         spent = {"extract_s": extract_s, "train_s": 1.0, "spared_s": spared_s, "alone_s": 41.0}
         write_json(run.path / "cost.json", {**run.cost, **spent})
-    contenders = contenders_of([Run(run.path) for run in pair])[1]
+    compared, contenders = contenders_of([Run(run.path) for run in pair])
     board = describe_board(contenders, [], {})
     at = next(k for k, column in enumerate(board["columns"]) if column.term == "training")
     assert len({line["cells"][at]["text"] for line in board["lines"]}) == 1
-    panel = next(p for p in cost_panels(contenders) if p["term"] == "training")
+    panel = next(p for p in cost_panels(compared, contenders) if p["term"] == "training")
     assert str(panel["svg"]).count(": 41</title>") == 2
 
 

@@ -249,9 +249,9 @@ def _costs() -> tuple[Definition, ...]:
             "latency", "Latency",
             "Time to classify a single image from its stored pixels, in milliseconds: the median "
             "over rounds in which the models take turns, with its 95 % interval, and the 95th "
-            "percentile of all calls. Copies of one network are timed as one. Two latencies that "
-            "differ by less than their intervals, or by less than about a tenth, are not told "
-            "apart. “~”: the machine was too busy; such times are not compared.",
+            "percentile of all calls; copies of one network are timed as one. Latencies are told "
+            "apart by their intervals and from about a tenth on. “~”: the machine was too busy, "
+            "and such times are not compared.",
             "cost.json: latency_ms, measured",
         ),
         Definition(

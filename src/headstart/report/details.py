@@ -107,8 +107,7 @@ def _costs(cost: Mapping[str, Any]) -> list[Fact]:
         ("Training", cost.get("train_s"), formats.duration(cost.get("train_s")), "training"),
         ("Frozen passes, images/s", rate := cost.get("images_per_s"), formats.count(rate), "rate"),
         ("Latency, median / 95th", latency.get("median"), _latency(latency), "latency"),
-        ("Its 95 % interval", low := latency.get("low"), _spread(latency), "latency"),
-        ("Too busy to time it", low if busy else None, str(busy), "latency"),
+        ("Too busy to time it", 1.0 if busy else None, str(busy), "latency"),
         (
             f"Throughput at batch {speed.get('batch')}",
             speed.get("images_per_s"),
@@ -138,13 +137,9 @@ def _latency(latency: Mapping[str, Any]) -> str:
     if latency.get("median") is None:
         return formats.MISSING
     tail = f" / {latency['p95']:.1f}" if latency.get("p95") is not None else ""
-    return f"{latency['median']:.1f}{tail}\u202fms"
-
-
-def _spread(latency: Mapping[str, Any]) -> str:
-    if latency.get("low") is None:
-        return formats.MISSING
-    return f"[{latency['low']:.1f}, {latency['high']:.1f}]\u202fms"
+    known = latency.get("low") is not None
+    spread = f" [{latency['low']:.1f}, {latency['high']:.1f}]" if known else ""
+    return f"{latency['median']:.1f}{spread}{tail}\u202fms"
 
 
 def _class_rows(per_class: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[Any]:

@@ -122,6 +122,8 @@ def _labels(points: Sequence[Point], x: Scale, y: Scale) -> list[Markup]:
     centres = [(x(p.x), y(p.y)) for p in points]
     dots = [(px - 5.5, py - 5.5, px + 5.5, py + 5.5) for px, py in centres]
     stems = [(x(p.x) - 1, y(p.high), x(p.x) + 1, y(p.low)) for p in points]
+    spreads = [(*p.spread, y(p.y)) for p in points if p.spread]
+    stems += [(x(low), middle - 1, x(high), middle + 1) for low, high, middle in spreads]
     taken: list[Box] = []
     marks: list[Markup] = []
     short = dict(zip(points, captions([p.label for p in points], 34), strict=True))
