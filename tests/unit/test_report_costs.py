@@ -51,6 +51,12 @@ def test_limits_have_no_step_that_noise_alone_makes(pair: list[Run]) -> None:
         return [step["text"] for step in tables["latency"]["steps"]] if "latency" in tables else []
 
     assert len(steps(5.0)) == 2
+    runs = [timed(pair[0], 10.0, 300), timed(pair[1], 5.0, 200)]
+    compared, contenders = contenders_of(runs)
+    asked = {"max_ms": 10.2, "max_mb": None, "best": "first", "uncertain": ["first"]}
+    limits = describe_limits({**compared, "limits": asked}, contenders)
+    assert limits is not None
+    assert limits["asked"].endswith("Noise does not tell first from the limit in milliseconds.")
     assert steps(9.6) == []  # one step is no table
 
 

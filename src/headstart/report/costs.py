@@ -151,4 +151,7 @@ def _asked(limits: Mapping[str, Any] | None) -> str | None:
         return None
     best = limits.get("best")
     under = formats.join_words(parts)
-    return f"Asked for at most {under}: {f'take {best}.' if best else 'none fits.'}"
+    said = f"Asked for at most {under}: {f'take {best}.' if best else 'none fits.'}"
+    if near := limits.get("uncertain"):
+        said += f" Noise does not tell {formats.join_words(near)} from the limit in milliseconds."
+    return said
