@@ -13,7 +13,10 @@ import pytest
 from headstart import tables
 from headstart.comparison.explain import explain_runs
 from headstart.comparison.leaderboard import Comparison, build_comparison
+from headstart.evaluation.leakage import without_duplicates
+from headstart.evaluation.metrics import selection_value
 from headstart.evaluation.predictions import Predictions
+from headstart.evaluation.robustness import Damage, robustness
 from headstart.report.card import render_card
 from headstart.report.markdown import render_markdown
 from headstart.report.page import render
@@ -190,6 +193,20 @@ def test_a_run_says_what_a_constant_answer_would_reach(tmp_path: Path) -> None:
     equal = fabricate(tmp_path / "equal", name="equal")
     assert "Always answering" not in render([equal]).partition("<main")[0]
     assert "balanced" not in tables.run(equal) and "top-5" in tables.run(equal)
+
+
+def test_second_scores_are_balanced_too(tmp_path: Path) -> None:
+    test = answers(PLAIN, "test")
+    block = without_duplicates(test, np.arange(500) % 10 == 0, "the test")
+    kept = np.arange(500) % 10 != 0
+    own = Predictions(test.ids[kept], test.labels[kept], test.logits[kept])
+    assert block["balanced_accuracy"] == selection_value(own, "balanced_accuracy")
+    low, high = block["balanced_interval"]
+    assert low < block["balanced_accuracy"] < high
+    worse = answers((0.1, 1.0, 0.1), "test").logits
+    found = robustness(test, [Damage("blur", 1, "a")], worse[None], 32)
+    assert found["balanced_accuracy"] == pytest.approx(0.71, abs=0.002)
+    assert found["balanced_mean"] == pytest.approx(0.4) and found["mean"] > 0.8
 
 
 def test_two_classes_are_told_with_the_positive_one_named(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from headstart.evaluation.metrics import score
 from headstart.evaluation.predictions import Predictions
 from headstart.evaluation.statistics import wilson_interval
 
@@ -15,14 +16,18 @@ def without_duplicates(test: Predictions, leaking: np.ndarray, source: str) -> d
 
     Raises ValueError where no image is left.
     """
-    correct = test.correct[~leaking]
+    kept = Predictions(test.ids[~leaking], test.labels[~leaking], test.logits[~leaking])
+    correct = kept.correct
     if not len(correct):
         raise ValueError("every test image has a duplicate in training")
+    scores = score(kept)
     hits, n = int(correct.sum()), len(correct)
     return {
         "n": n,
         "left_out": int(leaking.sum()),
         "accuracy": hits / n,
         "interval": wilson_interval(hits, n),
+        "balanced_accuracy": scores.macro_recall,
+        "balanced_interval": scores.balanced_interval,
         "source": source,
     }

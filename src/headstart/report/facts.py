@@ -122,10 +122,16 @@ def describe_duplicates(contenders: Sequence[Contender]) -> dict[str, Any] | Non
         kept = sum(each["accuracy"] for each in blocks) / len(blocks)
         rows.append({"name": c.name, "raw": c.accuracy, "raw_interval": c.interval, "kept": kept,
                      "interval": block["interval"] if len(blocks) == 1 else None,
+                     "balanced": _mean_balanced(blocks),
                      "change": formats.points(kept - c.accuracy)})  # fmt: skip
     first = known[0][1]
     return {"rows": rows, "n": first["n"], "left_out": first["left_out"],
             "source": first.get("source", "")}  # fmt: skip
+
+
+def _mean_balanced(blocks: Sequence[Mapping[str, Any]]) -> float | None:
+    known = [block["balanced_accuracy"] for block in blocks if "balanced_accuracy" in block]
+    return sum(known) / len(known) if known else None
 
 
 def _unique(texts: Sequence[str]) -> list[str]:

@@ -53,7 +53,7 @@ def describe_robustness(contenders: Sequence[Contender]) -> dict[str, Any] | Non
     ]  # fmt: skip
     rows = [
         {"name": each.name, "key": key(each.style), "clean": each.block["accuracy"],
-         "mean": each.block["mean"],
+         "mean": each.block["mean"], "balanced": _balanced(each.block),
          "drop": formats.points(each.block["mean"] - each.block["accuracy"]),
          "worst": min(each.block["corruptions"], key=lambda row: row["accuracy"])}
         for each in tested
@@ -61,6 +61,13 @@ def describe_robustness(contenders: Sequence[Contender]) -> dict[str, Any] | Non
     first = tested[0].block
     return {"figures": figures, "rows": rows, "n": first.get("n"), "side": first.get("side"),
             "many": len(tested) > 1}  # fmt: skip
+
+
+def _balanced(block: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Balanced accuracy on clean images and the mean on corrupted ones; older runs have none."""
+    if "balanced_mean" not in block:
+        return None
+    return block["balanced_accuracy"], block["balanced_mean"]
 
 
 def _title(kind: str) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from headstart.data.hashing import hash_keys
+from headstart.evaluation.metrics import selection_value
 from headstart.evaluation.predictions import Predictions
 from headstart.rundir import Split
 from headstart.runtime import full_float32, named_seed
@@ -56,7 +57,7 @@ def label_efficiency(
         ]
         points.append(_point(size, images, found))
     if whole is not None:
-        points.append(_point(None, len(train.labels), [float(whole.correct.mean())]))
+        points.append(_point(None, len(train.labels), [_scores(whole)]))
     return {
         "split": split,
         "n": len(judged.labels),
@@ -67,16 +68,25 @@ def label_efficiency(
     }
 
 
-def _point(per_class: int | None, images: int, found: Sequence[float]) -> dict[str, Any]:
-    """per_class is None for all images."""
+def _point(
+    per_class: int | None, images: int, found: Sequence[tuple[float, float]]
+) -> dict[str, Any]:
+    """found: accuracy and balanced accuracy of each draw. per_class is None for all images."""
+    right = [accuracy for accuracy, _ in found]
     return {
         "per_class": per_class,
         "images": images,
         "draws": len(found),
-        "accuracy": float(np.mean(found)),
-        "low": min(found),
-        "high": max(found),
+        "accuracy": float(np.mean(right)),
+        "low": min(right),
+        "high": max(right),
+        "balanced_accuracy": float(np.mean([balanced for _, balanced in found])),
     }
+
+
+def _scores(made: Predictions) -> tuple[float, float]:
+    """Accuracy and balanced accuracy."""
+    return selection_value(made, "accuracy"), selection_value(made, "balanced_accuracy")
 
 
 def _nested(feed: CachedFeed, seed: int) -> list[np.ndarray]:
@@ -93,9 +103,11 @@ def _table(feed: CachedFeed, rows: np.ndarray) -> Table:
     return Table(x.to(feed.runtime.device), y.to(feed.runtime.device))
 
 
-def _solved(train: Table, judge: Table) -> float:
-    """Accuracy on `judge`."""
+def _solved(train: Table, judge: Table) -> tuple[float, float]:
+    """Accuracy and balanced accuracy on `judge`."""
     classes = int(max(train.labels.max(), judge.labels.max())) + 1
     with full_float32():
         (solution,) = solve_path(train, judge, classes, l2_path=[L2])
-    return solution.val_accuracy
+        logits = (judge.features @ solution.weight.T + solution.bias).cpu().numpy()
+    labels = judge.labels.cpu().numpy()
+    return _scores(Predictions(labels.astype(str), labels, logits))
