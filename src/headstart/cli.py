@@ -293,8 +293,11 @@ def report(
 ) -> None:
     """Write one report of finished runs: a page, Markdown, or the model card of one."""
     from headstart.report.inputs import read_inputs
+    from headstart.report.page import page_path
 
     path = out or Path("card.md" if form is ReportFormat.card else f"report.{form.value}")
+    if form is ReportFormat.html:
+        path = page_path(path)
     opened, compared = read_inputs(runs, path.parent)
     if form is ReportFormat.card:
         if len(opened) != 1:

@@ -122,7 +122,8 @@ class Run:
 
     @cached_property
     def cost(self) -> dict[str, Any]:
-        return self._json("cost.json")
+        """What the run cost, those parts that were measured; {} before any was."""
+        return self._json("cost.json") if (self.path / "cost.json").exists() else {}
 
     @property
     def profile(self) -> dict[str, Any]:

@@ -87,8 +87,7 @@ def run(run: Run) -> str:
         + ("" if test["top5"] is None else f", top-5 {percent(test['top5'])}"),
         *tables_classes.class_lines(run),
         f"val accuracy   {percent(val['accuracy'])} {interval(val['interval'])}  n = {val['n']:,}",
-        f"time           {cost['wall_s']:.1f} s: frozen passes {cost['extract_s']:.1f} s, "
-        f"training {cost['train_s']:.1f} s{_spared(cost)}",
+        *_time(cost),
         _serving(cost),
         *warning_lines(run.warnings),
         f"report         {run.path / 'report' / 'report.html'}",
@@ -97,30 +96,33 @@ def run(run: Run) -> str:
     return "\n".join(lines)
 
 
-def _spared(cost: Mapping[str, Any]) -> str:
-    """What the run did not have to compute."""
+def _time(cost: Mapping[str, Any]) -> list[str]:
+    """A line of the seconds that a run took, as far as they are known, and of those it spared."""
+    named = (("frozen passes", "extract_s"), ("training", "train_s"))
+    parts = [f"{name} {cost[key]:.1f} s" for name, key in named if key in cost]
+    whole = [f"{cost['wall_s']:.1f} s"] if "wall_s" in cost else []
+    said = ": ".join(part for part in (*whole, ", ".join(parts)) if part)
     spared = cost.get("spared_s") or 0.0
-    return f"; {spared:.1f} s of frozen passes were in the cache" if spared else ""
+    cached = f"; {spared:.1f} s of frozen passes were in the cache" if spared else ""
+    return [f"time           {said}{cached}"] if said else []
 
 
 def _serving(cost: Mapping[str, Any]) -> str:
     """What the model costs to serve, on this machine's CPU."""
-    if "not_measured" in cost or "throughput" not in cost:
+    one, many = cost.get("latency_ms"), cost.get("throughput")
+    if "not_measured" in cost or not one or not many:
         why = cost.get("not_measured", "headstart compare RUN measures it")
         return f"to serve       not measured: {why}"
-    one, many = cost["latency_ms"], cost["throughput"]
+    size, memory = cost.get("file_mb", cost.get("size_mb")), cost.get("serving_rss_mb")
+    weighs = [f"{size:.1f} MB on disk"] if size is not None else []
+    weighs += [f"{memory:,.0f} MB of memory"] if memory is not None else []
     busy = (cost.get("measured") or {}).get("busy")
     return (
         f"to serve       {one['median']:.1f} ms an image (95 % within {one['p95']:.1f}), "
-        f"{many['images_per_s']:,.0f} images/s by {many['batch']}; "
-        f"{cost.get('file_mb', cost['size_mb']):.1f} MB on disk, "
-        f"{cost['serving_rss_mb']:,.0f} MB of memory"
+        f"{many['images_per_s']:,.0f} images/s by {many['batch']}"
+        f"{'; ' if weighs else ''}{', '.join(weighs)}"
         f"{f' (this machine was too busy to time it: {busy})' if busy else ''}"
     )
-
-
-def _latency(cost: Mapping[str, Any]) -> float | None:
-    return (cost.get("latency_ms") or {}).get("median")
 
 
 def profile(run: Run) -> str:

@@ -221,8 +221,10 @@ def compare(
     elif budget_s is not None:
         raise RunError("a budget chooses what to run, and these runs are done: give their study")
     else:
-        parts = "".join(r.manifest["fingerprint"] for r in study).encode()
-        root = Path(out or f"runs/comparison-{hashlib.sha256(parts).hexdigest()[:8]}")
+        # By their places too: the same recipes on other photos are another comparison.
+        parts = [f"{r.path.absolute()} {r.manifest['fingerprint']}" for r in study]
+        digest = hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()
+        root = Path(out or f"runs/comparison-{digest[:8]}")
         name = root.name
         for given in study:
             on_end(given)
@@ -407,8 +409,8 @@ def _run_selected(
         started = time.perf_counter()
         outcomes.append(outcome := _attempt(by_name[name], root, means))
         if isinstance(outcome, Run):
-            cost = outcome.cost
-            selection.finished(name, cost["wall_s"], cost.get("spared_s", 0.0))
+            cost, spent = outcome.cost, time.perf_counter() - started
+            selection.finished(name, cost.get("wall_s", spent), cost.get("spared_s", 0.0))
         else:
             selection.failed(name, outcome.reason, time.perf_counter() - started)
     return _sorted_out(outcomes)

@@ -144,7 +144,11 @@ def build_comparison(
     tie = tie_sentence(choice, runs, labels, metric)
     best = next(c for c in configurations if chosen in c.labels)
     balance = balance_sentence(classes, best) if classes["unequal"] or not plain else ""
-    failed = [Row(f.run, status="failed", error=f.reason, backbone=f.backbone) for f in failures]
+    missing = tell_apart([failure.run for failure in failures], labels)
+    failed = [
+        Row(name, status="failed", error=failure.reason, backbone=failure.backbone)
+        for name, failure in zip(missing, failures, strict=True)
+    ]
     return Comparison(
         name=name,
         best=chosen,
@@ -207,10 +211,27 @@ def label_runs(runs: Sequence[Run]) -> list[str]:
     """The runs' names; runs that share one are told apart by their fingerprints."""
     names = [run.name for run in runs]
     full = [f"{run.name}-{run.manifest['fingerprint']}" for run in runs]
-    return [
-        name if names.count(name) == 1 else long if full.count(long) == 1 else f"{long}-{number}"
-        for number, (name, long) in enumerate(zip(names, full, strict=True), start=1)
-    ]
+    return tell_apart(
+        [
+            name
+            if names.count(name) == 1
+            else long
+            if full.count(long) == 1
+            else f"{long}-{number}"
+            for number, (name, long) in enumerate(zip(names, full, strict=True), start=1)
+        ]
+    )
+
+
+def tell_apart(names: Sequence[str], taken: Sequence[str] = ()) -> list[str]:
+    """The names, a number behind each that came before: everything is found by its name."""
+    found = list(taken)
+    for name in names:
+        label, number = name, 2
+        while label in found:
+            label, number = f"{name} ({number})", number + 1
+        found.append(label)
+    return found[len(taken) :]
 
 
 def _row(

@@ -25,7 +25,7 @@ def best_within(
     """Validation's best among the runs that take at most `max_ms` for an image (the median on this
     machine's CPU) and at most `max_mb` on disk: the "limits" of comparison.json.
 
-    best is None where none fits. A run that was not measured fits no limit in milliseconds.
+    best is None where none fits. What was not measured of a run fits no limit.
     uncertain: the runs on either side of `max_ms` that noise does not tell from it, which is said.
     """
     rows = {str(row.path): row for row in comparison.rows if row.path is not None}
@@ -35,7 +35,8 @@ def best_within(
         run
         for run in runs
         for row in (rows[os.path.relpath(run.path, root)],)
-        if (max_ms is None or ((taken := _ms(row)) is not None and taken <= ms)) and _mb(row) <= mb
+        if (max_ms is None or ((taken := _ms(row)) is not None and taken <= ms))
+        and (max_mb is None or ((size := _mb(row)) is not None and size <= mb))
     ]
     given = ((max_ms, "ms"), (max_mb, "MB"))
     asked = " and ".join(f"{limit:g} {unit}" for limit, unit in given if limit is not None)
@@ -112,24 +113,29 @@ def _ms(row: Row) -> float | None:
     return (latency or {}).get("median")
 
 
-def _mb(row: Row) -> float:
-    return float(row.cost.get("file_mb") or row.cost["size_mb"])
+def _mb(row: Row) -> float | None:
+    size = row.cost.get("file_mb") or row.cost.get("size_mb")
+    return None if size is None else float(size)
 
 
 def _costs(row: Row) -> str:
-    taken = _ms(row)
-    return f"{'not timed' if taken is None else f'{taken:.1f} ms'}, {_mb(row):.1f} MB"
+    taken, size = _ms(row), _mb(row)
+    return (
+        f"{'not timed' if taken is None else f'{taken:.1f} ms'}, "
+        f"{'size not known' if size is None else f'{size:.1f} MB'}"
+    )
 
 
 def _nearest(rows: Sequence[Row]) -> str:
     """What the quickest and the smallest run take."""
-    timed = [row for row in rows if _ms(row) is not None]
-    smallest = min(rows, key=_mb)
-    parts = [f"the smallest is {smallest.run} ({_costs(smallest)})"]
-    if timed:
+    parts = []
+    if timed := [row for row in rows if _ms(row) is not None]:
         quickest = min(timed, key=lambda row: _ms(row) or 0.0)
         level, untimed = find_quickest([(row.run, [row.cost]) for row in timed])
         sure = untimed is None and len(level) == 1
         said = "the quickest is" if sure else "the least time was taken by"
-        parts.insert(0, f"{said} {quickest.run} ({_costs(quickest)})")
-    return ", ".join(parts)
+        parts.append(f"{said} {quickest.run} ({_costs(quickest)})")
+    if weighed := [row for row in rows if _mb(row) is not None]:
+        smallest = min(weighed, key=lambda row: _mb(row) or 0.0)
+        parts.append(f"the smallest is {smallest.run} ({_costs(smallest)})")
+    return ", ".join(parts) or "nothing was measured of them"

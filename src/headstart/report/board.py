@@ -150,7 +150,7 @@ def _cell(
     if column.term == "balanced" and balanced:
         value, text = balanced[0], f"{formats.percent(balanced[0])} {formats.interval(balanced[1])}"
     if column.term == "latency" and value is not None:
-        tails = [p for row in rows if (p := row["cost"]["latency_ms"].get("p95")) is not None]
+        tails = [tail for row in rows if (tail := latency_ms(row, "p95")) is not None]
         text = f"{value:.1f}"
         if len(tails) == len(values):
             text = f"{value:.1f} / {sum(tails) / len(tails):.1f}"

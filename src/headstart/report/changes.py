@@ -31,11 +31,11 @@ class Rung:
 
 
 def describe_changes(
-    runs: Sequence[Run], configurations: Mapping[str, str] | None = None
+    runs: Sequence[Run], configurations: Mapping[int, str] | None = None
 ) -> dict[str, Any]:
     """Everything the template needs: steps, their picture, and what is known to cost accuracy.
 
-    `configurations` has the name to use for a run: seeds make the same mistakes.
+    `configurations` has the name to use for a run, by its id(): seeds make the same mistakes.
 
     Runs that cannot be explained (unfinished, made on other test images, or with a damaged file)
     leave the steps empty: the page does without.
@@ -99,15 +99,15 @@ def _kind(step: Step) -> str:
 
 
 def _known(
-    explained: Explanation | None, runs: Sequence[Run], configurations: Mapping[str, str]
+    explained: Explanation | None, runs: Sequence[Run], configurations: Mapping[int, str]
 ) -> list[dict[str, Any]]:
     """Each known mistake once, with the runs that make it."""
     made: dict[tuple[str, str, str], tuple[Finding, list[str]]] = {}
-    for name, findings in _findings(explained, runs):
+    for run, name, findings in _findings(explained, runs):
         for finding in findings:
             if finding.mistake:
                 key = (finding.key, finding.has, finding.why)
-                made.setdefault(key, (finding, []))[1].append(configurations.get(name, name))
+                made.setdefault(key, (finding, []))[1].append(configurations.get(id(run), name))
     return [
         {"finding": finding, "runs": list(dict.fromkeys(names))} for finding, names in made.values()
     ]
@@ -115,13 +115,14 @@ def _known(
 
 def _findings(
     explained: Explanation | None, runs: Sequence[Run]
-) -> list[tuple[str, tuple[Finding, ...]]]:
+) -> list[tuple[Run, str, tuple[Finding, ...]]]:
     if explained:
-        return [(entry.run, entry.findings) for entry in explained.entries]
+        told = zip(runs, explained.entries, strict=True)
+        return [(run, entry.run, entry.findings) for run, entry in told]
     found = []
     for run in runs:
         try:
-            found.append((run.name, find_departures(run)))
+            found.append((run, run.name, find_departures(run)))
         except (HeadstartError, KeyError):
             continue  # it did not get far enough to say what its weights expect
     return found

@@ -6,12 +6,14 @@ A comparison brings them ready made. Without one, as for older runs, each run st
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from headstart.comparison.cheapest import Priced
+from headstart.comparison.leaderboard import tell_apart
 from headstart.errors import HeadstartError
 from headstart.recipe import Recipe
 from headstart.rundir import Run
@@ -113,8 +115,9 @@ def training_seconds(row: Row) -> float | None:
     return sum(spent) if spent else cost.get("wall_s")
 
 
-def latency_ms(row: Row) -> float | None:
-    return ((row.get("cost") or {}).get("latency_ms") or {}).get("median")
+def latency_ms(row: Row, which: str = "median") -> float | None:
+    """Milliseconds for one image, the median or "p95"; None where that was not measured."""
+    return ((row.get("cost") or {}).get("latency_ms") or {}).get(which)
 
 
 def timed_busy(row: Row) -> bool:
@@ -209,7 +212,8 @@ def full_rows(compared: Mapping[str, Any]) -> list[Row]:
 
 def compare_rows(runs: Sequence[Run]) -> dict[str, Any]:
     """A comparison made from the runs alone: the most accurate on test first, without p-values."""
-    rows = [_row(run) for run in runs]
+    names = tell_apart([_name(run) for run in runs])
+    rows = [_row(run, name) for run, name in zip(runs, names, strict=True)]
     rows.sort(key=lambda row: math.inf if row["accuracy"] is None else -row["accuracy"])
     if not rows or rows[0]["accuracy"] is None:
         return {"name": None, "best": None, "rows": rows, "protocol": {}}
@@ -220,7 +224,7 @@ def compare_rows(runs: Sequence[Run]) -> dict[str, Any]:
     return {"name": None, "best": best["run"], "rows": rows, "protocol": {}}
 
 
-def _row(run: Run) -> dict[str, Any]:
+def _row(run: Run, name: str) -> dict[str, Any]:
     manifest = manifest_of(run)
     metrics = metrics_of(run)
     test = metrics.get("test") or {}
@@ -230,8 +234,8 @@ def _row(run: Run) -> dict[str, Any]:
     if status == "running" and cost:
         status = "finished"  # a run writes its report just before it says so of itself
     return {
-        "run": recipe.name if recipe else run.path.name,
-        "path": run.path.name,
+        "run": name,
+        "path": str(run.path.absolute()),
         "status": status,
         "error": manifest.get("error"),
         "backbone": recipe.backbone.name if recipe else "",
@@ -248,20 +252,56 @@ def _row(run: Run) -> dict[str, Any]:
     }
 
 
-def match_runs(rows: Sequence[Row], runs: Sequence[Run]) -> list[tuple[int, Row, Run]]:
-    """Each row's number and run. Two runs of one name are told apart by their folder."""
-    left = list(runs)
-    matched = []
-    for number, row in enumerate(rows, start=1):
-        # Where runs share a name, their rows carry the fingerprint behind it.
-        named = [run for run in left if str(row["run"]).startswith(_name(run))]
-        folder = Path(row.get("path") or "").name
-        exact = [run for run in named if run.path.name == folder]
-        same = [run for run in named if _name(run) == row["run"]]
-        for run in (exact or same)[:1]:
-            left.remove(run)
-            matched.append((number, row, run))
-    return matched
+def match_runs(
+    rows: Sequence[Row], runs: Sequence[Run], root: Path | None = None
+) -> list[tuple[int, Row, Run]]:
+    """Each row's number and run, in the order of the rows, without rows whose run is not given.
+
+    A row's path says which run it is: relative to `root`, the folder of the comparison, or, where
+    that was moved or is not known, by as many folders as the row names. A row without a path is of
+    a run without a result, and takes the next of its name.
+    """
+    left = list(enumerate(runs))
+    places = [_plain(run.path) for run in runs]
+    found: dict[int, int] = {}
+
+    def take(row: int, fits: Callable[[int], bool]) -> None:
+        if row not in found and (mine := next((each for each in left if fits(each[0])), None)):
+            left.remove(mine)
+            found[row] = mine[0]
+
+    if root is not None:
+        for row, place in _placed(rows):
+            given = _plain(root / place)
+            take(row, lambda k, given=given: places[k] == given)  # type: ignore[misc]
+    # The longest first: "x" is also the end of "a/x".
+    tails = {row: [part for part in place.parts if part != ".."] for row, place in _placed(rows)}
+    for row, tail in sorted(tails.items(), key=lambda each: -len(each[1])):
+        take(row, lambda k, tail=tail: [*places[k].parts[-len(tail) :]] == tail)  # type: ignore[misc]
+    for row, given_row in enumerate(rows):
+        if not given_row.get("path"):
+            take(row, lambda k, row=row: _is_failure(rows[row], runs[k]))  # type: ignore[misc]
+    return [(row + 1, rows[row], runs[found[row]]) for row in sorted(found)]
+
+
+def _plain(path: Path) -> Path:
+    """From the root, by names alone, as a comparison writes its paths."""
+    return Path(os.path.normpath(path.absolute()))
+
+
+def _placed(rows: Sequence[Row]) -> list[tuple[int, Path]]:
+    """The numbers of the rows that have a path, and that path."""
+    return [
+        (number, Path(os.path.normpath(row["path"])))
+        for number, row in enumerate(rows)
+        if row.get("path")
+    ]
+
+
+def _is_failure(row: Row, run: Run) -> bool:
+    name = _name(run)
+    named = row["run"] == name or str(row["run"]).startswith(f"{name} (")
+    return named and not metrics_of(run).get("test")
 
 
 def _name(run: Run) -> str:

@@ -32,17 +32,23 @@ def write_markdown(
     title: str | None = None,
 ) -> Path:
     """Write the page's first screen as Markdown and return its path."""
-    write_atomically(out, render_markdown(runs, comparison, title))
+    write_atomically(out, render_markdown(runs, comparison, title, out.parent))
     return out
 
 
 def render_markdown(
-    runs: Sequence[Run], comparison: Mapping[str, Any] | None = None, title: str | None = None
+    runs: Sequence[Run],
+    comparison: Mapping[str, Any] | None = None,
+    title: str | None = None,
+    root: Path | None = None,
 ) -> str:
-    """Equal runs give equal text. Runs without a result are listed with their reason."""
+    """Equal runs give equal text; the comparison's paths are relative to `root`.
+
+    Runs without a result are listed with their reason.
+    """
     compared = comparison if comparison is not None else compare_rows(runs)
     rows = full_rows(compared)
-    contenders = find_contenders(compared, match_runs(rows, runs))
+    contenders = find_contenders(compared, match_runs(rows, runs, root))
     failed = [row for row in rows if row.get("accuracy") is None]
     name = title or compared.get("name") or (contenders[0].name if contenders else "Results")
     parts = [f"## {_cell(str(name))}", _verdict(compared, contenders)]

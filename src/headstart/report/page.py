@@ -55,18 +55,26 @@ def write_report(
     did not finish are shown with what they left. Without a comparison the rows come from the runs
     themselves, and "within noise" means that two intervals overlap.
     """
-    path = out if out.suffix in (".html", ".htm") else out / "report.html"
-    write_atomically(path, render(runs, comparison, title))
+    path = page_path(out)
+    write_atomically(path, render(runs, comparison, title, path.parent))
     return path
 
 
+def page_path(out: Path) -> Path:
+    """The file that `write_report` writes: `out`, or out/report.html for a folder."""
+    return out if out.suffix in (".html", ".htm") else out / "report.html"
+
+
 def render(
-    runs: Sequence[Run], comparison: Mapping[str, Any] | None = None, title: str | None = None
+    runs: Sequence[Run],
+    comparison: Mapping[str, Any] | None = None,
+    title: str | None = None,
+    root: Path | None = None,
 ) -> str:
-    """The page as text."""
+    """The page as text; the comparison's paths are relative to `root`."""
     compared = comparison if comparison is not None else compare_rows(runs)
     rows = full_rows(compared)
-    matched = match_runs(rows, runs)
+    matched = match_runs(rows, runs, root)
     contenders = find_contenders(compared, matched)
     anchors = {row["run"]: f"run-{number}" for number, row, _ in matched}
     balance = describe_balance(compared, contenders)
@@ -86,7 +94,7 @@ def render(
         **_comparisons(compared, contenders),
         "changes": describe_changes(
             [run for run in runs if (run.path / "metrics.json").exists()],
-            {row["run"]: c.name for c in contenders for row in c.rows},
+            {id(run): c.name for c in contenders for run in c.runs},
         ),
         "samples": next((found for run in runs if (found := samples(run))), []),
         "sections": sections,
