@@ -76,7 +76,7 @@ def test_exif_orientation_is_undone(photo: Image.Image, orientation: int, form: 
     options = {"lossless": True} if form == "WEBP" else {}
     content = encode(stored, form, exif=exif, **options)
     np.testing.assert_array_equal(decode_image(content, 32), decode_image(encode(photo), 32))
-    assert inspect_image(content) == photo.size
+    assert inspect_image(content)[:2] == photo.size
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")

@@ -7,6 +7,7 @@ import functools
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -23,6 +24,8 @@ IMAGE_SUFFIXES = _HEIC | {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif"),
     *(".tif", ".tiff", ".ppm", ".pgm", ".avif"),
 }
+
+_BLANK = 2  # levels of 255 between the pixels of one colour: what JPEG's rounding leaves
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -62,16 +65,27 @@ def decode_image(source: Path | bytes | Image.Image, side: int) -> np.ndarray:
         return _render(image, side)
 
 
-def inspect_image(content: bytes) -> tuple[int, int]:
-    """Decode the whole of an image and return its upright (width, height).
+class Inspected(NamedTuple):
+    """An image's upright size in pixels, and whether its middle is of one colour."""
+
+    width: int
+    height: int
+    blank: bool
+
+
+def inspect_image(content: bytes) -> Inspected:
+    """Decode the whole of an image and say what it is.
 
     Raises UnreadableImageError exactly where decode_image would.
     """
     with _opened(content) as image:
         width, height = image.size
-        _render(image, 32)  # small: JPEGs then decode at an eighth, and still read every byte
-        turned = image.format != "TIFF" and _orientation(image) >= 5
-        return (height, width) if turned else (width, height)
+        # Small: JPEGs then decode at an eighth, and still read every byte.
+        pixels = _render(image, 32).reshape(-1, 3).astype(np.int64)
+        blank = bool(np.ptp(pixels, axis=0).max() <= _BLANK)
+        if image.format != "TIFF" and _orientation(image) >= 5:
+            width, height = height, width
+        return Inspected(width, height, blank)
 
 
 @contextlib.contextmanager

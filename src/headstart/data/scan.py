@@ -17,16 +17,22 @@ from headstart.data.images import PIXELS_VERSION, map_threads
 from headstart.paths import cache_root
 from headstart.rundir import write_json
 
+FORMAT = 2  # raise it when more is remembered of a file
+
 
 @dataclass(frozen=True)
 class Scanned:
-    """What was found in one file. reason is empty where it can be read; then sizes are upright."""
+    """What was found in one file. reason is empty where it can be read; then sizes are upright.
+
+    blank: the middle square is of one colour.
+    """
 
     bytes: int
     mtime_ns: int
     sha256: str = ""
     width: int = 0
     height: int = 0
+    blank: bool = False
     reason: str = ""
 
 
@@ -70,10 +76,10 @@ def _scan_file(path: Path) -> Scanned:
     except OSError as error:
         return Scanned(0, 0, reason=str(error.strerror))
     try:
-        width, height = inspect_image(content)
+        found = inspect_image(content)
     except UnreadableImageError as error:
         return Scanned(size, mtime_ns, reason=error.reason)
-    return Scanned(size, mtime_ns, hashlib.sha256(content).hexdigest(), width, height)
+    return Scanned(size, mtime_ns, hashlib.sha256(content).hexdigest(), *found)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -92,7 +98,7 @@ def _memory_path(root: Path) -> Path:
 
 def _version() -> str:
     """What a remembered verdict depends on besides the file."""
-    return f"{PIXELS_VERSION}, Pillow {PIL.__version__}"
+    return f"{FORMAT}, {PIXELS_VERSION}, Pillow {PIL.__version__}"
 
 
 def _recall(memory: Path) -> dict[str, Scanned]:

@@ -1,0 +1,310 @@
+"""The layout of a folder of photos, read from names alone: which folders are splits and classes.
+
+What can only be meant in one way is taken so and said in a note; what can be meant in two is
+refused, in a line that says what to type or to move.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from headstart.data.decode import IMAGE_SUFFIXES
+from headstart.errors import DataError
+
+_SPLITS = {
+    "train": ("train", "training", "trainset"),
+    "val": ("val", "valid", "validate", "validation", "valset", "dev", "devel", "development"),
+    "test": ("test", "testing", "testset", "holdout"),
+}
+_SPLIT_OF = {word: split for split, words in _SPLITS.items() for word in words}
+_BARE = [(split, ()) for split in _SPLITS]  # what split_of finds in "train", "train_set", ...
+
+# Words that say of a folder that it holds images, and nothing of which.
+_PLAIN = frozenset(
+    ("data", "dataset", "datasets", "dir", "example", "examples", "file", "files", "folder",
+     "folders", "image", "images", "img", "imgs", "original", "photo", "photos", "picture",
+     "pictures", "pic", "pics", "raw", "sample", "samples", "seg", "set", "split")
+)  # fmt: skip
+MASK_WORDS = "masks?|seg|segmentations?|gt|groundtruth|annotations?"
+_SHOWN = 3  # names in a line
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What lies in a folder. files: split to class to paths below the folder.
+
+    The one split of a plain class-per-folder layout is "train".
+    """
+
+    files: dict[str, dict[str, list[str]]]
+    class_names: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def paths(self) -> list[str]:
+        return [path for split in self.files.values() for paths in split.values() for path in paths]
+
+
+def find_photos(root: Path) -> Layout:
+    """Read the layout from names alone. Raises DataError, one line, for one that is unclear."""
+    if not root.is_dir():
+        raise DataError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}")
+    notes: list[str] = []
+    top = _unwrapped(root, root, notes)
+    children = list_folders(top)
+    if not children:
+        raise DataError(
+            f"{root}: no class folders: put the images of each class into a folder of its own"
+        )
+    splits = _find_splits(top, children, notes)
+    if splits and "train" not in splits:
+        raise DataError(f"{root}: holds {', '.join(children)} but no train folder")
+    if splits:
+        splits = {split: _unwrapped(root, path, notes) for split, path in splits.items()}
+        _use_val_as_test(splits, notes)
+    else:
+        splits = {"train": top}
+        _require_classes(top, children)
+    files = {split: _find_classes(root, folder) for split, folder in sorted(splits.items())}
+    folders = {root, top, *splits.values()}
+    loose = sum(is_image(entry) for folder in folders for entry in list_entries(folder))
+    if loose:
+        notes.append(f"{loose} images lie in no class folder: ignored")
+    notes += _nested(splits["train"].relative_to(root), files["train"])
+    return Layout(files, _agreed_classes(root, files), tuple(notes))
+
+
+def split_of(name: str) -> tuple[str, tuple[str, ...]] | None:
+    """The split that a folder's name says, and its other words: "seg_train" says train.
+
+    None where it says none, or two. Words that say nothing are left out, and a number ahead.
+    """
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.lstrip("0123456789"))
+    words = [word.casefold() for word in re.findall(r"[^\W\d_]+|\d+", spaced)]
+    said = [_SPLIT_OF[word] for word in words if word in _SPLIT_OF]
+    others = tuple(word for word in words if word not in _SPLIT_OF and word not in _PLAIN)
+    return (said[0], others) if len(said) == 1 else None
+
+
+def _unwrapped(root: Path, folder: Path, notes: list[str]) -> Path:
+    """Go down while there is one folder and nothing else, and that holds folders."""
+    inner = folder
+    while len(names := list_folders(inner)) == 1 and not _holds_images(inner):
+        below = inner / names[0]
+        if (inner == root and split_of(names[0]) in _BARE) or not list_folders(below):
+            break
+        inner = below
+    if inner == folder or len(list_folders(inner)) < 2:
+        return folder
+    where = inner.relative_to(root).as_posix()
+    notes.append(f"{where}: taken as the folder that holds the classes or splits")
+    return inner
+
+
+def _find_splits(top: Path, children: Sequence[str], notes: list[str]) -> dict[str, Path]:
+    """Split to its folder; {} where the folders are classes."""
+    said = {child: found for child in children if (found := split_of(child))}
+    alike = len({others for _, others in said.values()}) == 1
+    if not said or not alike:
+        return {}
+    train = [top / child for child, (split, _) in said.items() if split == "train"]
+    holds_classes = [bool(list_folders(path)) and not _holds_images(path) for path in train]
+    # A class may be called "train", among other vehicles.
+    if len(said) < len(children) and not (train and all(holds_classes)):
+        return {}
+    if len(said) == 1 and any(next(iter(said.values()))[1]):
+        return {}  # "dress training" alone, say
+    splits: dict[str, Path] = {}
+    for child, (split, _) in said.items():
+        if split in splits:
+            raise DataError(f"{top}: {splits[split].name} and {child} both mean {split}: keep one")
+        splits[split] = top / child
+    for child in children:
+        if child not in said:
+            _ignore(top / child, splits, notes)
+    return splits
+
+
+def _ignore(folder: Path, splits: dict[str, Path], notes: list[str]) -> None:
+    """Leave out a folder that is no split, unless it looks like one under another name."""
+    classes = set(list_folders(splits["train"])) if "train" in splits else set()
+    if len(classes & set(list_folders(folder))) > 1:
+        free = [name for name in ("val", "test") if name not in splits]
+        remedy = f"rename it to {' or '.join(free)}, or move" if free else "move"
+        raise DataError(
+            f"{folder}: holds the classes of {splits['train'].name}, and its name says neither "
+            f"train, val nor test: {remedy} it out of {folder.parent}"
+        )
+    notes.append(f"{folder.name}: neither train, val nor test: ignored")
+
+
+def _use_val_as_test(splits: dict[str, Path], notes: list[str]) -> None:
+    """Two folders are one to learn from and one to be judged on, whatever the second is called.
+
+    A test set cut from train instead would be smaller, cost training images, and flatter wherever
+    train's images are of one series, which a folder of its own usually keeps apart.
+    """
+    if "train" in splits and "val" in splits and "test" not in splits:
+        name = splits["val"].name
+        splits["test"] = splits.pop("val")
+        notes.append(
+            f"no test folder: the images of {name} are the test images, opened once at the end, "
+            f"and the validation images are split off {splits['train'].name}; add a test folder "
+            "to choose on your own validation images"
+        )
+
+
+def _require_classes(top: Path, children: Sequence[str]) -> None:
+    """Refuse folders that may be wrappers of the classes as well as classes."""
+    if len(children) < 2:
+        return
+    inside = {
+        child: set() if _holds_images(top / child) else set(list_folders(top / child))
+        for child in children
+    }
+    common = set.intersection(*inside.values())
+    shared = {name for name in common if not (_is_plain(name) or is_mask_folder(name))}
+    if len(shared) > 1 and all(split_of(name) in _BARE for name in shared):
+        raise DataError(
+            f"{top}: each class holds folders {_some(shared)}: put the classes into the splits, as "
+            f"in {min(shared)}/{children[0]}"
+        )
+    if len(shared) > 1:
+        raise DataError(
+            f"{top}: {_some(children)} hold the same folders ({_some(shared)}): where those are "
+            f"the classes, type folder:{top / children[0]} or merge the folders; where "
+            f"{_some(children)} are, move their images up into them"
+        )
+    if wrapper := next((name for name in children if inside[name] and _is_plain(name)), None):
+        raise DataError(
+            f"{top}: {wrapper} holds folders ({_some(inside[wrapper])}) and no images, beside "
+            f"{_some([child for child in children if child != wrapper])}: type "
+            f"folder:{top / wrapper} where its folders are the classes, or move its images up into "
+            "it where it is a class"
+        )
+    if all(_is_plain(child) or is_mask_folder(child) for child in children):
+        raise DataError(
+            f"{top}: {_some(children)} are names of no class: put the images of each class into a "
+            "folder with the name of the class"
+        )
+
+
+def is_mask_folder(name: str) -> bool:
+    """Whether a folder's name says that it holds masks, drawn for segmentation."""
+    return bool(re.fullmatch(MASK_WORDS, name, re.IGNORECASE))
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name says of no class what it shows."""
+    words = [word.casefold() for word in re.findall(r"[^\W\d_]+", name)]
+    return bool(words) and all(word in _PLAIN for word in words)
+
+
+def _nested(above: Path, classes: dict[str, list[str]]) -> list[str]:
+    """A note where classes are made of folders of images: those may be meant as the classes.
+
+    above: where the class folders are, below the root.
+    """
+    depth = len(above.parts) + 1
+    deep = {}
+    for name, paths in classes.items():
+        below = [PurePosixPath(path).parts[depth:-1] for path in paths]
+        inner = sorted({p[0] for p in below if p and not is_mask_folder(p[0])})
+        if len(inner) > 1 and all(below):
+            deep[name] = f"{name}/{inner[0]}"
+    if not deep:
+        return []
+    count = f"{len(deep)} of {len(classes)} classes hold" if len(deep) > 1 else "1 class holds"
+    return [
+        f"{count} no images but folders of images, such as {next(iter(deep.values()))}: all below "
+        "a class is taken as that class"
+    ]
+
+
+def _agreed_classes(root: Path, files: dict[str, dict[str, list[str]]]) -> tuple[str, ...]:
+    """The classes, sorted by name, which every split must have alike."""
+    names = tuple(sorted(files["train"]))
+    if len(names) < 2:
+        raise DataError(f"{root}: a single class, {names[0]}: at least two are needed")
+    for split, classes in files.items():
+        missing = sorted(set(names) - set(classes))
+        extra = sorted(set(classes) - set(names))
+        if missing or extra:
+            parts = [f"{split} lacks {', '.join(missing)}"] if missing else []
+            parts += [f"train lacks {', '.join(extra)}"] if extra else []
+            raise DataError(f"{root}: train and {split} differ in classes: {'; '.join(parts)}")
+    return names
+
+
+def _find_classes(root: Path, folder: Path) -> dict[str, list[str]]:
+    """Class name to the sorted paths, below `root`, of the images anywhere inside it."""
+    names = list_folders(folder)
+    if not names:
+        raise DataError(
+            f"{folder}: no class folders: put the images of each class into a folder of its own"
+        )
+    classes: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        for path in _walk(folder / name, ()):
+            classes[name].append(path.relative_to(root).as_posix())
+        if not classes[name]:
+            raise DataError(
+                f"{folder / name}: an empty class folder: add images "
+                f"({', '.join(sorted(s[1:] for s in IMAGE_SUFFIXES))}), or remove it"
+            )
+        classes[name].sort()
+    return dict(classes)
+
+
+def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    """Images anywhere below. Links to folders are followed, but never back up in a circle."""
+    here = folder.resolve()
+    if here in above:
+        return
+    for entry in list_entries(folder):
+        if entry.is_dir():
+            yield from _walk(entry, (*above, here))
+        elif is_image(entry):
+            yield entry
+
+
+def list_folders(folder: Path) -> list[str]:
+    """The names of the folders in a folder, sorted."""
+    try:
+        with os.scandir(folder) as found:  # which knows without asking the disk again
+            return sorted(e.name for e in found if not _is_hidden(e.name) and e.is_dir())
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed: {error.strerror}") from error
+
+
+def list_entries(folder: Path) -> list[Path]:
+    """What is in a folder but for hidden things and what macOS adds to archives."""
+    try:
+        return [entry for entry in folder.iterdir() if not _is_hidden(entry.name)]
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed: {error.strerror}") from error
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def is_image(entry: Path) -> bool:
+    """Whether a path is called like an image, and is no folder."""
+    return entry.suffix.casefold() in IMAGE_SUFFIXES and not entry.is_dir()
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(map(is_image, list_entries(folder)))
+
+
+def _some(names: Collection[str]) -> str:
+    """Up to three names, and how many more there are."""
+    shown = sorted(names)
+    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+    return ", ".join(shown[:_SHOWN]) + more
