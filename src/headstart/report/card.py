@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,8 @@ def render_card(run: Run) -> str:
     text = resources.files("headstart.report").joinpath("card.md.j2").read_text(encoding="utf-8")
     body = environment.from_string(text).render(
         run=run, manifest=manifest, test=test, cost=optional(lambda: run.cost, {}),
-        balance=_balance(run), metrics=run.metrics, names=run.class_names, data_title=title,
+        balance=_balance(run), metrics=run.metrics, names=run.class_names,
+        listed=_listed(run.class_names[:20]), data_title=title,
         phases=describe_phases(run), facts=describe_facts([run]), hardest=_hardest(test, run),
         findings=[f for f in optional(lambda: find_departures(run), ()) if f.mistake],
         recipe=(run.path / "recipe.toml").read_text(encoding="utf-8").strip(),
@@ -69,6 +70,11 @@ def _balance(run: Run) -> dict[str, Any] | None:
     """What always answering one class would reach, where accuracy alone says little."""
     classes = describe_classes(run)
     return classes if classes["unequal"] or run.recipe.chooses_by != "accuracy" else None
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names in a row; a name with a comma in it would else read as two."""
+    return ("; " if any("," in name for name in names) else ", ").join(names)
 
 
 def _spaced(write: Any) -> Any:
