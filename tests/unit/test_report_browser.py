@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from headstart.report import write_report
+from headstart.report.contenders import compare_rows
 from headstart.rundir import Run
 from tests.fabricating import fabricate, fail
 
@@ -52,7 +53,8 @@ def crowded(tmp_path_factory: Any) -> str:
         fabricate(folder / "many", name="many", classes=136, n=544, class_names=many),
         fabricate(folder / "long", name="long" * 20, classes=12, n=240, class_names=long),
     ]
-    return write_report(runs, folder / "report.html").as_uri()
+    compared = {**compare_rows(runs), "protocol": {"budget": f"all of {'long' * 20} and more"}}
+    return write_report(runs, folder / "report.html", compared).as_uri()
 
 
 @pytest.fixture(scope="module")
