@@ -130,8 +130,8 @@ def test_chance_crowns_no_winner_and_the_cheapest_is_named(tmp_path: Path) -> No
     assert [c["group"] for c in result.configurations] == [1, 1, 1, 2]
     assert result.verdict == (
         "Take c, validation's choice: it is 1.2 points below a on 400 test images, which may be "
-        "chance. a and b cannot be told from it; b (4.0 ms an image) is the cheapest of them: "
-        "take it where cost counts more."
+        "chance. a and b cannot be told from it; b (4.0 ms an image) is the cheapest of them. "
+        "Take b where cost counts more."
     )
     assert result.best == "c"
     assert result.best_row.accuracy == 325 / N

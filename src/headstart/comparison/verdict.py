@@ -195,8 +195,9 @@ def _sentence(
     if level:
         said = f"{name_some(level)} cannot be told from it"
         said += f"; {cheapest.text}" if cheapest else ""
-        dearer = cheapest and cheapest.name and cheapest.name != own.name
-        parts.append(f"{said}{': take it where cost counts more' if dearer else ''}.")
+        parts.append(f"{said}.")
+    if cheapest and cheapest.name not in (None, own.name):
+        parts.append(f"Take {cheapest.name} where cost counts more.")
     return " ".join(parts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -50,7 +51,7 @@ def curve_panel(
     """A measure over epochs, train and validation, with the phases as named stretches."""
     ends = [edge for span in spans for edge in (span.start, span.end)]
     x = Scale(min(ends), max(ends), LEFT, RIGHT)
-    y = _value_scale(series)
+    y = _value_scale(series, most=100.0 if percent else math.inf)
     marks: list[Markup] = []
     for span in spans:
         left, right = x(span.start), x(span.end)
@@ -89,7 +90,7 @@ def path_panel(
     zero_at = positive[0] / 10
     x = Scale(min(zero_at if given[0] <= 0 else given[0] / 1.6, positive[0] / 1.6),
               positive[-1] * 1.6, LEFT, RIGHT, log=True)  # fmt: skip
-    y = _value_scale(series)
+    y = _value_scale(series, most=100.0 if percent else math.inf)
 
     def place(value: float) -> float:
         return value if value > 0 else zero_at
@@ -113,11 +114,12 @@ def path_panel(
     return panel([*around, *marks], f"{name} against the L2 penalty, train and validation")
 
 
-def _value_scale(series: Sequence[Series]) -> Scale:
+def _value_scale(series: Sequence[Series], most: float) -> Scale:
     values = [py for line in series for _, py in line.points]
     low, high = min(values), max(values)
     pad = 0.06 * (high - low) or max(abs(high) * 0.1, 1e-6)
-    return Scale(max(0.0, low - pad) if low >= 0 else low - pad, high + pad, BOTTOM, TOP)
+    bottom = max(0.0, low - pad) if low >= 0 else low - pad
+    return Scale(bottom, min(most, high + pad), BOTTOM, TOP)
 
 
 def _line(line: Series, x: Scale, y: Scale) -> list[Markup]:
