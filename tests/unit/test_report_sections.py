@@ -183,6 +183,12 @@ def test_a_feature_map_names_each_class_once_and_thins_out(pixels: Study) -> Non
     wide = describe_map({**arrays, "labels": np.arange(4000) % 40}, [str(k) for k in range(40)])
     assert wide is not None
     assert wide["legend"] == []
+    kin = [f"{word} {k:02}" for word in ("oak", "elm") for k in range(20)]
+    grouped = describe_map({**arrays, "labels": np.arange(4000) % 40}, kin)
+    assert grouped is not None
+    assert [entry["name"] for entry in grouped["legend"]] == ["oak", "elm"]
+    assert sum(entry["n"] for entry in grouped["legend"]) == 1500
+    assert all(f">{word}</text>" in grouped["svg"] for word in ("oak", "elm"))
     assert describe_map({}, names) is None
     ids = np.array([f"test/{k}.jpg" for k in range(4000)])
     hinted = describe_map({**arrays, "ids": ids}, names)

@@ -9,28 +9,40 @@ import numpy as np
 from markupsafe import Markup
 
 from headstart.captions import captions
+from headstart.report.confusion import families
 from headstart.report.series import STYLES
 from headstart.report.svg import Box, element, meet, panel, text_width
 
 MOST = 1500  # points; more only thicken the clouds
+LETTERED = 30  # classes whose names find room among the points
 NAMED = 100  # wrong answers that say their file when pointed at
 SIDE, _EDGE = 380, 14
 
 
 def describe_map(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, Any] | None:
-    """The drawing and its legend; None for a run without features."""
+    """The drawing and its legend; None for a run without features.
+
+    Coloured by class, or, where there are more classes than colours, by the families that the
+    first words of their names make.
+    """
     if "xy" not in arrays or len(arrays["xy"]) < 3:
         return None
     n = len(arrays["xy"])
     rows = np.linspace(0, n - 1, min(n, MOST)).round().astype(int)
     xy, labels = _placed(arrays["xy"])[rows], arrays["labels"][rows]
     wrong = arrays["predicted"][rows] != labels
+    tips = _tips(arrays, rows[wrong], names)
+    kin = families(names) if len(np.unique(labels)) > STYLES else []
+    if 0 < len(kin) <= STYLES:
+        labels = np.searchsorted([end for _, end, _ in kin], labels, side="right")
+        names = [word for _, _, word in kin]
     present = [int(label) for label in np.unique(labels)]
     coloured = len(present) <= STYLES
     legend = [{"label": k, "name": names[k], "n": int((labels == k).sum())} for k in present]
     return {
-        "svg": map_panel(xy, labels, wrong, names, coloured, _tips(arrays, rows[wrong], names)),
+        "svg": map_panel(xy, labels, wrong, names, coloured, tips),
         "legend": legend if coloured else [],
+        "families": bool(kin) and coloured,
         "method": str(arrays["method"]) if "method" in arrays else "",
         "n": len(rows),
         "of": n,
