@@ -46,8 +46,9 @@ from headstart.runtime import (
 )
 from headstart.specs import AugmentSpec, DataSpec
 from headstart.training.cache import BoundaryCache
+from headstart.training.folds import cross_fit
 from headstart.training.prefix import compile_prefix, engine_name
-from headstart.training.solver import Table, solve_path
+from headstart.training.solver import Table
 
 FORMAT = 1  # raise it when the same key would give other evidence
 FOLDS = 3
@@ -246,20 +247,11 @@ def _time_again(
 
 
 def _held_out_hits(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """bool (n,): whether a linear probe of the other folds is right about each image.
-
-    The penalty is chosen by the loss on the fold that is held out, as a run chooses it.
-    """
-    hits = np.zeros(len(labels), bool)
-    x, y = torch.from_numpy(features), torch.from_numpy(labels)
-    for fold in np.unique(folds):
-        held = torch.from_numpy(folds == fold)
-        train, val = Table(x[~held], y[~held]), Table(x[held], y[held])
-        with full_float32():
-            solutions = solve_path(train, val, int(labels.max()) + 1)
-        best = next(solution for solution in solutions if solution.chosen)
-        logits = val.features @ best.weight.T + best.bias
-        hits[held.numpy()] = (logits.argmax(dim=1) == val.labels).numpy()
+    """bool (n,): whether a linear probe of the other folds is right about each image."""
+    pool = Table(torch.from_numpy(features), torch.from_numpy(labels))
+    with full_float32():
+        crossed = cross_fit(pool, folds, int(labels.max()) + 1)
+    hits: np.ndarray = (crossed.logits.argmax(dim=1) == pool.labels).numpy()
     return hits
 
 

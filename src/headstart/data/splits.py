@@ -54,6 +54,7 @@ class Splits:
 
     fingerprint covers pixels, ids, labels and class names of the three splits, and nothing else:
     equal fingerprints mean that two runs learnt from, chose on and were tested on the same data.
+    val_cut: whether validation was cut from train, rather than brought by the source.
     """
 
     train: ImageSet
@@ -64,6 +65,7 @@ class Splits:
     fingerprint: str
     quarantined: tuple[BadImage, ...] = ()
     notes: tuple[str, ...] = ()
+    val_cut: bool = True
 
 
 def make_splits(source: Source, spec: DataSpec) -> Splits:
@@ -95,6 +97,7 @@ def make_splits(source: Source, spec: DataSpec) -> Splits:
         fingerprint=hashlib.sha256(json.dumps(identity).encode()).hexdigest(),
         quarantined=source.quarantined,
         notes=source.notes,
+        val_cut=source.val is None,
     )
 
 

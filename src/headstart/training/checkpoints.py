@@ -20,7 +20,7 @@ from headstart.rundir import atomic_path
 from headstart.training.classifier import Classifier
 from headstart.training.loop import FitState
 
-FORMAT = 2
+FORMAT = 3
 
 
 def save_checkpoint(
@@ -73,7 +73,8 @@ def load_checkpoint(
             own["state"].setdefault(int(index), {})[key] = tensor
         optimizer.load_state_dict(own)
     parts = {name: _part(tensors, f"{name}.") for name in ("best", "average")}
-    return FitState(**{**header["state"], **parts})
+    scalars = header["state"]
+    return FitState(**{**scalars, "best_key": tuple(scalars["best_key"]), **parts})
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from headstart.errors import RunError
+from headstart.evaluation.calibration import log_loss
+from headstart.evaluation.metrics import selection_key
 from headstart.evaluation.predictions import Predictions
 from headstart.models.freezing import FreezePlan, set_training
 from headstart.models.heads import l2_penalty
@@ -36,8 +38,9 @@ class FitState:
 
     epoch: epochs done. step, loss_sum, hits: of the epoch under way. lr_scale, stale: the plateau
     schedule's factor, and for how many epochs the validation loss has not fallen below
-    lowest_val_loss. best: parameters and buffers of the best epoch so far by validation. average:
-    the moving average of the weights, where the phase keeps one.
+    lowest_val_loss. best: parameters and buffers of the best model so far by validation, of epoch
+    best_epoch, or, where that is None, of the phase's start; best_key is its
+    `metrics.selection_key`. average: the moving average of the weights, where the phase keeps one.
     """
 
     epoch: int = 0
@@ -45,6 +48,7 @@ class FitState:
     loss_sum: float = 0.0
     hits: float = 0.0
     best_epoch: int | None = None
+    best_key: tuple[float, float] = (-math.inf, -math.inf)
     best_val_accuracy: float = -math.inf
     best_val_loss: float = math.inf
     lowest_val_loss: float = math.inf
@@ -71,6 +75,8 @@ class Job:
     seed: int
     l2: float
     runtime: Runtime
+    select_by: str = "accuracy"  # what validation chooses by: metrics.selection_value
+    balanced: bool = False  # whether the recipe balances its classes
     mixer: Mixer = field(default_factory=lambda: Mixer(0.0, 0.0, 0))
     class_weights: torch.Tensor | None = None  # float32 (classes,)
 
@@ -102,17 +108,20 @@ def fit(
     on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
     on_checkpoint: Callable[[], None] = lambda: None,
 ) -> FitState:
-    """Train one phase from `state` on, and leave the model at its best epoch by validation.
+    """Train one phase from `state` on, and leave the model at its best by validation.
 
-    Best is the highest accuracy, the lower loss on a tie. `on_epoch` is called after each epoch
-    with its record; `on_checkpoint` every minute and after epochs, as far as that takes little
-    time, when model, optimizer and state are fit to be saved. Raises RunError where the loss stops
-    being a number.
+    Best is by the job's metric, the lower loss on a tie. What an earlier phase has learnt is the
+    first candidate: a phase that betters nothing ends where it began. `on_epoch` is called after
+    each epoch with its record; `on_checkpoint` every minute and after epochs, as far as that takes
+    little time, when model, optimizer and state are fit to be saved. Raises RunError where the loss
+    stops being a number.
     """
     epochs = job.phase.epochs or 1
     average = WeightAverage(model, job.phase.ema, state.average) if job.phase.ema else None
     state.average = average.tensors if average else {}
     checkpoints = _Checkpoints(on_checkpoint)
+    if job.number > 0 and not state.begun:
+        _validate(model, job, state, epoch=None)
     while state.epoch < epochs and not _out_of_patience(state, job.phase):
         started = time.perf_counter()
         set_training(model.backbone, job.plan)
@@ -120,9 +129,9 @@ def fit(
         rate = _train_epoch(model, job, state, optimizer, average, on_step, checkpoints)
         if average:
             with average.applied():
-                val_loss, val_accuracy = _judge(model, job, state)
+                val_loss, val_accuracy = _validate(model, job, state, state.epoch)
         else:
-            val_loss, val_accuracy = _judge(model, job, state)
+            val_loss, val_accuracy = _validate(model, job, state, state.epoch)
         record = {
             "phase": job.number,
             "epoch": state.epoch,
@@ -238,13 +247,18 @@ def cross_entropy_loss(
     return total / norm
 
 
-def _judge(model: Classifier, job: Job, state: FitState) -> tuple[float, float]:
-    """Validate the model as it stands, and keep it if it is the best so far."""
-    val_loss, val_accuracy = evaluate(model, job.val, job.runtime)
-    if (val_accuracy, -val_loss) > (state.best_val_accuracy, -state.best_val_loss):
-        state.best_epoch, state.best = state.epoch, model.changed_state()
-        state.best_val_accuracy, state.best_val_loss = val_accuracy, val_loss
-    return val_loss, val_accuracy
+def _validate(
+    model: Classifier, job: Job, state: FitState, epoch: int | None
+) -> tuple[float, float]:
+    """Loss and accuracy of the model as it stands, which is kept if it is the best so far."""
+    rows = np.arange(len(job.val.keys))
+    told = predict(model, job.val, rows, job.runtime)
+    key = selection_key(told, job.select_by, balanced=job.balanced)
+    loss, accuracy = log_loss(told), float(told.correct.mean())
+    if key > state.best_key:
+        state.best_epoch, state.best, state.best_key = epoch, model.changed_state(), key
+        state.best_val_accuracy, state.best_val_loss = accuracy, loss
+    return loss, accuracy
 
 
 def _follow_plateau(state: FitState, phase: PhaseSpec, val_loss: float) -> None:
@@ -258,9 +272,10 @@ def _follow_plateau(state: FitState, phase: PhaseSpec, val_loss: float) -> None:
 
 
 def _out_of_patience(state: FitState, phase: PhaseSpec) -> bool:
-    if phase.patience is None or state.best_epoch is None:
+    if phase.patience is None:
         return False
-    return state.epoch - 1 - state.best_epoch >= phase.patience
+    best = -1 if state.best_epoch is None else state.best_epoch
+    return state.epoch - 1 - best >= phase.patience
 
 
 def predict_logits(model: nn.Module, feed: Feed, runtime: Runtime) -> np.ndarray:
@@ -275,14 +290,6 @@ def predict_logits(model: nn.Module, feed: Feed, runtime: Runtime) -> np.ndarray
     ):
         # Copied to the host at the end, in one: a copy awaits the batches before it.
         return torch.cat([model(batch.x).float() for batch in taken]).cpu().numpy()
-
-
-def evaluate(model: nn.Module, feed: Feed, runtime: Runtime) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy on a split."""
-    logits = torch.from_numpy(predict_logits(model, feed, runtime))
-    labels = torch.tensor(feed.labels)
-    accuracy = (logits.argmax(dim=1) == labels).float().mean()
-    return float(F.cross_entropy(logits, labels)), float(accuracy)
 
 
 def predict(model: nn.Module, feed: Feed, ids: np.ndarray, runtime: Runtime) -> Predictions:

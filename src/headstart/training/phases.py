@@ -7,12 +7,11 @@ closes it.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +19,8 @@ from torch import nn
 
 from headstart.data import ImageSet, Splits
 from headstart.data.transforms import Transform
+from headstart.evaluation.calibration import log_loss
+from headstart.evaluation.metrics import selection_key
 from headstart.evaluation.predictions import Predictions
 from headstart.evaluation.statistics import wilson_interval
 from headstart.models.folding import folded_norms
@@ -28,12 +29,11 @@ from headstart.profiling import section
 from headstart.progress import Reporter
 from headstart.recipe import Recipe
 from headstart.rundir import Run, Split
-from headstart.runtime import Runtime, full_float32, named_seed
+from headstart.runtime import Runtime, named_seed
 from headstart.specs import PhaseSpec
 from headstart.training.cache import (
     BoundaryCache,
     CachedRows,
-    as_tensor,
     cache_or_recompute,
     footprint,
 )
@@ -41,10 +41,21 @@ from headstart.training.checkpoints import load_checkpoint, read_phase, save_che
 from headstart.training.classifier import Classifier, compiling_pays
 from headstart.training.efficiency import label_efficiency
 from headstart.training.feeds import CachedFeed, Feed, PixelFeed, batch_bounds
+from headstart.training.folds import FOLDS, PenaltyScore
 from headstart.training.loop import FitState, Job, fit, predict
 from headstart.training.mixing import Mixer
 from headstart.training.optimisation import class_weights, create_optimizer
-from headstart.training.solver import L2_PATH, MAX_PASSES, Solution, Table, solve_path
+from headstart.training.solver import L2_PATH, MAX_PASSES, Solution
+from headstart.training.solving import HeadProblem
+
+_OF_A_PENALTY = [f.name for f in fields(PenaltyScore) if f.name != "criterion"]
+
+
+class _Linear(NamedTuple):
+    """weight: float32 (k, d), bias: float32 (k,)."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
 
 
 @dataclass
@@ -60,6 +71,7 @@ class Training:
     reporter: Reporter
     started: float  # time.perf_counter() less the seconds that earlier parts of the run took
     _feeds: _Feeds | None = None
+    _held_out: Predictions | None = None  # of images that the head has since been fitted to
 
     @property
     def checkpoint(self) -> Path:
@@ -81,6 +93,7 @@ class Training:
         for number in range(first, phases):
             self._phase(number, state if number == first else FitState())
             save_checkpoint(self.checkpoint, self.model, number + 1, FitState())
+        self._hand_over()
 
     def close(self) -> None:
         """Let go of compiled networks, maps and rows on the device: feeds know their training, and
@@ -88,7 +101,13 @@ class Training:
         self._feeds = None
 
     def predict(self, split: Split) -> Predictions:
-        """Predictions on a whole split by the model as it stands, through the last boundary."""
+        """Predictions on a whole split by the model as it stands, through the last boundary.
+
+        Of a solved head that was fitted to validation too, those on "val" are from heads that were
+        not: of train and validation by folds, or of validation by the head fitted to train alone.
+        """
+        if split == "val" and self._held_out is not None:
+            return self._held_out
         images: ImageSet = getattr(self.splits, split)
         _, feeds = self._enter(len(self.recipe.phases) - 1)
         return predict(self.model, feeds.plain(split, images), images.ids, self.runtime)
@@ -203,6 +222,8 @@ class Training:
             seed=seed,
             l2=self.recipe.head.l2 or 0.0,
             runtime=self.runtime,
+            select_by=self.recipe.select_by,
+            balanced=self.recipe.balance != "none",
             mixer=Mixer(augment.mixup, augment.cutmix, named_seed(seed, "mix")),
             class_weights=self._class_weights(),
         )
@@ -243,7 +264,9 @@ class Training:
                 on_epoch=on_epoch,
                 on_checkpoint=on_checkpoint,
             )
+        bettered = number == 0 or state.best_epoch is not None
         return {
+            "bettered": bettered,
             "best_epoch": state.best_epoch,
             "val_loss": state.best_val_loss,
             "val_accuracy": state.best_val_accuracy,
@@ -277,56 +300,90 @@ class Training:
         return found.to(self.runtime.device)
 
     def _solve(self, number: int, train: Feed, val: Feed) -> dict[str, Any]:
-        with section("cache read"):
-            tables = _table(train, self.runtime), _table(val, self.runtime)
+        problem = self._head_problem(train, val)
         l2 = self.recipe.head.l2
-
-        def record(solution: Solution) -> None:
-            fields = (
-                "l2",
-                "iterations",
-                "train_loss",
-                "train_accuracy",
-                "val_loss",
-                "val_accuracy",
-            )
-            values = {name: getattr(solution, name) for name in fields}
-            self.run.append_log({"event": "solve", "phase": number, **values})
-
-        label = f"phase {number + 1}: solving the head"
         path = L2_PATH if l2 is None else (l2,)
-        steps = len(path) + (len(path) > 1)  # the best once more
+        label = f"phase {number + 1}: solving the head"
+        steps = len(path) * (FOLDS if problem.by_folds else 1)
         with self.reporter.track(label, steps, "penalties") as advance:
-
-            def on_solution(solution: Solution) -> None:
-                record(solution)
-                advance(1)
-
-            with section("solve"), full_float32():
-                solutions = solve_path(
-                    *tables,
-                    len(self.splits.class_names),
-                    l2_path=path,
-                    class_weights=self._class_weights(),
-                    on_solution=on_solution,
-                )
-        best = next(solution for solution in solutions if solution.chosen)
+            best, tried = problem.solve(path, lambda: advance(1))
+        for record in tried:
+            values = {name: getattr(record, name) for name in _OF_A_PENALTY}
+            self.run.append_log({"event": "solve", "phase": number, **values})
         if best.cut_off:
             self.reporter.warn(
                 f"phase {number + 1}: the head was still improving after {MAX_PASSES} passes over "
                 f"the features: a head.l2 above {best.l2:g} is solved sooner"
             )
-        linear = self.model.head[-1]  # type: ignore[index]
-        assert isinstance(linear, nn.Linear)
-        with torch.no_grad():
-            linear.weight.copy_(best.weight)
-            linear.bias.copy_(best.bias)
+        before = self._validated(val) if number else None
+        kept = self._set_head(best)
+        told = self._validated(val)
+        bettered = before is None or self._key(told) > self._key(before)
+        if before is not None and not bettered:
+            self._set_head(kept)
+            told = before
         return {
             "best_epoch": None,
-            "val_loss": best.val_loss,
-            "val_accuracy": best.val_accuracy,
+            "val_loss": log_loss(told),
+            "val_accuracy": float(told.correct.mean()),
             "l2": best.l2,
+            "bettered": bettered,
         }
+
+    def _hand_over(self) -> None:
+        """Fit a solved head that no later phase has bettered to validation too.
+
+        What validation says of the model is then told from heads that were not fitted to it.
+        """
+        done = {e["phase"]: e for e in self.run.log if e["event"] == "phase_done"}
+        number = max((n for n, e in done.items() if e["bettered"]), default=0)
+        if (l2 := done[number]["l2"]) is None:
+            return
+        _, feeds = self._enter(number)
+        train, val = feeds.train(), feeds.plain("val", self.splits.val)
+        problem = self._head_problem(train, val)
+        told = self._validated(val)
+        solution, logits = problem.fit_to_all(l2)
+        if logits is not None:
+            ids = np.concatenate([self.splits.train.ids, self.splits.val.ids])
+            told = Predictions(ids, problem.labels, logits.cpu().numpy())
+        self._held_out = replace(told, ids=self.splits.val.ids) if logits is None else told
+        self._set_head(solution)
+        images = len(problem.labels)
+        how = f"by {FOLDS} folds" if problem.by_folds else f"on {len(told):,} held-out images"
+        self.run.append_log({"event": "refit", "phase": number, "images": images, "l2": l2})
+        self.reporter.say(
+            f"the head fitted to all {images:,} training and validation images; "
+            f"{how} its accuracy is {told.correct.mean():.1%}"
+        )
+
+    def _head_problem(self, train: Feed, val: Feed) -> HeadProblem:
+        assert isinstance(train, CachedFeed) and isinstance(val, CachedFeed)
+        return HeadProblem(
+            train,
+            val,
+            classes=len(self.splits.class_names),
+            class_weights=self._class_weights(),
+            seed=named_seed(self.recipe.seed, "folds"),
+            val_cut=self.splits.val_cut,
+        )
+
+    def _set_head(self, solution: Solution | _Linear) -> _Linear:
+        """Give the linear head these weights; returns those it had."""
+        linear = self.model.head[-1]  # type: ignore[index]
+        assert isinstance(linear, nn.Linear)
+        before = _Linear(linear.weight.detach().clone(), linear.bias.detach().clone())
+        with torch.no_grad():
+            linear.weight.copy_(solution.weight)
+            linear.bias.copy_(solution.bias)
+        return before
+
+    def _validated(self, val: Feed) -> Predictions:
+        return predict(self.model, val, self.splits.val.ids, self.runtime)
+
+    def _key(self, told: Predictions) -> tuple[float, float]:
+        balanced = self.recipe.balance != "none"
+        return selection_key(told, self.recipe.select_by, balanced=balanced)
 
 
 class _Feeds:
@@ -427,12 +484,3 @@ class _Feeds:
 def cached_rows(counts: Mapping[str, int], views: int) -> int:
     """Rows a phase caches: every view of train, and validation and test as they are."""
     return counts["train"] * views + counts["val"] + counts["test"]
-
-
-def _table(feed: Feed, runtime: Runtime) -> Table:
-    """Every row of a pooled feed, every view of it, where it lies; on CUDA, on the device."""
-    assert isinstance(feed, CachedFeed)
-    n, views = feed.array.shape[:2]
-    x = as_tensor(feed.array).view(n * views, math.prod(feed.array.shape[2:]))
-    y = torch.from_numpy(np.repeat(feed.labels, views))
-    return Table(x.to(runtime.device), y.to(runtime.device), feed.release)

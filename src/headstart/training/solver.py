@@ -1,8 +1,16 @@
 """Linear heads, solved: multinomial logistic regression to convergence, for a path of penalties.
 
-For features standardised to Z (n, d), weights W (k, d) and bias b (k), each penalty l2 minimises
+For features centred and scaled to Z (n, d), weights W (k, d) and bias b (k), each penalty l2
+minimises
 
     mean cross-entropy(Z W' + b)  +  l2 / 2 * |W|^2
+
+A feature's scale is the root of its variance plus the square of the mean deviation of all features.
+Divided by its own deviation alone, a feature that is zero for nearly all images would be blown up:
+its weight would cost as little as any other's, and an image that shows it would have a logit in the
+hundreds. The added constant leaves lively features nearly standardised, and penalises the weights
+of nearly dead ones as it does those of raw features (Tusher, Tibshirani & Chu 2001 add such a
+constant to the deviation of each gene).
 
 The Hessian is bounded by (Z'Z / n) / 2 + l2 in every class (Boehning 1992, "Multinomial logistic
 regression algorithm"), so in the eigenbasis of Z'Z / n, scaled by the root of that bound, the
@@ -27,6 +35,9 @@ import torch
 import torch.nn.functional as F
 from scipy import linalg
 
+# Of an image's loss, in nats, what counts in choosing a penalty: with few images a single one would
+# decide. A probability below 1e-4 is wrong, whether it is 1e-5 or 1e-100.
+LOSS_CAP = float(-np.log(1e-4))
 L2_PATH = tuple(float(10.0**exponent) for exponent in np.arange(1.0, -5.25, -0.5))
 # Validation loss is nearly convex along the path; three worse values in a row are its far side.
 PATIENCE = 3
@@ -53,6 +64,7 @@ class Solution:
     val_accuracy: float
     weight: torch.Tensor
     bias: torch.Tensor
+    criterion: float  # what chooses among penalties on validation: the capped, weighted loss
     cut_off: bool  # after MAX_PASSES, short of the optimum
     chosen: bool = False  # by validation, and solved to more digits than the others
 
@@ -75,22 +87,39 @@ class Table:
             self.release()
 
 
+@dataclass(frozen=True)
+class Joined:
+    """Tables one behind the other, none of them copied."""
+
+    parts: tuple[Table, ...]
+
+    @property
+    def labels(self) -> torch.Tensor:
+        return torch.cat([part.labels for part in self.parts])
+
+    def blocks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for part in self.parts:
+            yield from part.blocks()
+
+
 def solve_path(
-    train: Table,
+    train: Table | Joined,
     val: Table,
     num_classes: int,
     *,
     l2_path: Sequence[float] = L2_PATH,
     class_weights: torch.Tensor | None = None,
     on_solution: Callable[[Solution], None] = lambda solution: None,
+    refine: bool = True,
 ) -> list[Solution]:
     """Solutions along the path, strongest penalty first; the one validation prefers is `chosen`.
 
     A path as coarse as L2_PATH is solved in its order, a finer one coarse to fine.
 
-    class_weights: float32 (k,), of each class in the training objective; the mean is then a
-    weighted one. Losses in the solutions are plain cross-entropy, without weights and penalty.
-    `on_solution` is called with each, and again with the chosen one once it has been refined.
+    class_weights: float32 (k,), of each class in the training objective and in the choice; the mean
+    is then a weighted one. Losses in the solutions are plain cross-entropy, without weights and
+    penalty. The choice caps the loss of an image at LOSS_CAP. `on_solution` is called with each
+    solution, and again with the chosen one once it has been refined, if `refine` asks for that.
     """
     problem = _Problem(train, num_classes, class_weights)
     penalties = sorted(l2_path, reverse=True)
@@ -102,9 +131,19 @@ def solve_path(
         found, passes = problem.solve(l2, start, to)
         points[l2] = found
         W, b = problem.weights(found.V)
-        judged = _evaluate(val, W, b)
-        cut_off = passes >= MAX_PASSES
-        return Solution(l2, passes, found.loss, found.accuracy, *judged, W, b, cut_off)
+        loss, accuracy, criterion = _evaluate(val, W, b, class_weights)
+        return Solution(
+            l2=l2,
+            iterations=passes,
+            train_loss=found.loss,
+            train_accuracy=found.accuracy,
+            val_loss=loss,
+            val_accuracy=accuracy,
+            weight=W,
+            bias=b,
+            criterion=criterion,
+            cut_off=passes >= MAX_PASSES,
+        )
 
     for level, numbers in enumerate(_coarse_to_fine(penalties)):
         worse, best, weakest = 0, np.inf, min(solutions, default=-np.inf)
@@ -117,17 +156,18 @@ def solve_path(
             for l2, start in zip(l2s, starts, strict=True):
                 solutions[l2] = solve(l2, start, tolerance)
                 on_solution(solutions[l2])
-                worse = worse + 1 if solutions[l2].val_loss > best else 0
-                best = min(best, solutions[l2].val_loss)
+                worse = worse + 1 if solutions[l2].criterion > best else 0
+                best = min(best, solutions[l2].criterion)
             if not level and worse == PATIENCE:
                 break
     # Chosen among equals: what is refined is not held against what is not.
-    chosen = min(solutions.values(), key=lambda solution: solution.val_loss)
-    if tolerance > TOLERANCE:
+    chosen = min(solutions.values(), key=lambda solution: solution.criterion)
+    refine = refine and tolerance > TOLERANCE
+    if refine:
         fine = solve(chosen.l2, points[chosen.l2], TOLERANCE)
         chosen = replace(fine, iterations=chosen.iterations + fine.iterations)
     solutions[chosen.l2] = replace(chosen, chosen=True)
-    if tolerance > TOLERANCE:
+    if refine:
         on_solution(solutions[chosen.l2])
     return [solutions[l2] for l2 in penalties if l2 in solutions]
 
@@ -190,11 +230,14 @@ class _Problem:
     is three to eight times as fast on CPU as the transposed layout.
     """
 
-    def __init__(self, table: Table, num_classes: int, class_weights: torch.Tensor | None) -> None:
+    def __init__(
+        self, table: Table | Joined, num_classes: int, class_weights: torch.Tensor | None
+    ) -> None:
         self._table, self._k = table, num_classes
         self._class_weights = class_weights
         labels = table.labels
-        total = len(labels) if class_weights is None else float(class_weights[labels].sum())
+        self._n = len(labels)
+        total = self._n if class_weights is None else float(class_weights[labels].sum())
         self._unit_share = 1 / total
         self._mean, self._scale, self._values, self._basis = _eigenbasis(table)
         self._memory = _Memory(self.origin)
@@ -272,13 +315,13 @@ class _Problem:
             moved += residual.sum(dim=0)
         standardised = (raw.T - moved[:, None] * self._mean) / self._scale
         gradients = torch.cat([standardised @ self._basis, moved[:, None]], dim=1)
-        n, points = len(self._table.labels), []
+        points = []
         for j, (l2, V) in enumerate(zip(l2s, candidates, strict=True)):
             loss, weighted, hits = sums[j].tolist()
             pull = self._penalty(l2) * V
             objective = weighted + float((pull * V).sum()) / 2
             gradient = gradients[k * j : k * (j + 1)] + pull
-            points.append(_Point(V, objective, gradient, loss / n, hits / n))
+            points.append(_Point(V, objective, gradient, loss / self._n, hits / self._n))
         return points
 
 
@@ -333,23 +376,23 @@ class _Memory:
 
 
 def _eigenbasis(
-    table: Table,
+    table: Table | Joined,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Mean and scale (d,) of the features, and eigenvalues (r,) and eigenvectors (d, r) of Z'Z / n
-    for the standardised ones, Z (n, d).
+    for the centred and scaled ones, Z (n, d).
 
     With fewer rows than columns, only the rows' own space: the penalty keeps the optimum inside
     it, and the eigenproblem is (n, n), of Z Z' / n.
     """
-    n, d = table.features.shape
-    dtype = table.features.dtype
-    total = torch.zeros(d, dtype=torch.float64, device=table.features.device)
+    n, total = 0, torch.zeros(0)
     for x, _ in table.blocks():
-        total += x.sum(dim=0)  # of a block, in float32: thirteen times as fast
+        # Of a block, in float32: thirteen times as fast.
+        total = x.sum(dim=0).double() + (total if n else 0)
+        n, d, dtype = n + len(x), x.shape[1], x.dtype
     mean = (total / n).to(dtype)
     if n < d:
-        centred = table.features - mean
-        scale = _scale(centred.double().square().mean(dim=0), mean).to(dtype)
+        centred = torch.cat([x for x, _ in table.blocks()]) - mean
+        scale = _scale(centred.double().square().mean(dim=0)).to(dtype)
         Z = (centred / scale).double()
         values, vectors = _eigenvectors(Z @ Z.T / n)
         vectors = Z.T @ vectors / (n * values).sqrt()
@@ -361,18 +404,23 @@ def _eigenbasis(
             for first in range(0, d, quarter):  # the upper triangle, in four steps
                 columns = slice(first, first + quarter)
                 products[columns, first:] += centred[:, columns].T @ centred[:, first:]
-        scale = _scale(products.diagonal() / n, mean)
+        scale = _scale(products.diagonal() / n)
         values, vectors = _eigenvectors(products / (n * scale * scale[:, None]))
         scale = scale.to(dtype)
     return mean, scale, values.clamp_min(0).to(dtype), vectors.to(dtype)
 
 
-def _scale(variance: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-    """Standard deviations; a feature that varies by no more than rounding says nothing: a unit
-    scale keeps it at zero."""
-    deviation = variance.clamp_min(0).sqrt()
-    rounding = (1e-5 * mean.abs()).clamp_min(1e-6)
-    return torch.where(deviation > rounding, deviation, torch.ones_like(deviation))
+def _scale(variance: torch.Tensor) -> torch.Tensor:
+    """What each feature is divided by, (d,): the head of this file says why.
+
+    The mean of the deviations, not their median, since more than half of a sparse network's
+    features can be dead.
+    """
+    variance = variance.clamp_min(0)
+    typical = variance.sqrt().mean()
+    if typical <= 0:
+        return torch.ones_like(variance)
+    return (variance + typical.square()).sqrt()
 
 
 def _eigenvectors(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -390,11 +438,23 @@ def _eigenvectors(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return values[kept], vectors[:, kept]
 
 
-def _evaluate(table: Table, W: torch.Tensor, b: torch.Tensor) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy."""
-    loss, hits = 0.0, 0.0
-    for x, y in table.blocks():
-        logits = torch.addmm(b, x, W.T)
-        loss += float(F.cross_entropy(logits, y, reduction="sum"))
-        hits += float((logits.argmax(dim=1) == y).sum())
-    return loss / len(table.labels), hits / len(table.labels)
+def _evaluate(
+    table: Table, W: torch.Tensor, b: torch.Tensor, class_weights: torch.Tensor | None
+) -> tuple[float, float, float]:
+    """Mean cross-entropy, accuracy, and what penalties are chosen by."""
+    parts = [(torch.addmm(b, x, W.T), y) for x, y in table.blocks()]
+    logits, y = (torch.cat(both) for both in zip(*parts, strict=True))
+    losses = F.cross_entropy(logits, y, reduction="none")
+    accuracy = (logits.argmax(dim=1) == y).float().mean()
+    return float(losses.mean()), float(accuracy), criterion(losses, y, class_weights)
+
+
+def criterion(
+    losses: torch.Tensor, labels: torch.Tensor, class_weights: torch.Tensor | None
+) -> float:
+    """The mean of the losses (n,), each at most LOSS_CAP, weighted by class: less is better."""
+    capped = losses.clamp_max(LOSS_CAP)
+    if class_weights is None:
+        return float(capped.mean())
+    weights = class_weights[labels]
+    return float((capped * weights).sum() / weights.sum())

@@ -1,0 +1,114 @@
+"""A linear head's penalty and its honest predictions, by folds, where images are few.
+
+A tenth of 250 images decides little: 25 of them. By folds every image is held out once, from a head
+that was fitted to the others, so that all of them choose the penalty (cross-validation, Stone
+1974) and fit the temperature, and the head that is kept can be fitted to all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from headstart.data.hashing import hash_keys
+from headstart.training.solver import L2_PATH, Solution, Table, criterion, solve_path
+
+FOLDS = 5
+# Above, a split of its own is large enough to choose on, and folds would cost more than seconds.
+MOST_IMAGES, MOST_LOGITS = 10_000, 1_000_000
+
+
+@dataclass(frozen=True)
+class PenaltyScore:
+    """One penalty, judged by folds: means over the images, passes summed over the folds."""
+
+    l2: float
+    iterations: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    criterion: float
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """scores: of each penalty that every fold was solved for, the strongest first. logits: float32
+    (n, k), of each image by the head of the other folds at the penalty l2."""
+
+    l2: float
+    scores: tuple[PenaltyScore, ...]
+    logits: torch.Tensor
+
+
+def folds_pay(images: int, classes: int) -> bool:
+    return images <= MOST_IMAGES and images * classes <= MOST_LOGITS
+
+
+def assign_folds(labels: np.ndarray, keys: np.ndarray, seed: int) -> np.ndarray:
+    """int64 (n,): each image's fold; a class is spread evenly, in an order drawn by key and seed.
+
+    labels: int64 (n,); keys: uint64 (n,).
+    """
+    folds = np.empty(len(labels), np.int64)
+    order = np.lexsort((hash_keys(keys, seed), labels))
+    folds[order] = np.arange(len(labels)) % FOLDS
+    return folds
+
+
+def cross_fit(
+    pool: Table,
+    folds: np.ndarray,
+    num_classes: int,
+    *,
+    l2_path: Sequence[float] = L2_PATH,
+    class_weights: torch.Tensor | None = None,
+    on_solution: Callable[[Solution], None] = lambda solution: None,
+) -> CrossFit:
+    """Solve a path of penalties on all folds but one, for each, and choose by what is held out.
+
+    folds: int64 (n,), as `assign_folds` gives them. class_weights: as in `solve_path`.
+    """
+    losses: dict[float, torch.Tensor] = {}
+    logits: dict[float, torch.Tensor] = {}
+    solved: dict[float, list[Solution]] = {}
+    numbers = np.unique(folds)
+    for fold in numbers:
+        held = torch.from_numpy(folds == fold).to(pool.labels.device)
+        rest = Table(pool.features[~held], pool.labels[~held])
+        part = Table(pool.features[held], pool.labels[held])
+        for solution in solve_path(
+            rest,
+            part,
+            num_classes,
+            l2_path=l2_path,
+            class_weights=class_weights,
+            on_solution=on_solution,
+            refine=False,
+        ):
+            l2 = solution.l2
+            if l2 not in logits:
+                logits[l2] = pool.features.new_zeros(len(folds), num_classes)
+                losses[l2] = pool.features.new_zeros(len(folds))
+            logits[l2][held] = torch.addmm(solution.bias, part.features, solution.weight.T)
+            losses[l2][held] = F.cross_entropy(logits[l2][held], part.labels, reduction="none")
+            solved.setdefault(l2, []).append(solution)
+    common = sorted((l2 for l2 in solved if len(solved[l2]) == len(numbers)), reverse=True)
+    scores = tuple(
+        PenaltyScore(
+            l2=l2,
+            iterations=sum(solution.iterations for solution in solved[l2]),
+            train_loss=float(np.mean([solution.train_loss for solution in solved[l2]])),
+            train_accuracy=float(np.mean([solution.train_accuracy for solution in solved[l2]])),
+            val_loss=float(losses[l2].mean()),
+            val_accuracy=float((logits[l2].argmax(dim=1) == pool.labels).float().mean()),
+            criterion=criterion(losses[l2], pool.labels, class_weights),
+        )
+        for l2 in common
+    )
+    best = min(scores, key=lambda score: score.criterion)
+    return CrossFit(best.l2, scores, logits[best.l2])

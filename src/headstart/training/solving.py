@@ -1,0 +1,133 @@
+"""The head of a phase, solved on cached features: its penalty chosen, then fitted.
+
+Where images are few, folds of train and validation together choose the penalty (`folds.py`); else
+the validation images do. The head that a later phase starts from is fitted to the training images
+alone, since that phase is still to be judged on validation. The head that a run hands over is
+fitted to all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from headstart.profiling import section
+from headstart.runtime import full_float32
+from headstart.training.cache import as_tensor
+from headstart.training.feeds import CachedFeed
+from headstart.training.folds import CrossFit, assign_folds, cross_fit, folds_pay
+from headstart.training.solver import Joined, Solution, Table, solve_path
+
+
+class PenaltyRecord(Protocol):
+    """What the log keeps of one penalty: `solver.Solution` or `folds.PenaltyScore`."""
+
+    l2: float
+    iterations: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+
+
+@dataclass(frozen=True)
+class HeadProblem:
+    """A linear head to be solved. class_weights: float32 (classes,), or None.
+
+    seed: of the folds. val_cut: whether validation was cut from train, so that folds may mix
+    them; a validation split that a folder brings may be apart for a reason.
+    """
+
+    train: CachedFeed
+    val: CachedFeed
+    classes: int
+    class_weights: torch.Tensor | None
+    seed: int
+    val_cut: bool
+
+    @property
+    def by_folds(self) -> bool:
+        """Whether folds choose. An image with several views is held out by none of them alone."""
+        images = len(self.train.labels) + len(self.val.labels)
+        return self.val_cut and self.train.array.shape[1] == 1 and folds_pay(images, self.classes)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 (n,), of train and then of validation."""
+        return np.concatenate([self.train.labels, self.val.labels])
+
+    def solve(
+        self, l2_path: Sequence[float], on_penalty: Callable[[], None]
+    ) -> tuple[Solution, Sequence[PenaltyRecord]]:
+        """The head for the training images at the penalty that is chosen, and what was tried.
+
+        `on_penalty` is called with each solution.
+        """
+        tables = self._tables()
+        tried: Sequence[PenaltyRecord]
+        with section("solve"), full_float32():
+            if self.by_folds and len(l2_path) > 1:
+                crossed = self._cross_fit(l2_path, on_penalty)
+                tried, l2_path = crossed.scores, [crossed.l2]
+                solutions = self._path(*tables, l2_path, on_penalty)
+            else:
+                tried = solutions = self._path(*tables, l2_path, on_penalty)
+        return next(solution for solution in solutions if solution.chosen), tried
+
+    def fit_to_all(self, l2: float) -> tuple[Solution, torch.Tensor | None]:
+        """The head for train and validation together, and, by folds, logits float32 (n, classes)
+        of each image from a head that was not fitted to it."""
+        train, val = self._tables()
+        with section("solve"), full_float32():
+            (solution,) = self._path(Joined((train, val)), val, [l2], lambda: None)
+            held_out = self._cross_fit([l2], lambda: None).logits if self.by_folds else None
+        return solution, held_out
+
+    def _path(
+        self,
+        train: Table | Joined,
+        val: Table,
+        l2_path: Sequence[float],
+        on_penalty: Callable[[], None],
+    ) -> list[Solution]:
+        return solve_path(
+            train,
+            val,
+            self.classes,
+            l2_path=l2_path,
+            class_weights=self.class_weights,
+            on_solution=lambda solution: on_penalty(),
+        )
+
+    def _cross_fit(self, l2_path: Sequence[float], on_penalty: Callable[[], None]) -> CrossFit:
+        train, val = self._tables()
+        pool = Table(
+            torch.cat([train.features, val.features]), torch.cat([train.labels, val.labels])
+        )
+        keys = np.concatenate([self.train.keys, self.val.keys])
+        return cross_fit(
+            pool,
+            assign_folds(self.labels, keys, self.seed),
+            self.classes,
+            l2_path=l2_path,
+            class_weights=self.class_weights,
+            on_solution=lambda solution: on_penalty(),
+        )
+
+    def _tables(self) -> tuple[Table, Table]:
+        with section("cache read"):
+            return _table(self.train), _table(self.val)
+
+
+def _table(feed: CachedFeed) -> Table:
+    """Every row of a pooled feed, every view of it, where it lies; on CUDA, on the device."""
+    n, views = feed.array.shape[:2]
+    x = as_tensor(feed.array).view(n * views, math.prod(feed.array.shape[2:]))
+    y = torch.from_numpy(np.repeat(feed.labels, views))
+    device = feed.runtime.device
+    return Table(x.to(device), y.to(device), feed.release)
