@@ -111,8 +111,9 @@ def _times(current: Run, started: float) -> dict[str, Any]:
     # A kill between an event and its checkpoint repeats the event: the last of its kind counts.
     done = {e["phase"]: e for e in log if e["event"] == "phase_done"}
     epochs = {(e["phase"], e["epoch"]): e for e in log if e["event"] == "epoch"}
+    restarts = {(e["phase"], e["lr"]): e for e in log if e["event"] == "restart"}
     solved = [e for e in done.values() if e["l2"] is not None]
-    trained = [*solved, *epochs.values()]
+    trained = [*solved, *restarts.values(), *epochs.values()]
     phases = [
         {
             "phase": number + 1,

@@ -88,13 +88,17 @@ def test_bins_have_their_upper_edge() -> None:
 
 @pytest.mark.parametrize("k", [0.05, 0.5, 1.0, 3.0, 40.0])
 def test_logits_k_times_too_large_have_temperature_k(k: float) -> None:
-    """Answers are right with the confidence that softmax(logits / k) states: the optimum is k."""
-    calibrated = two_point(1000, 0.8, 0.8)
+    """Answers are right with the confidence that softmax(logits / k) states: the optimum is k, but
+    for the prior, which two thousand images hardly feel."""
+    calibrated = two_point(2000, 0.8, 0.8)
     p = predictions_of(calibrated.logits * k, calibrated.labels)
     fitted = fit_temperature(p)
+    if k == 1:
+        assert fitted.value == 1.0
+        return
     assert fitted.note is None
-    assert fitted.value == pytest.approx(k, rel=1e-9)
-    assert calibration(p.tempered(fitted.value)).ece == pytest.approx(0, abs=1e-9)
+    assert fitted.value == pytest.approx(k, rel=1e-2)
+    assert calibration(p.tempered(fitted.value)).ece == pytest.approx(0, abs=3e-3)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -105,7 +109,7 @@ def test_no_other_temperature_has_a_lower_loss(seed: int) -> None:
     fitted = fit_temperature(p).value
     least = calibration(p.tempered(fitted)).loss
     assert 1.7 < fitted < 2.3
-    assert all(calibration(p.tempered(fitted * f)).loss > least for f in (0.2, 0.99, 1.01, 5))
+    assert all(calibration(p.tempered(fitted * f)).loss > least for f in (0.2, 0.95, 1.05, 5))
 
 
 @pytest.mark.parametrize(
@@ -113,19 +117,40 @@ def test_no_other_temperature_has_a_lower_loss(seed: int) -> None:
     [
         ([[5.0, 0.0], [0.0, 1e-6]], [0, 1], "every answer is right"),
         ([[5.0, 0.0]], [0], "every answer is right"),
-        ([[5.0, 0.0]], [1], "outside of 0.01 to 100"),
-        ([[1.0, 0.0], [1.0, 0.0]], [0, 1], "outside of 0.01 to 100"),
-        ([[0.0, 0.0], [0.0, 0.0]], [0, 1], "outside of 0.01 to 100"),
-        ([[1e-5, 0.0], [1e-5, 0.0], [1e-5, 0.0]], [0, 1, 0], "outside of 0.01 to 100"),
+        ([[1.0, 0.0], [1.0, 0.0]], [0, 1], "beyond chance"),
+        ([[0.0, 0.0], [0.0, 0.0]], [0, 1], "beyond chance"),
+        ([[1e-5, 0.0], [1e-5, 0.0], [1e-5, 0.0]], [0, 1, 0], "beyond chance"),
     ],
 )
-def test_without_a_finite_optimum_it_is_one_and_says_why(
+def test_where_nothing_tells_a_temperature_it_is_one_and_says_why(
     logits: list[list[float]], labels: list[int], says: str
 ) -> None:
     fitted = fit_temperature(predictions_of(np.array(logits), np.array(labels)))
     assert fitted.value == 1.0
     assert fitted.note is not None
     assert says in fitted.note
+
+
+def test_a_single_mistake_among_few_images_sharpens_nothing() -> None:
+    """Of 72 answers with confidence 0.9, 71 are right: sharper by the fit, by no other image."""
+    p = two_point(72, 71 / 72, 0.9)
+    fitted = fit_temperature(p)
+    assert fitted.value == 1.0
+    assert fitted.note is not None and "beyond chance" in fitted.note
+
+
+def test_what_is_served_is_seldom_worse_than_what_the_model_says() -> None:
+    """Calibrated answers of three classes, thirty times 60 images: chance alone moves T from 1."""
+    worse = 0
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        logits = rng.normal(scale=2.0, size=(60 + 4000, 3))
+        p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        labels = (p.cumsum(axis=1) < rng.random((len(p), 1))).sum(axis=1)
+        fitted = fit_temperature(predictions_of(logits[:60], labels[:60])).value
+        later = predictions_of(logits[60:], labels[60:])
+        worse += calibration(later.tempered(fitted)).loss > calibration(later).loss + 1e-3
+    assert worse <= 4
 
 
 @pytest.mark.parametrize("temperature", [0.013, 0.7, 3.1, 99.0])

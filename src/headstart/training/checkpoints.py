@@ -37,10 +37,11 @@ def save_checkpoint(
     tensors = {f"model.{name}": tensor for name, tensor in model.changed_state().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in state.best.items()}
     tensors |= {f"average.{name}": tensor for name, tensor in state.average.items()}
+    tensors |= {f"start.{name}": tensor for name, tensor in state.start.items()}
     if optimizer is not None:
         for index, values in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
-    scalars = asdict(replace(state, best={}, average={}))
+    scalars = asdict(replace(state, best={}, average={}, start={}))
     header = {"format": FORMAT, "phase": phase, "lowest": model.lowest, "state": scalars}
     with atomic_path(path) as partial:
         contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
@@ -72,9 +73,9 @@ def load_checkpoint(
                 tensor = torch.empty_like(like).copy_(tensor)
             own["state"].setdefault(int(index), {})[key] = tensor
         optimizer.load_state_dict(own)
-    parts = {name: _part(tensors, f"{name}.") for name in ("best", "average")}
-    scalars = header["state"]
-    return FitState(**{**scalars, "best_key": tuple(scalars["best_key"]), **parts})
+    parts = {name: _part(tensors, f"{name}.") for name in ("best", "average", "start")}
+    lists = {name: tuple(header["state"][name]) for name in ("best_key", "right")}
+    return FitState(**{**header["state"], **lists, **parts})
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

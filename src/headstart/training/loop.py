@@ -18,6 +18,7 @@ from headstart.errors import RunError
 from headstart.evaluation.calibration import log_loss
 from headstart.evaluation.metrics import selection_key
 from headstart.evaluation.predictions import Predictions
+from headstart.evaluation.statistics import mcnemar_p_value
 from headstart.models.freezing import FreezePlan, set_training
 from headstart.models.heads import l2_penalty
 from headstart.profiling import section
@@ -30,6 +31,9 @@ from headstart.training.optimisation import WeightAverage, learning_rate
 
 CHECKPOINT_S = 60.0  # between checkpoints at most: what a kill can cost
 CHECKPOINT_SHARE = 0.02  # of the time, what checkpoints after short epochs may take
+# Attempts at lower rates, each at this share of the one before, and how sure it must be (McNemar's
+# p) that an attempt has lost what an earlier phase had learnt.
+RESTARTS, RESTART_SHARE, LOST_P = 3, 1 / 3, 0.05
 
 
 @dataclass
@@ -41,6 +45,9 @@ class FitState:
     lowest_val_loss. best: parameters and buffers of the best model so far by validation, of epoch
     best_epoch, or, where that is None, of the phase's start; best_key is its
     `metrics.selection_key`. average: the moving average of the weights, where the phase keeps one.
+    start: what training began with, for another attempt at a lower rate. right: which validation
+    images an earlier phase's model gets right. lost: whether every epoch of this attempt has been
+    worse than that beyond chance. restarts: attempts before this one. seconds: of its epochs.
     """
 
     epoch: int = 0
@@ -54,8 +61,13 @@ class FitState:
     lowest_val_loss: float = math.inf
     stale: int = 0
     lr_scale: float = 1.0
+    right: tuple[bool, ...] = ()
+    lost: bool = True
+    restarts: int = 0
+    seconds: float = 0.0
     best: dict[str, torch.Tensor] = field(default_factory=dict)
     average: dict[str, torch.Tensor] = field(default_factory=dict)
+    start: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def begun(self) -> bool:
@@ -107,26 +119,37 @@ def fit(
     on_step: Callable[[int], None] = lambda images: None,
     on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
     on_checkpoint: Callable[[], None] = lambda: None,
+    on_restart: Callable[[FitState], None] = lambda state: None,
 ) -> FitState:
     """Train one phase from `state` on, and leave the model at its best by validation.
 
-    Best is by the job's metric, the lower loss on a tie. What an earlier phase has learnt is the
-    first candidate: a phase that betters nothing ends where it began. `on_epoch` is called after
-    each epoch with its record; `on_checkpoint` every minute and after epochs, as far as that takes
-    little time, when model, optimizer and state are fit to be saved. Raises RunError where the loss
-    stops being a number.
+    Best is by the job's metric, the lower loss on a tie. A model that `consider` was given before
+    is a candidate too: a phase that betters nothing ends with it. Where the loss stops being a
+    number, or half of the epochs are over and each of them is worse than that candidate beyond
+    chance, the rate is too high: training starts again at a third of it, three times at most.
+
+    `on_epoch` is called after each epoch with its record; `on_checkpoint` every minute and after
+    epochs, as far as that takes little time, when model, optimizer and state are fit to be saved;
+    `on_restart` with the state that an attempt begins with. Raises RunError where the loss is no
+    number at the last rate either.
     """
     epochs = job.phase.epochs or 1
     average = WeightAverage(model, job.phase.ema, state.average) if job.phase.ema else None
     state.average = average.tensors if average else {}
     checkpoints = _Checkpoints(on_checkpoint)
-    if job.number > 0 and not state.begun:
-        _validate(model, job, state, epoch=None)
+    state.start = state.start or model.changed_state()
     while state.epoch < epochs and not _out_of_patience(state, job.phase):
+        if _too_fast(state, epochs):
+            _start_again(model, job, state, optimizer)
+            average = WeightAverage(model, job.phase.ema, {}) if job.phase.ema else None
+            state.average = average.tensors if average else {}
+            on_restart(state)
         started = time.perf_counter()
         set_training(model.backbone, job.plan)
         model.head.train()
         rate = _train_epoch(model, job, state, optimizer, average, on_step, checkpoints)
+        if not math.isfinite(state.loss_sum):
+            continue
         if average:
             with average.applied():
                 val_loss, val_accuracy = _validate(model, job, state, state.epoch)
@@ -143,6 +166,7 @@ def fit(
             "seconds": time.perf_counter() - started,
         }
         _follow_plateau(state, job.phase, val_loss)
+        state.seconds += record["seconds"]
         state.epoch, state.step, state.loss_sum, state.hits = state.epoch + 1, 0, 0.0, 0.0
         on_epoch(record)
         if checkpoints.due(after_epoch=True):
@@ -218,11 +242,6 @@ def _train_epoch(
                 state.loss_sum, state.hits = float(loss_sum), float(hits)
                 checkpoints.write()
     state.loss_sum, state.hits = float(loss_sum), float(hits)
-    if not math.isfinite(state.loss_sum):
-        raise RunError(
-            f"phase {job.number + 1} diverged in epoch {state.epoch + 1} (the loss is no number): "
-            f"lower phases.{job.number}.lr, which is {job.phase.lr}"
-        )
     return rate
 
 
@@ -247,6 +266,37 @@ def cross_entropy_loss(
     return total / norm
 
 
+def _too_fast(state: FitState, epochs: int) -> bool:
+    """Whether the attempt so far shows that the rate is too high."""
+    if not math.isfinite(state.loss_sum):
+        return True
+    half = (epochs + 1) // 2
+    return bool(state.right) and state.lost and state.epoch >= half and state.restarts < RESTARTS
+
+
+def _start_again(
+    model: Classifier, job: Job, state: FitState, optimizer: torch.optim.Optimizer
+) -> None:
+    """Back to the phase's start at a lower rate; the best model so far stays a candidate."""
+    if state.restarts == RESTARTS:
+        raise RunError(
+            f"phase {job.number + 1} diverged in epoch {state.epoch + 1} (the loss is no number), "
+            f"at {state.lr_scale:.2g} of its rate too: lower phases.{job.number}.lr, which is "
+            f"{job.phase.lr}"
+        )
+    model.load_state_dict(state.start, strict=False)
+    optimizer.state.clear()
+    state.epoch, state.step, state.loss_sum, state.hits = 0, 0, 0.0, 0.0
+    state.lowest_val_loss, state.stale, state.lost = math.inf, 0, True
+    state.restarts += 1
+    state.lr_scale = RESTART_SHARE**state.restarts
+
+
+def consider(model: Classifier, job: Job, state: FitState) -> None:
+    """Make the model as it stands, which an earlier phase left, a candidate for the best one."""
+    _validate(model, job, state, epoch=None)
+
+
 def _validate(
     model: Classifier, job: Job, state: FitState, epoch: int | None
 ) -> tuple[float, float]:
@@ -255,6 +305,12 @@ def _validate(
     told = predict(model, job.val, rows, job.runtime)
     key = selection_key(told, job.select_by, balanced=job.balanced)
     loss, accuracy = log_loss(told), float(told.correct.mean())
+    if epoch is None:
+        state.right = tuple(told.correct.tolist())
+    elif state.right:
+        before = np.array(state.right)
+        gained, lost = int((told.correct & ~before).sum()), int((before & ~told.correct).sum())
+        state.lost &= lost > gained and mcnemar_p_value(gained, lost) < LOST_P
     if key > state.best_key:
         state.best_epoch, state.best, state.best_key = epoch, model.changed_state(), key
         state.best_val_accuracy, state.best_val_loss = accuracy, loss

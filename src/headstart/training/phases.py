@@ -22,7 +22,6 @@ from headstart.data.transforms import Transform
 from headstart.evaluation.calibration import log_loss
 from headstart.evaluation.metrics import selection_key
 from headstart.evaluation.predictions import Predictions
-from headstart.evaluation.statistics import wilson_interval
 from headstart.models.folding import folded_norms
 from headstart.models.freezing import FreezeAudit, FreezePlan, plan_phase, set_training
 from headstart.profiling import section
@@ -42,11 +41,11 @@ from headstart.training.classifier import Classifier, compiling_pays
 from headstart.training.efficiency import label_efficiency
 from headstart.training.feeds import CachedFeed, Feed, PixelFeed, batch_bounds
 from headstart.training.folds import FOLDS, PenaltyScore
-from headstart.training.loop import FitState, Job, fit, predict
+from headstart.training.loop import FitState, Job, consider, fit, predict
 from headstart.training.mixing import Mixer
 from headstart.training.optimisation import class_weights, create_optimizer
 from headstart.training.solver import L2_PATH, MAX_PASSES, Solution
-from headstart.training.solving import HeadProblem
+from headstart.training.solving import HeadProblem, starting_penalty
 
 _OF_A_PENALTY = [f.name for f in fields(PenaltyScore) if f.name != "criterion"]
 
@@ -158,6 +157,7 @@ class Training:
     def _phase(self, number: int, state: FitState) -> None:
         phase = self.recipe.phases[number]
         started = time.perf_counter()
+        start = None if state.begun else self._starting_head(number)
         plan, feeds = self._enter(number)
         trainable = sum(
             p.numel()
@@ -184,7 +184,7 @@ class Training:
         if phase.optimizer == "lbfgs":
             done = self._solve(number, train, val)
         else:
-            done = self._fit(number, phase, plan, train, val, state)
+            done = self._fit(number, plan, (train, val), state, start)
         with section("audit"):
             audit.verify()
         seconds = time.perf_counter() - started - extracted
@@ -193,19 +193,24 @@ class Training:
             f"phase {number + 1} ({phase.train}, {phase.optimizer}): validation accuracy "
             f"{done['val_accuracy']:.1%} in {seconds:.1f} s"
         )
-        self._warn_of_loss(number, done["val_accuracy"])
+        if not done["bettered"]:
+            self.reporter.warn(
+                f"phase {number + 1} betters nothing on validation: the model is still that of the "
+                f"phase before; lower phases.{number}.lr, or leave the phase out"
+            )
         if number == 0 and len(self.recipe.phases) > 1 and (curve := self._label_efficiency("val")):
             self.run.append_log({"event": "label_efficiency", **curve})
 
     def _fit(
         self,
         number: int,
-        phase: PhaseSpec,
         plan: FreezePlan,
-        train: Feed,
-        val: Feed,
+        feeds: tuple[Feed, Feed],
         state: FitState,
+        start: Solution | None,
     ) -> dict[str, Any]:
+        """Fit a phase, from the head `start` where the one before it was solved."""
+        phase, (train, val) = self.recipe.phases[number], feeds
         set_training(self.model.backbone, plan)
         optimizer = create_optimizer(self.model, phase)
         if state.begun:
@@ -228,6 +233,10 @@ class Training:
             class_weights=self._class_weights(),
         )
         self._warn_of_idle_cutmix(number, plan)
+        if number and not state.begun:
+            consider(self.model, job, state)
+            if start:
+                self._set_head(start)
         steps = (phase.epochs or 1) * len(batch_bounds(len(train.keys), job.batch_size))
         if compiling_pays(self.runtime, steps):
             self.model.compile_trained(job.batch_size, self.reporter.warn)
@@ -255,6 +264,18 @@ class Training:
             folded_norms(self.model.backbone, plan, size),
         ):
             advance(done)
+
+            def on_restart(begun: FitState) -> None:
+                rate = (phase.lr or 0) * begun.lr_scale
+                self.run.append_log(
+                    {"event": "restart", "phase": number, "lr": rate, "seconds": begun.seconds}
+                )
+                begun.seconds = 0.0
+                self.reporter.warn(
+                    f"phase {number + 1} lost what it began with: again from its start, with "
+                    f"{rate:.2g} for phases.{number}.lr"
+                )
+
             state = fit(
                 self.model,
                 job,
@@ -263,26 +284,28 @@ class Training:
                 on_step=advance,
                 on_epoch=on_epoch,
                 on_checkpoint=on_checkpoint,
+                on_restart=on_restart,
             )
         bettered = number == 0 or state.best_epoch is not None
         return {
             "bettered": bettered,
+            "start_l2": None,
             "best_epoch": state.best_epoch,
             "val_loss": state.best_val_loss,
             "val_accuracy": state.best_val_accuracy,
             "l2": None,
         }
 
-    def _warn_of_loss(self, number: int, val_accuracy: float) -> None:
-        """Where a phase has lost what the one before it had learnt."""
-        ended = [event for event in self.run.log if event["event"] == "phase_done"]
-        before = [e["val_accuracy"] for e in ended if e["phase"] == number - 1]
-        n = len(self.splits.val)
-        if before and wilson_interval(before[-1] * n, n)[0] > val_accuracy:
-            self.reporter.warn(
-                f"phase {number + 1} ended at {val_accuracy:.1%} on validation, below the "
-                f"{before[-1]:.1%} of phase {number}: lower phases.{number}.lr, or leave it out"
-            )
+    def _starting_head(self, number: int) -> Solution | None:
+        """A flatter head than the one that the phase before was solved for, to train from."""
+        if number == 0 or self.recipe.phases[number].optimizer == "lbfgs":
+            return None
+        before = [e for e in self.run.log if e["event"] == "phase_done"][-1]
+        if not before["bettered"] or before["start_l2"] == before["l2"]:
+            return None
+        _, feeds = self._enter(number - 1)
+        problem = self._head_problem(feeds.train(), feeds.plain("val", self.splits.val))
+        return problem.solve_at(before["start_l2"])
 
     def _warn_of_idle_cutmix(self, number: int, plan: FreezePlan) -> None:
         size = self.transform.preprocess.size
@@ -327,6 +350,8 @@ class Training:
             "val_loss": log_loss(told),
             "val_accuracy": float(told.correct.mean()),
             "l2": best.l2,
+            # A penalty that the recipe names is the start's too.
+            "start_l2": starting_penalty(tried, best.l2) if l2 is None else l2,
             "bettered": bettered,
         }
 

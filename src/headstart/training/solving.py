@@ -1,9 +1,15 @@
 """The head of a phase, solved on cached features: its penalty chosen, then fitted.
 
 Where images are few, folds of train and validation together choose the penalty (`folds.py`); else
-the validation images do. The head that a later phase starts from is fitted to the training images
-alone, since that phase is still to be judged on validation. The head that a run hands over is
-fitted to all of them.
+the validation images do. A head that later phases go on from is fitted to the training images
+alone, since they are still to be judged on validation. The head that a run hands over is fitted to
+all of them.
+
+The best head is a poor start for training its backbone. It is nearly sure of all training images:
+it is steep, and its gradients are small and come from few of them. At common rates the features
+then move by more than it bears, and what they knew is lost within an epoch. A flatter head with
+some loss left is the better start (Ren, Guo, Bae & Sutherland 2023, "How to prepare your task head
+for finetuning").
 """
 
 from __future__ import annotations
@@ -22,6 +28,9 @@ from headstart.training.cache import as_tensor
 from headstart.training.feeds import CachedFeed
 from headstart.training.folds import CrossFit, assign_folds, cross_fit, folds_pay
 from headstart.training.solver import Joined, Solution, Table, solve_path
+
+# Of the best held-out loss, what a head must have as its loss in training to be a start.
+START_LOSS = 1.5
 
 
 class PenaltyRecord(Protocol):
@@ -79,6 +88,12 @@ class HeadProblem:
                 tried = solutions = self._path(*tables, l2_path, on_penalty)
         return next(solution for solution in solutions if solution.chosen), tried
 
+    def solve_at(self, l2: float) -> Solution:
+        """The head for the training images at one penalty."""
+        with section("solve"), full_float32():
+            (solution,) = self._path(*self._tables(), [l2], lambda: None)
+        return solution
+
     def fit_to_all(self, l2: float) -> tuple[Solution, torch.Tensor | None]:
         """The head for train and validation together, and, by folds, logits float32 (n, classes)
         of each image from a head that was not fitted to it."""
@@ -122,6 +137,15 @@ class HeadProblem:
     def _tables(self) -> tuple[Table, Table]:
         with section("cache read"):
             return _table(self.train), _table(self.val)
+
+
+def starting_penalty(tried: Sequence[PenaltyRecord], chosen: float) -> float:
+    """The weakest penalty of a path, from the chosen one up, at which the loss in training is at
+    least START_LOSS times the held-out loss of the chosen one; the strongest where none is."""
+    best = next(record for record in tried if record.l2 == chosen)
+    stronger = sorted(record.l2 for record in tried if record.l2 >= chosen)
+    enough = {r.l2 for r in tried if r.train_loss >= START_LOSS * best.val_loss}
+    return next((l2 for l2 in stronger if l2 in enough), stronger[-1])
 
 
 def _table(feed: CachedFeed) -> Table:
