@@ -80,14 +80,14 @@ def finish_run(training: Training) -> None:
 
 
 def _metrics(predictions: Mapping[str, Predictions], positive: int) -> dict[str, Any]:
-    """Scores of each split, and the temperature that is served with the model.
+    """Scores of each split as the model is served, and the temperature that it is served with.
 
     It is fitted on validation: what it does there is flattered, what it does on test is not.
     """
     temperature = fit_temperature(predictions["val"])
     metrics: dict[str, Any] = {
         split: {
-            **score(made, positive=positive).to_dict(),
+            **score(made.tempered(temperature.value), positive=positive).to_dict(),
             "calibration": calibration(made).to_dict(),
             "calibrated": calibration(made.tempered(temperature.value)).to_dict(),
         }

@@ -36,11 +36,6 @@ def _served(row: Row, key: str) -> float | None:
     return found
 
 
-def _log_loss(row: Row) -> float | None:
-    served = _served(row, "loss")
-    return row.get("loss") if served is None else served
-
-
 # Beside accuracy where classes are unequal, or where something else chooses.
 BALANCE = (
     Column(
@@ -51,7 +46,7 @@ BALANCE = (
 COLUMNS = (
     Column("Val accuracy", "val", lambda row: row.get("val_accuracy"), formats.percent),
     Column("Top-5", "top5", lambda row: row.get("top5"), formats.percent),
-    Column("Log loss", "loss", _log_loss, formats.decimal, rising=True),
+    Column("Log loss", "loss", lambda row: row.get("loss"), formats.decimal, rising=True),
     Column("ECE", "ece", lambda row: _served(row, "ece"), formats.percent, rising=True),
     Column("Training", "training", training_seconds, formats.duration, rising=True),
     Column("Latency, ms", "latency", latency_ms, formats.decimal, rising=True),

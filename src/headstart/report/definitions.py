@@ -168,14 +168,14 @@ def _probabilities() -> tuple[Definition, ...]:
             "Mean cross-entropy on test, in nats, without any penalty term: it also counts how "
             "sure the model was, with its temperature where it has one. Lower is better; 0 is "
             "perfect.",
-            f"{_TEST}; metrics.json: test.loss (as trained), test.calibrated.loss (as served)",
+            f"{_TEST}; metrics.json: test.loss (as served), test.calibration.loss (without temperature)",
             "−(1/n) Σ log p(true class)",
         ),
         Definition(
             "brier", "Brier score",
             "Squared distance of the stated probabilities from the truth, summed over classes, "
             "mean over images. 0 is perfect, 2 the worst.",
-            f"{_TEST}; metrics.json: test.calibration.brier", "(1/n) Σᵢ Σₖ (pᵢₖ − yᵢₖ)²",
+            f"{_TEST}; metrics.json: test.brier (as served)", "(1/n) Σᵢ Σₖ (pᵢₖ − yᵢₖ)²",
             "Brier (1950)",
         ),
         Definition(
@@ -191,7 +191,8 @@ def _probabilities() -> tuple[Definition, ...]:
             "temperature", "Temperature",
             "The number that logits are divided by before they become probabilities, chosen on "
             "validation for the least log loss. Above 1 the model was too sure. It changes no "
-            "answer, only how sure it is.",
+            "answer, only how sure it is. It stays 1 where no other helps left-out images beyond "
+            "chance.",
             "predictions/val.npz; metrics.json: temperature", "p = softmax(logits / T)",
             "Guo et al. (2017)",
         ),
