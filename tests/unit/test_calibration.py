@@ -97,8 +97,8 @@ def test_logits_k_times_too_large_have_temperature_k(k: float) -> None:
         assert fitted.value == 1.0
         return
     assert fitted.note is None
-    assert fitted.value == pytest.approx(k, rel=1e-2)
-    assert calibration(p.tempered(fitted.value)).ece == pytest.approx(0, abs=3e-3)
+    assert fitted.value == pytest.approx(k, rel=2e-2)
+    assert calibration(p.tempered(fitted.value)).ece == pytest.approx(0, abs=6e-3)
 
 
 @pytest.mark.parametrize("seed", range(3))

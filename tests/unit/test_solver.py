@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from headstart.training import solver
 from headstart.training.optimisation import class_weights
-from headstart.training.solver import Table, solve_path
+from headstart.training.solver import Joined, Table, solve_path
 
 
 @pytest.fixture(scope="module")
@@ -19,11 +19,18 @@ def problem() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     centres = torch.randn(4, 30, generator=generator)
     labels = torch.arange(600) % 4
     x = centres[labels] + 1.5 * torch.randn(600, 30, generator=generator)
-    # Badly conditioned on purpose: scales from 0.01 to 100, two columns nearly equal, one constant.
-    x *= torch.logspace(-2, 2, 30)
+    # Badly conditioned on purpose: scales from 0.1 to 10, two columns nearly equal, one constant.
+    x *= torch.logspace(-1, 1, 30)
     x[:, 1] = x[:, 0] + 1e-5 * x[:, 1]
     x[:, 2] = 7.0
     return x[:400], labels[:400], x[400:], labels[400:]
+
+
+def scaled(x: torch.Tensor) -> torch.Tensor:
+    """Centred features over the root of their variance and the squared mean deviation: float64."""
+    x = x.double()
+    deviation = x.std(dim=0, correction=0)
+    return (x - x.mean(dim=0)) / (deviation.square() + deviation.mean().square()).sqrt()
 
 
 @pytest.mark.parametrize("l2", [1.0, 0.01])
@@ -32,8 +39,7 @@ def test_it_is_the_optimum_that_scikit_learn_finds(
 ) -> None:
     x, y, x_val, y_val = problem
     (solution,) = solve_path(Table(x, y), Table(x_val, y_val), 4, l2_path=[l2])
-    scale = x.std(dim=0, correction=0).clamp_min(1e-6)
-    z = ((x - x.mean(dim=0)) / scale).double()
+    z = scaled(x)
     reference = LogisticRegression(C=1 / (l2 * len(z)), tol=1e-10, max_iter=10_000).fit(z, y)
     expected = torch.from_numpy(reference.decision_function(z))
     got = (x @ solution.weight.T + solution.bias).double()
@@ -47,14 +53,48 @@ def test_it_is_the_optimum_that_scikit_learn_finds(
 def test_fewer_images_than_features(problem: tuple[torch.Tensor, ...], n: int) -> None:
     x, y, x_val, y_val = problem
     (solution,) = solve_path(Table(x[:n], y[:n]), Table(x_val, y_val), 4, l2_path=[0.1])
-    scale = x[:n].std(dim=0, correction=0)
-    scale = torch.where(scale > 1e-6, scale, torch.ones_like(scale))
-    z = ((x[:n] - x[:n].mean(dim=0)) / scale).double()
+    z = scaled(x[:n])
     reference = LogisticRegression(C=1 / (0.1 * n), tol=1e-10, max_iter=10_000).fit(z, y[:n])
     loss = float(
         torch.nn.functional.cross_entropy(torch.from_numpy(reference.decision_function(z)), y[:n])
     )
     assert solution.train_loss == pytest.approx(loss, abs=2e-4)
+
+
+def test_a_feature_that_hardly_varies_gets_no_enormous_weight(
+    problem: tuple[torch.Tensor, ...],
+) -> None:
+    """One that is dead but for a thousandth: fitted freely, an image that shows it has a logit in
+    the hundreds, and that image alone chooses the penalty."""
+    x, y, x_val, y_val = (part.clone() for part in problem)
+    generator = torch.Generator().manual_seed(1)
+    x[:, 2] = 1e-3 * torch.rand(len(x), generator=generator)
+    x[:4, 2] += 5e-3 * (y[:4] == 0)
+    x_val[:, 2], x_val[0, 2] = 0.0, 5.0
+    path = solve_path(Table(x, y), Table(x_val, y_val), 4)
+    best = next(s for s in path if s.chosen)
+    norms = best.weight.norm(dim=0)
+    assert norms[2] < 3 * norms.median()
+    assert (x_val @ best.weight.T + best.bias).abs().max() < 50
+
+
+def test_one_image_does_not_choose_the_penalty(problem: tuple[torch.Tensor, ...]) -> None:
+    """A wrong label on an image that lies a hundred times as far out as the others."""
+    x, y, x_val, y_val = problem
+    path = solve_path(Table(x, y), Table(x_val, y_val), 4)
+    chosen = next(s.l2 for s in path if s.chosen)
+    far, wrong = torch.cat([x_val, 100 * x_val[:1]]), torch.cat([y_val, (y_val[:1] + 1) % 4])
+    path = solve_path(Table(x, y), Table(far, wrong), 4)
+    assert next(s.l2 for s in path if s.chosen) <= 4 * chosen
+
+
+def test_tables_are_joined_without_a_copy(problem: tuple[torch.Tensor, ...]) -> None:
+    x, y, x_val, y_val = problem
+    val = Table(x_val, y_val)
+    (whole,) = solve_path(Table(x, y), val, 4, l2_path=[0.1])
+    parts = Joined((Table(x[:150], y[:150]), Table(x[150:], y[150:])))
+    (joined,) = solve_path(parts, val, 4, l2_path=[0.1])
+    assert joined.val_loss == pytest.approx(whole.val_loss, abs=1e-4)
 
 
 def test_degenerate_features_are_no_crash() -> None:
@@ -106,9 +146,7 @@ def test_class_weights_are_scikit_learns(problem: tuple[torch.Tensor, ...]) -> N
     (solution,) = solve_path(
         Table(x, y), Table(x_val, y_val), 4, l2_path=[0.1], class_weights=weights
     )
-    scale = x.std(dim=0, correction=0)
-    scale = torch.where(scale > 1e-6, scale, torch.ones_like(scale))
-    z = ((x - x.mean(dim=0)) / scale).double()
+    z = scaled(x)
     reference = LogisticRegression(
         C=1 / (0.1 * len(z)), class_weight="balanced", tol=1e-10, max_iter=10_000
     ).fit(z, y)
@@ -172,7 +210,7 @@ def test_the_memory_is_that_of_two_loops(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_fine_grid_is_filled_in_between(problem: tuple[torch.Tensor, ...]) -> None:
     train, val = Table(*problem[:2]), Table(*problem[2:])
-    grid = [10 ** (0.5 - 0.1 * k) for k in range(46)]
+    grid = [10 ** (0.5 - 0.1 * k) for k in range(66)]
     order: list[float] = []
     path = solve_path(train, val, 4, l2_path=grid, on_solution=lambda s: order.append(s.l2))
     assert [s.l2 for s in path] == sorted(order[:-1], reverse=True)

@@ -50,7 +50,7 @@ from headstart.training.folds import cross_fit
 from headstart.training.prefix import compile_prefix, engine_name
 from headstart.training.solver import Table
 
-FORMAT = 1  # raise it when the same key would give other evidence
+FORMAT = 2  # raise it when the same key would give other evidence
 FOLDS = 3
 START, START_IMAGES = 25, 200  # images a class of the first round, and at least so many in all
 

@@ -73,8 +73,10 @@ def _accuracy(tested: bool) -> tuple[Definition, ...]:
         ),
         Definition(
             "val", "Val accuracy",
-            "Accuracy on the validation images, held out from training. Every choice (penalty, "
-            "epoch, stopping, best run) was made on them, so it is a little optimistic.",
+            "Accuracy on images held out from training: the validation images, or, for a solved "
+            "head, all of train and validation, each by a head that was fitted to the other folds. "
+            "Every choice (penalty, epoch, stopping, best run) was made on them, so it is a little "
+            "optimistic.",
             "predictions/val.npz; metrics.json: val.accuracy",
         ),
         Definition(
@@ -168,7 +170,7 @@ def _probabilities() -> tuple[Definition, ...]:
             "Mean cross-entropy on test, in nats, without any penalty term: it also counts how "
             "sure the model was, with its temperature where it has one. Lower is better; 0 is "
             "perfect.",
-            f"{_TEST}; metrics.json: test.loss (as served), test.calibration.loss (without temperature)",
+            f"{_TEST}; metrics.json: test.loss (as served), test.calibration.loss (as trained)",
             "−(1/n) Σ log p(true class)",
         ),
         Definition(
