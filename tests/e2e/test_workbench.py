@@ -38,6 +38,7 @@ weights = "registry"
 [[phases]]
 train = "head"
 """
+PLAIN = ("data.augment.flip=false", "data.augment.shift=0.0", "data.train_limit=400")
 pytestmark = pytest.mark.usefixtures("real_weights", "cache")
 
 
@@ -110,15 +111,50 @@ def test_where_nothing_is_cached_every_epoch_has_views_of_its_own(
     assert len(set(views)) == 9
 
 
-def test_a_phase_that_loses_what_was_learnt_is_told(tmp_path: Path) -> None:
+def test_what_is_tested_and_served_is_the_best_phase_and_not_the_last(tmp_path: Path) -> None:
     listener = Listener()
     tuned = 'phases=[{train="head"}, {train="from:blocks.6", epochs=1, lr=%s}]'
-    more = "data.train_limit=400"
-    library.run(recipe(tmp_path, more, tuned % 1e-4), out=tmp_path / "gentle", reporter=listener)
-    assert not [line for line in listener.warnings if "lower phases.1.lr" in line]
-    library.run(recipe(tmp_path, more, tuned % 30.0), out=tmp_path / "harsh", reporter=listener)
+    given = recipe(tmp_path, *PLAIN, tuned % 30.0)
+    harsh = library.run(given, out=tmp_path / "harsh", reporter=listener)
     (line,) = [line for line in listener.warnings if "lower phases.1.lr" in line]
-    assert line.startswith("phase 2 ended at ")
+    assert line.startswith("phase 2 betters nothing on validation")
+    assert [e["bettered"] for e in harsh.log if e["event"] == "phase_done"] == [True, False]
+    assert len([e for e in harsh.log if e["event"] == "restart"]) == 3
+    probe = library.run(recipe(tmp_path, *PLAIN), out=tmp_path / "probe")
+    assert np.array_equal(harsh.predictions("val").ids, probe.predictions("val").ids)
+    for split in ("val", "test"):
+        ours, theirs = harsh.predictions(split), probe.predictions(split)
+        assert ours.logits == pytest.approx(theirs.logits, abs=1e-3)
+
+
+def test_a_solved_head_is_fitted_to_validation_too_and_judged_out_of_fold(tmp_path: Path) -> None:
+    """Validation of forty images decides little: all four hundred do, each held out once."""
+    run = library.run(recipe(tmp_path, *PLAIN), out=tmp_path / "run")
+    told = run.predictions("val")
+    assert len(told) == len(set(told.ids.tolist())) == run.metrics["val"]["n"] == 400
+    (event,) = [e for e in run.log if e["event"] == "refit"]
+    assert event["images"] == 400
+    assert 0.3 < told.correct.mean() < 0.99  # fitted to, all would be right
+
+
+def test_a_validation_split_that_a_folder_brings_is_not_mixed_with_train(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 12), ("val", 5), ("test", 5)):
+        for label in range(3):
+            folder = tmp_path / "photos" / split / f"class {label}"
+            folder.mkdir(parents=True)
+            for number in range(n):
+                pixels = rng.integers(0, 120, (40, 40, 3), np.uint8)
+                pixels[..., label] += 100
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    free = ("data.augment.flip=false", "data.augment.shift=0.0", "phases.0.views=1")
+    overrides = (f"data.source=folder:{tmp_path / 'photos'}", *free)
+    raw = RECIPE.replace("train_limit = 100\ntest_limit = 20\n", "")
+    (tmp_path / "own.toml").write_text(raw)
+    given = library.load_recipe(tmp_path / "own.toml", overrides)
+    run = library.run(given, out=tmp_path / "run")
+    assert len(run.predictions("val")) == 15
+    assert all(name.startswith("val") for name in run.predictions("val").ids.tolist())
 
 
 def test_a_study_that_another_process_carries_out_is_left_alone(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Folds: every image held out once, a penalty chosen on all of them, predictions that are honest."""
+"""Folds: every image held out once, a penalty chosen on all of them, honest predictions."""
 
 from __future__ import annotations
 

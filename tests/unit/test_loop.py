@@ -22,7 +22,7 @@ from headstart.specs import AugmentSpec, DataSpec, HeadSpec, PhaseSpec
 from headstart.training.checkpoints import load_checkpoint, read_phase, save_checkpoint
 from headstart.training.classifier import Classifier
 from headstart.training.feeds import CachedFeed, PixelFeed, batch_bounds, epoch_order
-from headstart.training.loop import FitState, Job, cross_entropy_loss, fit
+from headstart.training.loop import RESTARTS, FitState, Job, consider, cross_entropy_loss, fit
 from headstart.training.mixing import Mixer
 from headstart.training.optimisation import class_weights, create_optimizer, learning_rate
 
@@ -351,6 +351,84 @@ def test_no_batch_holds_a_single_image() -> None:
     assert batch_bounds(1, 16) == [(0, 1)]
     model, job = make_job(train=make_feed(17, 0))
     assert fit(model, job, FitState(), create_optimizer(model, PHASE)).epoch == 4
+
+
+def learnt() -> tuple[Classifier, Job]:
+    """A model that an earlier phase has taught, and the job of a later one."""
+    model, job = make_job()
+    fit(model, job, FitState(), create_optimizer(model, PHASE))
+    return model, replace(job, number=1)
+
+
+def test_a_phase_that_betters_nothing_ends_where_it_began() -> None:
+    """At a rate at which every attempt ruins the model."""
+    model, job = learnt()
+    wild = PHASE.model_copy(update={"lr": 1e4, "warmup": 0.0, "optimizer": "sgd"})
+    job, state = replace(job, phase=wild), FitState()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    consider(model, job, state)
+    state = fit(model, job, state, create_optimizer(model, wild))
+    assert state.best_epoch is None
+    assert state.restarts == RESTARTS
+    after = model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_rate_that_is_too_high_is_lowered_from_the_start_again() -> None:
+    """The first attempt loses what was learnt and is left half way; a later one keeps it."""
+    model, job = learnt()
+    fast = PHASE.model_copy(update={"lr": 1.0, "warmup": 0.0, "epochs": 6})
+    job, state = replace(job, phase=fast), FitState()
+    consider(model, job, state)
+    learnt_value = state.best_key[0]
+    begun: list[float] = []
+    epochs: list[tuple[int, float]] = []
+    state = fit(
+        model,
+        job,
+        state,
+        create_optimizer(model, fast),
+        on_epoch=lambda record: epochs.append((record["epoch"], record["lr"])),
+        on_restart=lambda state: begun.append(state.lr_scale),
+    )
+    assert begun == pytest.approx([3.0**-k for k in range(1, len(begun) + 1)])
+    assert len(begun) >= 1
+    assert [epoch for epoch, _ in epochs][:4] == [0, 1, 2, 0]
+    assert epochs[3][1] == pytest.approx(epochs[0][1] / 3)
+    assert state.best_key[0] >= learnt_value
+
+
+def test_a_resume_within_a_second_attempt_is_bit_exact(tmp_path: Path) -> None:
+    fast = PHASE.model_copy(update={"lr": 1.0, "warmup": 0.0})
+    path = tmp_path / "last.safetensors"
+
+    class Killed(BaseException):
+        pass
+
+    def begin() -> tuple[Classifier, Job, torch.optim.Optimizer]:
+        model, job = learnt()
+        return model, replace(job, phase=fast), create_optimizer(model, fast)
+
+    whole, job, optimizer = begin()
+    state = FitState()
+    consider(whole, job, state)
+    fit(whole, job, state, optimizer)
+
+    first, job, optimizer = begin()
+    cut = FitState()
+    consider(first, job, cut)
+
+    def die(record: dict[str, Any]) -> None:
+        if cut.restarts == 1 and record["epoch"] == 0:
+            save_checkpoint(path, first, 1, cut, optimizer)
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(first, job, cut, optimizer, on_epoch=die)
+    resumed, job, optimizer = begin()
+    fit(resumed, job, load_checkpoint(path, resumed, optimizer), optimizer)
+    expected, got = whole.state_dict(), resumed.state_dict()
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
 
 
 def test_divergence_is_told_with_its_remedy() -> None:

@@ -14,6 +14,7 @@ from headstart.models.freezing import plan_phase
 from headstart.models.identity import Weights
 from headstart.recipe import Recipe
 from headstart.specs import PhaseSpec
+from headstart.training.folds import FOLDS, MOST_IMAGES
 from headstart.training.prefix import StageChain
 
 # A trained image's forward and backward pass through torch, and a forward pass alone, in frozen
@@ -24,7 +25,7 @@ TRAINED, TORCH = 6.0, 2.0
 @dataclass(frozen=True)
 class Workload:
     """passes: forward passes of one image at the speed of a frozen pass; steps: of fitted phases;
-    solved: rows that a head is solved on."""
+    solved: rows that heads are solved on, in each fold."""
 
     passes: float
     steps: int
@@ -51,7 +52,8 @@ def workload(recipe: Recipe, weights: Weights, counts: Mapping[str, int]) -> Wor
         else:
             passes += (TORCH * frozen + TRAINED * (1 - frozen)) * seen + TORCH * asked
         if phase.optimizer == "lbfgs":
-            solved += views * counts["train"]
+            held = counts["train"] + counts["val"]
+            solved += views * counts["train"] * (FOLDS if views == 1 and held <= MOST_IMAGES else 1)
         steps += -(-seen // recipe.batch_size)
     damaged = min(recipe.evaluation.corrupted_images, counts["test"])
     pictures = len(CORRUPTIONS) * len(recipe.evaluation.corruptions) * damaged

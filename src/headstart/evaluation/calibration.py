@@ -176,4 +176,5 @@ def fit_temperature(predictions: Predictions) -> Temperature:
 def _losses(predictions: Predictions, log_sharpness: float) -> np.ndarray:
     """float64 (n,): each image's log loss where logits are multiplied by exp(log_sharpness)."""
     sharpened = predictions.tempered(float(np.exp(-log_sharpness)))
-    return -sharpened.log_probabilities[np.arange(len(predictions)), predictions.labels]
+    own = sharpened.log_probabilities[np.arange(len(predictions)), predictions.labels]
+    return np.asarray(-own)

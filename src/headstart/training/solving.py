@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,22 +25,14 @@ from headstart.profiling import section
 from headstart.runtime import full_float32
 from headstart.training.cache import as_tensor
 from headstart.training.feeds import CachedFeed
-from headstart.training.folds import CrossFit, assign_folds, cross_fit, folds_pay
+from headstart.training.folds import CrossFit, PenaltyScore, assign_folds, cross_fit, folds_pay
 from headstart.training.solver import Joined, Solution, Table, solve_path
 
 # Of the best held-out loss, what a head must have as its loss in training to be a start.
 START_LOSS = 1.5
 
 
-class PenaltyRecord(Protocol):
-    """What the log keeps of one penalty: `solver.Solution` or `folds.PenaltyScore`."""
-
-    l2: float
-    iterations: int
-    train_loss: float
-    train_accuracy: float
-    val_loss: float
-    val_accuracy: float
+PenaltyRecord = Solution | PenaltyScore
 
 
 @dataclass(frozen=True)
