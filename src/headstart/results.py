@@ -106,7 +106,7 @@ def _times(current: Run, started: float) -> dict[str, Any]:
     left in the cache. alone_s: frozen passes and training as they would be with an empty cache, by
     which runs can be compared.
     """
-    log = current.log
+    log = current.kept_log
     extracts = [e for e in log if e["event"] == "extract" and not e["cached"]]
     # A kill between an event and its checkpoint repeats the event: the last of its kind counts.
     done = {e["phase"]: e for e in log if e["event"] == "phase_done"}

@@ -140,6 +140,17 @@ class Run:
                 events.append(json.loads(line))
         return events
 
+    @property
+    def kept_log(self) -> list[dict[str, Any]]:
+        """The events without the epochs of attempts that a restart at a lower rate gave up."""
+        kept: list[dict[str, Any]] = []
+        for event in self.log:
+            if event["event"] == "restart":
+                phase = event["phase"]
+                kept = [e for e in kept if (e["event"], e.get("phase")) != ("epoch", phase)]
+            kept.append(event)
+        return kept
+
     @cached_property
     def pictures(self) -> dict[str, np.ndarray]:
         """Thumbnails, uint8 (n, side, side, 3): `sample_images` of train with `sample_ids` and

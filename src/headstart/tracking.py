@@ -191,7 +191,7 @@ def _read(run: Run) -> _Record:
         ended=ended,
         params={**_flat(recipe), **_flat({"weights": weights, "data": prints})},
         tags=_flat(tags),
-        points=[*_epochs(run.log, started), *_finals(run, ended)],
+        points=[*_epochs(run.kept_log, started), *_finals(run, ended)],
         files=files,
         seal=_digest(b"\0".join(state)),
     )

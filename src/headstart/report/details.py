@@ -32,7 +32,7 @@ def describe_run(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
     scores = metrics.get("test") or {}
     confusion = np.asarray(scores.get("confusion", []), dtype=np.int64)
     names = class_names(run, classes=len(confusion))
-    log = run.log
+    log = run.kept_log
     return {
         "phases": describe_phases(run),
         "figures": figures(log),

@@ -135,15 +135,21 @@ def describe_phases(run: Run) -> list[dict[str, Any]]:
     """A row a phase: what it trained, what it chose, what it took."""
     rows = []
     spent = {p["phase"]: p for p in optional(lambda: run.cost, {}).get("phases") or []}
-    starts = {event["phase"]: event for event in run.log if event["event"] == "phase"}
+    log = run.kept_log
+    starts = {event["phase"]: event for event in log if event["event"] == "phase"}
     for phase in sorted(starts):
-        start, done = starts[phase], _done(run.log, phase)
-        epochs = len(_latest(run.log, "epoch", "epoch", phase))
-        solved = len(_latest(run.log, "solve", "l2", phase))
+        start, done = starts[phase], _done(log, phase)
+        epochs = len(_latest(log, "epoch", "epoch", phase))
+        solved = len(_latest(log, "solve", "l2", phase))
         best = done.get("best_epoch")
         chosen = f"epoch {best + 1}" if best is not None else ""
         if done.get("l2") is not None:
             chosen = f"L2 {formats.general(done['l2'])}"
+        if done.get("bettered") is False:
+            chosen = "its start"
+        length = f"{epochs} epochs" if epochs else f"{solved} solutions" if solved else ""
+        if lowered := {e["lr"] for e in log if e["event"] == "restart" and e["phase"] == phase}:
+            length += f", at a rate of {formats.general(min(lowered))} after higher ones"
         where = str(start.get("boundary", "")) + (", cached" if start.get("cached") else "")
         rows.append(
             {
@@ -152,7 +158,7 @@ def describe_phases(run: Run) -> list[dict[str, Any]]:
                 "optimizer": start.get("optimizer", ""),
                 "boundary": where,
                 "trainable": start.get("trainable_parameters"),
-                "length": f"{epochs} epochs" if epochs else f"{solved} solutions" if solved else "",
+                "length": length,
                 "chosen": chosen,
                 "val_loss": done.get("val_loss"),
                 "val_accuracy": done.get("val_accuracy"),
