@@ -18,7 +18,7 @@ from PIL import Image
 import headstart as library
 from headstart.errors import RunError
 from headstart.progress import Reporter
-from headstart.training import phases
+from headstart.training import phases, solving
 from headstart.training.cache import BoundaryCache
 from headstart.training.feeds import PixelFeed, draw_views
 from headstart.training.loop import FitState, Job
@@ -65,7 +65,7 @@ def test_what_a_run_held_is_let_go_of_with_it(
 ) -> None:
     """The next run of a study must find the memory free, and not wait for a collector."""
     if fails:
-        monkeypatch.setattr(phases, "solve_path", out_of_memory)
+        monkeypatch.setattr(solving, "solve_path", out_of_memory)
     gc.collect()
     gc.disable()
     try:

@@ -131,15 +131,15 @@ def fit(
     `on_epoch` is called after each epoch with its record; `on_checkpoint` every minute and after
     epochs, as far as that takes little time, when model, optimizer and state are fit to be saved;
     `on_restart` with the state that an attempt begins with. Raises RunError where the loss is no
-    number at the last rate either.
+    number at the last rate either and no model was validated before.
     """
     epochs = job.phase.epochs or 1
     average = WeightAverage(model, job.phase.ema, state.average) if job.phase.ema else None
     state.average = average.tensors if average else {}
     checkpoints = _Checkpoints(on_checkpoint)
     state.start = state.start or model.changed_state()
-    while state.epoch < epochs and not _out_of_patience(state, job.phase):
-        if _too_fast(state, epochs):
+    while not _over(state, job.phase, epochs):
+        if _too_fast(state, job.phase, epochs):
             _start_again(model, job, state, optimizer)
             average = WeightAverage(model, job.phase.ema, {}) if job.phase.ema else None
             state.average = average.tensors if average else {}
@@ -266,12 +266,19 @@ def cross_entropy_loss(
     return total / norm
 
 
-def _too_fast(state: FitState, epochs: int) -> bool:
-    """Whether the attempt so far shows that the rate is too high."""
+def _over(state: FitState, phase: PhaseSpec, epochs: int) -> bool:
+    if not math.isfinite(state.loss_sum):
+        return bool(state.best) and state.restarts == RESTARTS
+    done = state.epoch >= epochs or _out_of_patience(state, phase)
+    return done and not _too_fast(state, phase, epochs)
+
+
+def _too_fast(state: FitState, phase: PhaseSpec, epochs: int) -> bool:
+    """Whether the attempt so far shows that the rate is too high, and a lower one may be tried."""
     if not math.isfinite(state.loss_sum):
         return True
-    half = (epochs + 1) // 2
-    return bool(state.right) and state.lost and state.epoch >= half and state.restarts < RESTARTS
+    late = state.epoch >= (epochs + 1) // 2 or _out_of_patience(state, phase)
+    return late and bool(state.right) and state.lost and state.restarts < RESTARTS
 
 
 def _start_again(
