@@ -124,7 +124,7 @@ def test_what_is_tested_and_served_is_the_best_phase_and_not_the_last(tmp_path: 
     assert np.array_equal(harsh.predictions("val").ids, probe.predictions("val").ids)
     for split in ("val", "test"):
         ours, theirs = harsh.predictions(split), probe.predictions(split)
-        assert ours.logits == pytest.approx(theirs.logits, abs=1e-3)
+        assert ours.logits == pytest.approx(theirs.logits, abs=0.02)  # cached in float16
 
 
 def test_a_solved_head_is_fitted_to_validation_too_and_judged_out_of_fold(tmp_path: Path) -> None:
