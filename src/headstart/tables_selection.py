@@ -26,12 +26,13 @@ def selection(selection: Mapping[str, Any]) -> str:
     header = ["candidate", "ImageNet", *(each["name"] for each in rounds[1:])]
     header += ["full run, estimate s", "took s"]
     table = grid(header, rows, "l" + "r" * (len(header) - 1))
+    kind = "balanced accuracy" if selection.get("balanced") else "accuracy"
     spent, full = selection["spent_s"], selection["full_cost_s"]
     budget = format_seconds(selection["budget_s"])
     lines = [
         table,
         "",
-        "ImageNet: published top-1, %; rounds: held-out accuracy of a linear probe of the frozen "
+        f"ImageNet: published top-1, %; rounds: held-out {kind} of a linear probe of the frozen "
         "backbone (LogME); x dropped",
         *(f"dropped: {d['name']} ({d['round']}): {d['why']}" for d in selection["dropped"]),
         f"spent {spent:.0f} s of {budget}; the full comparison would take about {full:.0f} s",

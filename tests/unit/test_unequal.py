@@ -13,6 +13,7 @@ import pytest
 from headstart import tables
 from headstart.comparison.explain import explain_runs
 from headstart.comparison.leaderboard import Comparison, build_comparison
+from headstart.comparison.selection import Candidate, Evidence, select
 from headstart.evaluation.leakage import without_duplicates
 from headstart.evaluation.metrics import selection_value
 from headstart.evaluation.predictions import Predictions
@@ -193,6 +194,24 @@ def test_a_run_says_what_a_constant_answer_would_reach(tmp_path: Path) -> None:
     equal = fabricate(tmp_path / "equal", name="equal")
     assert "Always answering" not in render([equal]).partition("<main")[0]
     assert "balanced" not in tables.run(equal) and "top-5" in tables.run(equal)
+
+
+def test_a_budget_keeps_who_finds_the_rare_classes() -> None:
+    """Round by round evidence goes by the metric that the recipes name."""
+    labels = np.repeat([0, 1], [400, 40])
+    hits = {"majority": labels == 0, "fair": np.arange(440) % 12 != 0}
+    hits["majority"][400:408] = True
+
+    def judged(candidate: Candidate, per_class: int) -> Evidence:
+        return Evidence(hits[candidate.name], 0.0, 10**8, 1.0, 0.5, 0.0, 1e3, labels)
+
+    for metric, kept in (("accuracy", "majority"), ("balanced_accuracy", "fair")):
+        two = [Candidate(name, name, name, 70.0, 10**8, 10_000, chooses_by=metric) for name in hits]
+        done = select(two, 25.0, [25], judged)
+        assert done.finalists[0].name == kept
+        assert ("balanced" in done.rounds[1].evidence) == (metric != "accuracy")
+    assert [each.name for each in done.dropped] == ["majority"]
+    assert "40.0 %" not in done.dropped[0].why and "60.0%" in done.dropped[0].why
 
 
 def test_second_scores_are_balanced_too(tmp_path: Path) -> None:

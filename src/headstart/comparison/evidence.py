@@ -99,6 +99,7 @@ class Judge:
             macs=backbone_macs(name, size),
             passes=work.passes,
             steps=work.steps,
+            chooses_by=resolved.chooses_by,
             solved=round(work.solved / (FOLDS - 1)),  # a path per fold reads the others' rows
         )
 
@@ -143,6 +144,7 @@ class Judge:
             setup_s=passed - started - watch.seconds,
             solve_s=done - passed,
             images_per_s=watch.images / watch.seconds,
+            labels=labels,
         )
         _write(path, evidence)
         self._reporter.say(
@@ -278,10 +280,11 @@ def _read(path: Path) -> Evidence | None:
     with suppress(FileNotFoundError, json.JSONDecodeError):
         known = json.loads(path.read_text(encoding="utf-8"))
         hits = np.array([digit == "1" for digit in known.pop("hits")])
-        return Evidence(hits=hits, **known)
+        return Evidence(hits=hits, labels=np.array(known.pop("labels"), np.int64), **known)
     return None
 
 
 def _write(path: Path, evidence: Evidence) -> None:
     hits = "".join("1" if hit else "0" for hit in evidence.hits)
-    write_json(path, {**vars(evidence), "hits": hits})
+    labels = [] if evidence.labels is None else evidence.labels.tolist()
+    write_json(path, {**vars(evidence), "hits": hits, "labels": labels})

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from headstart.comparison.cheapest import BUSY, find_quickest, latency_of
+from headstart.comparison.choice import shared_metric
 from headstart.comparison.configurations import name_some
 from headstart.comparison.leaderboard import Comparison, Row, build_comparison
 from headstart.comparison.selection import Candidate, Selection
 from headstart.evaluation.statistics import paired_change
+from headstart.evaluation.values import image_values, value_difference
 from headstart.rundir import Run, open_run
 
 
@@ -91,14 +93,27 @@ def regrets(
 def regret(chosen: Run, every: Sequence[Run], root: Path) -> dict[str, Any]:
     """What was given away by `chosen`, where all runs of its study are finished.
 
-    value: the test accuracy of the run that the full comparison chooses minus the chosen one's.
+    value: the test accuracy, or balanced accuracy or macro F1 where the runs choose by it, of the
+    run that the full comparison chooses minus the chosen one's.
     """
     full = build_comparison("full", every, [], root)
     best = next(r for r in every if os.path.relpath(r.path, root) == full.best_row.path)
     if best.path == chosen.path:
         text = "none: the same run as the full comparison's best"
         return {"value": 0.0, "interval": [0.0, 0.0], "best": full.best, "text": text}
-    change = paired_change(chosen.predictions("test"), best.predictions("test"))
+    first, second = chosen.predictions("test"), best.predictions("test")
+    metric = shared_metric(every)
+    if metric.name not in ("accuracy", "loss"):
+        tables = [image_values(each, metric.name)[None] for each in (first, second)]
+        found = value_difference(tables[0], tables[1], first.labels)
+        bounds = f"[{100 * found.interval[0]:+.1f}, {100 * found.interval[1]:+.1f}]"
+        text = (
+            f"{100 * found.change:+.1f} points {bounds} of {metric.title} on test, paired, "
+            f"n = {len(first):,}: the full comparison's best is {full.best}"
+        )
+        return {"value": found.change, "interval": list(found.interval), "best": full.best,
+                "text": text}  # fmt: skip
+    change = paired_change(first, second)
     low, high = (100 * bound for bound in change.interval)
     text = (
         f"{100 * change.change:+.1f} points [{low:+.1f}, {high:+.1f}] of test accuracy, paired, "

@@ -19,6 +19,7 @@ import numpy as np
 from scipy import stats
 
 from headstart.errors import HeadstartError, RunError
+from headstart.evaluation.values import swap_p_value
 
 LEVEL = 0.05
 # Seconds that a full run takes beside passes and training (set-up, scores, pictures, report), and
@@ -43,6 +44,15 @@ class Evidence:
     setup_s: float
     solve_s: float
     images_per_s: float
+    labels: np.ndarray | None = None  # int64 (images,), the true classes
+
+    def values(self, balanced: bool) -> np.ndarray:
+        """Whose mean is accuracy: the hits; or balanced accuracy: the hits, weighted by class."""
+        if not balanced or self.labels is None:
+            return self.hits
+        counts = np.bincount(self.labels)
+        weights = len(self.labels) / ((counts > 0).sum() * counts[self.labels])
+        return np.asarray(self.hits * weights)
 
     @property
     def images(self) -> int:
@@ -80,6 +90,7 @@ class Candidate:
     passes: float
     steps: int = 0
     solved: int = 0
+    chooses_by: str = "accuracy"
 
 
 @dataclass(frozen=True)
@@ -126,6 +137,7 @@ class Selection:
     costs: dict[str, float] = field(default_factory=dict)
     carried_out: dict[str, float] = field(default_factory=dict)  # seconds of each full run
     spared: dict[str, float] = field(default_factory=dict)  # seconds that a warm cache spared it
+    balanced: bool = False  # whether evidence goes by balanced accuracy
     regrets: dict[str, dict[str, Any]] = field(default_factory=dict)  # of "choice" and "baseline"
 
     def fits(self, candidate: Candidate) -> bool:
@@ -159,6 +171,7 @@ class Selection:
         """As plain JSON values."""
         return {
             "budget_s": self.budget_s,
+            "balanced": self.balanced,
             "spent_s": self.spent_s,
             "full_cost_s": sum(self.costs.values()),
             "rounds": [
@@ -205,10 +218,14 @@ def select(
         selection.costs |= {c.name: estimate(c, found) for c in (*alive, *blind)}
         left = budget_s - selection.spent_s
         everyone = sum(selection.costs[c.name] for c in (*alive, *blind)) <= left
-        worse = {} if everyone else clearly_worse({c.name: found[c.name].hits for c in alive})
+        worse = (
+            {}
+            if everyone
+            else clearly_worse({c.name: found[c.name].values(selection.balanced) for c in alive})
+        )
         _record(selection, number, alive, found, took, worse)
         alive = [c for c in alive if c.name not in worse]
-        alive.sort(key=lambda c: (-found[c.name].accuracy, selection.costs[c.name]))
+        alive.sort(key=lambda c: (-_score(selection, found[c.name]), selection.costs[c.name]))
         costs = [selection.costs[c.name] for c in alive]
         to_come = sum({c.evidence: found[c.name].next_s for c in alive}.values())
         # Another look must leave the leader its full run, also where both take longer than they
@@ -226,7 +243,14 @@ def _begin(candidates: Sequence[Candidate], budget_s: float) -> Selection:
     order = sorted(candidates, key=lambda c: -(c.top1 or 0.0))
     judged = tuple(Judged(c.name, c.top1, 0.0, kept=True) for c in order)
     first = Round("0: published", "ImageNet top-1 accuracy of the weights, percent", judged)
-    return Selection(budget_s, [first], [c.name for c in order])
+    names, balanced = [c.name for c in order], {"balanced_accuracy", "macro_f1"}
+    return Selection(
+        budget_s, [first], names, balanced=any(c.chooses_by in balanced for c in candidates)
+    )
+
+
+def _score(selection: Selection, evidence: Evidence) -> float:
+    return float(evidence.values(selection.balanced).mean())
 
 
 def _judge_all(
@@ -305,7 +329,8 @@ def estimate(candidate: Candidate, found: dict[str, Evidence]) -> float:
 def clearly_worse(hits: dict[str, np.ndarray], level: float = LEVEL) -> dict[str, float]:
     """Up to half of the candidates, the worst first, that err more than the leader beyond chance.
 
-    hits: bool (images,) by name, about the same images. Returns one-sided exact McNemar p-values.
+    hits: bool (images,) by name, about the same images, or float where these are weighted by class.
+    Returns one-sided p-values: exact McNemar's, or of the permutation test where hits are weighted.
     The level is divided by the number of comparisons (Bonferroni), because the leader is the
     luckiest of several: with the chance of the level, at most, it leads the best candidate out.
     """
@@ -313,13 +338,18 @@ def clearly_worse(hits: dict[str, np.ndarray], level: float = LEVEL) -> dict[str
     leader = hits[ordered[-1]]
     worse: dict[str, float] = {}
     for name in ordered[: len(ordered) // 2]:
-        only_leader = int((leader & ~hits[name]).sum())
-        only_other = int((hits[name] & ~leader).sum())
-        # The chance that equally good candidates would differ in the leader's favour that much.
-        p_value = float(stats.binom.cdf(only_other, only_leader + only_other, 0.5))
+        p_value = _chance(leader, hits[name])
         if p_value < level / (len(ordered) - 1):
             worse[name] = p_value
     return worse
+
+
+def _chance(leader: np.ndarray, other: np.ndarray) -> float:
+    """That equally good candidates would differ in the leader's favour that much."""
+    if leader.dtype != bool:
+        return swap_p_value(leader - other, larger=True)
+    only_leader, only_other = int((leader & ~other).sum()), int((other & ~leader).sum())
+    return float(stats.binom.cdf(only_other, only_leader + only_other, 0.5))
 
 
 def _record(
@@ -331,23 +361,25 @@ def _record(
     worse: dict[str, float],
 ) -> None:
     images = found[alive[0].name].images
-    ordered = sorted(alive, key=lambda c: -found[c.name].accuracy)
+    ordered = sorted(alive, key=lambda c: -_score(selection, found[c.name]))
+    kind = "balanced accuracy" if selection.balanced else "accuracy"
     leader = ordered[0].name
     judged = tuple(
-        Judged(c.name, e.accuracy, took[c.name], c.name not in worse, e.logme)
+        Judged(c.name, _score(selection, e), took[c.name], c.name not in worse, e.logme)
         for c in ordered
         for e in (found[c.name],)
     )
     name = f"{number}: {images:,} images"
     what = (
-        f"linear probe of the frozen backbone at its size, held-out accuracy on {images:,} "
+        f"linear probe of the frozen backbone at its size, held-out {kind} on {images:,} "
         "training images; LogME of the same features"
     )
     selection.rounds.append(Round(name, what, judged))
     for candidate, p_value in worse.items():
         why = (
-            f"{found[candidate].accuracy:.1%} against {found[leader].accuracy:.1%} of {leader} on "
-            f"the same {images:,} images ({format_p(p_value)}, one-sided)"
+            f"{_score(selection, found[candidate]):.1%} against "
+            f"{_score(selection, found[leader]):.1%} of {leader} on the same "
+            f"{images:,} images ({format_p(p_value)}, one-sided)"
         )
         selection.dropped.append(Dropped(candidate, name, why))
 
