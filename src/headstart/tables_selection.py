@@ -33,7 +33,7 @@ def selection(selection: Mapping[str, Any]) -> str:
         table,
         "",
         f"ImageNet: published top-1, %; rounds: held-out {kind} of a linear probe of the frozen "
-        "backbone (LogME); x dropped",
+        "backbone (LogME); x clearly worse",
         *(f"dropped: {d['name']} ({d['round']}): {d['why']}" for d in selection["dropped"]),
         f"spent {spent:.0f} s of {budget}; the full comparison would take about {full:.0f} s",
         f"the published order alone would take {selection['baseline']['pick']}",

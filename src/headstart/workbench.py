@@ -395,17 +395,15 @@ def _run_all(
 def _run_selected(
     recipes: Sequence[Recipe], selection: Selection, root: Path, means: _Means
 ) -> tuple[list[Run], list[Failure]]:
-    """The finalists' runs, as many as the budget holds."""
+    """The runs that the selection asks for, one after the other."""
     by_name = {recipe.name: recipe for recipe in recipes}
     outcomes: list[Run | Failure] = [
         Failure(name, by_name[name].backbone.name, why) for name, why in selection.failures.items()
     ]
-    for candidate in selection.finalists:
+    for candidate in selection.to_run():
         name = candidate.name
-        if not selection.fits(candidate):
-            selection.leave_out(candidate)
-            continue
-        means.reporter.say(f"\n[in full, about {selection.costs[name]:.0f} s] {name}")
+        about_s = selection.drift * selection.costs[name]
+        means.reporter.say(f"\n[in full, about {about_s:.0f} s] {name}")
         started = time.perf_counter()
         outcomes.append(outcome := _attempt(by_name[name], root, means))
         if isinstance(outcome, Run):

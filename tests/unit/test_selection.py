@@ -11,6 +11,7 @@ from headstart.comparison.selection import (
     OVERHEAD_S,
     Candidate,
     Evidence,
+    Selection,
     clearly_worse,
     estimate,
     format_seconds,
@@ -146,15 +147,51 @@ def test_a_candidate_that_cannot_be_judged_is_a_failure() -> None:
     assert [c.name for c in done.finalists] == ["b"]
 
 
+def carry_out(done: Selection, speed: float) -> list[str]:
+    """Full runs that take `speed` times their estimates; the names in order."""
+    names = []
+    for chosen in done.to_run():
+        done.finished(chosen.name, speed * done.costs[chosen.name])
+        names.append(chosen.name)
+    return names
+
+
 def test_full_runs_that_take_longer_than_estimated_leave_the_rest_out() -> None:
     two = [candidate("a"), candidate("b")]
     done = select(two, 70, LEVELS, judge({"a": 0.9, "b": 0.9}))
-    first, second = done.finalists
-    assert done.fits(first)
-    done.finished(first.name, 2 * done.costs[first.name])
-    assert not done.fits(second)
-    done.leave_out(second)
+    assert carry_out(done, speed=2) == [done.finalists[0].name]
     assert "no time: its full run takes about 59 s" in done.dropped[-1].why
+
+
+def test_runs_that_are_quicker_than_estimated_make_room_for_all() -> None:
+    """Estimates leave room for two of four. At half of them everything fits, and
+    those that left for being worse are run too."""
+    accuracies = {"best": 0.9, "close": 0.89, "bad": 0.6, "worst": 0.3}
+    four = [candidate(name) for name in accuracies]
+    one_run = OVERHEAD_S + 0.5 + 25
+    done = select(four, 4 + 2.1 * one_run, LEVELS, judge(accuracies))
+    assert [dropped.name for dropped in done.dropped] == ["worst", "bad"]
+    assert carry_out(done, speed=0.5) == ["close", "best", "bad", "worst"]
+    assert done.dropped == []
+    assert done.spent_s <= done.budget_s
+    # As long as estimated: the finalists alone, and the reasons stand.
+    done = select(four, 4 + 2.1 * one_run, LEVELS, judge(accuracies))
+    assert carry_out(done, speed=1) == ["close", "best"]
+    assert [dropped.name for dropped in done.dropped] == ["worst", "bad"]
+
+
+def test_who_does_not_fit_at_first_is_asked_again() -> None:
+    """The large one does not fit by its estimate; the small ones after it take half of theirs."""
+    three = [candidate("large", macs=3000), candidate("small"), candidate("other")]
+    accuracies = {"large": 0.92, "small": 0.9, "other": 0.9}
+    large, small = (OVERHEAD_S + 0.5 + 2500 * macs / 1e5 for macs in (3000, 1000))
+    done = select(three, 100, [25], judge(accuracies))
+    done.budget_s = done.spent_s + large - 1
+    order = carry_out(done, speed=0.5)
+    assert order[0] != "large"
+    assert set(order) == {"large", "small", "other"}
+    assert done.spent_s <= done.budget_s
+    assert small < large
 
 
 def test_what_has_no_measurement_is_estimated_by_its_operations() -> None:

@@ -4,14 +4,15 @@ Successive halving (Jamieson & Talwalkar 2016) on cheap evidence: each round loo
 many images, and up to half of the candidates leave, the worst first. Nothing leaves for what may be
 chance: only a candidate whose probe errs more than the leader's on the same images, by a one-sided
 exact McNemar test. A round drops the best candidate with a chance of at most LEVEL. What is left
-then goes into full runs, best first, as long as they fit the budget; who misses out there is said
-to have missed it for want of time. Numbers in, decisions out: evidence is gathered elsewhere.
+then goes into full runs, best first, as long as they fit the budget. Each finished run corrects the
+estimates: who had no time is asked again, and where all that is not run would fit, those that left
+are run too. Numbers in, decisions out: evidence is gathered elsewhere.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,9 +123,10 @@ class Dropped:
 class Selection:
     """Where a budgeted comparison stands.
 
-    finalists: still in the race, in the order in which they are carried out. costs: estimated
-    seconds of each candidate's full run. spent_s: of evidence and full runs, as measured when each
-    was computed, by this command or by one before it: so the same command decides alike again.
+    finalists: still in the race, in the order in which they are carried out. worse: those that left
+    for being clearly worse, the best first; dropped says why. costs: estimated seconds of each
+    candidate's full run. spent_s: of evidence and full runs, as measured when each was computed, by
+    this command or by one before it: so the same command decides alike again.
     """
 
     budget_s: float
@@ -132,6 +134,7 @@ class Selection:
     order: list[str]  # by published accuracy
     spent_s: float = 0.0
     finalists: list[Candidate] = field(default_factory=list)
+    worse: list[Candidate] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     costs: dict[str, float] = field(default_factory=dict)
@@ -142,7 +145,34 @@ class Selection:
 
     def fits(self, candidate: Candidate) -> bool:
         """Whether its full run fits what is left, by its estimate and how the estimates did."""
-        return self.spent_s + self.drift * self.costs[candidate.name] <= self.budget_s
+        return self.fit([candidate])
+
+    def fit(self, candidates: Sequence[Candidate]) -> bool:
+        """Whether their full runs fit what is left, one after the other."""
+        needed = sum(self.costs[candidate.name] for candidate in candidates)
+        return self.spent_s + self.drift * needed <= self.budget_s
+
+    def to_run(self) -> Iterator[Candidate]:
+        """The candidates to carry out in full, decided anew after each.
+
+        The caller notes how each ended, by `finished` or `failed`, before it asks for the next. A
+        finalist waits where it does not fit, for a run that is quicker than estimated makes room.
+        Where everything that is left would fit, nobody has to stay out for being worse. Who did not
+        fit in the end is dropped for want of time.
+        """
+        waiting = list(self.finalists)
+        while waiting or self.worse:
+            if self.worse and self.fit([*waiting, *self.worse]):
+                taken = {candidate.name for candidate in self.worse}
+                self.dropped = [gone for gone in self.dropped if gone.name not in taken]
+                waiting, self.worse = [*waiting, *self.worse], []
+            chosen = next((candidate for candidate in waiting if self.fits(candidate)), None)
+            if chosen is None:
+                break
+            waiting.remove(chosen)
+            yield chosen
+        for candidate in waiting:
+            self._leave_out(candidate)
 
     @property
     def drift(self) -> float:
@@ -160,7 +190,7 @@ class Selection:
         self.carried_out[name], self.spared[name] = seconds, spared
         self.spent_s += seconds
 
-    def leave_out(self, candidate: Candidate) -> None:
+    def _leave_out(self, candidate: Candidate) -> None:
         """It is not worse; there is no time for it."""
         cost = self.drift * self.costs[candidate.name]
         left = max(self.budget_s - self.spent_s, 0.0)
@@ -224,6 +254,9 @@ def select(
             else clearly_worse({c.name: found[c.name].values(selection.balanced) for c in alive})
         )
         _record(selection, number, alive, found, took, worse)
+        gone = sorted(worse, key=lambda name: -_score(selection, found[name]))
+        by_name = {c.name: c for c in alive}
+        selection.worse[:0] = [by_name[name] for name in gone]  # later rounds hold better ones
         alive = [c for c in alive if c.name not in worse]
         alive.sort(key=lambda c: (-_score(selection, found[c.name]), selection.costs[c.name]))
         costs = [selection.costs[c.name] for c in alive]
