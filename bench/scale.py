@@ -76,7 +76,7 @@ def main() -> None:
             copy_photos(Path(scratch) / "originals", photos, count)
             found = []
             for number in range(REPEATS if count <= FEW else 1):
-                cache.clear()
+                cache.clear_cache()
                 found.append(run_on(photos, Path(scratch) / f"run-{count}-{number}"))
             middle = {k: statistics.median(f[k] for f in found) for k in TOLD}
             print(

@@ -117,7 +117,7 @@ def seconds_here(folder: Path, precision: str) -> Seconds:
     for number, (phase, images) in enumerate(
         zip(PHASES, (FROZEN_IMAGES, TUNED_IMAGES), strict=True)
     ):
-        cache.clear()
+        cache.clear_cache()
         timed = recipe(images, precision, phases=number + 1, tested=100)
         run = headstart.run(timed, out=folder / phase)
         seconds = sum(

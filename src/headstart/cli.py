@@ -198,15 +198,9 @@ def explain(
 ) -> None:
     """Say which change of the recipe bought what, or what a single run should do otherwise."""
     from headstart import tables
-    from headstart.comparison.explain import explain_runs
-    from headstart.comparison.leaderboard import split_finished
-    from headstart.rundir import list_runs, open_runs
+    from headstart.comparison.explain import explain
 
-    opened, skipped = open_runs(runs), []
-    if any(list_runs(Path(path)) for path in runs):  # a study goes past those that failed
-        opened, failures = split_finished(opened)
-        skipped = [f"{failure.run}: {failure.reason}" for failure in failures]
-    explained = explain_runs(opened, skipped)
+    explained = explain(*runs)
     if as_json:
         print(json.dumps(explained.to_dict(), indent=2))
     else:
@@ -221,25 +215,28 @@ def check(
     overrides: SetOption = None,
     device: DeviceOption = "auto",
     cache_limit: CacheLimitOption = None,
+    details: Annotated[
+        bool, typer.Option("--details", help="Of a study too, every phase and resolved recipe.")
+    ] = False,
     as_json: JSONOption = False,
 ) -> None:
-    """Show what a recipe would do, phase by phase; trains nothing."""
-    from headstart import tables
+    """Show what a recipe would do, and about how long it would take; trains nothing."""
+    from headstart import tables_check
     from headstart.recipe import load_recipes
 
     loaded = load_recipes(recipe, overrides or ())
     from headstart import workbench
 
-    reporter = make_reporter()
-    previews = [
-        workbench.preview(each, device=device, cache_limit_gb=cache_limit, reporter=reporter)
-        for each in loaded
-    ]
+    previews = workbench.preview_all(
+        loaded, device=device, cache_limit_gb=cache_limit, reporter=make_reporter()
+    )
     if as_json:
         shown = [preview.as_dict() for preview in previews]
         print(json.dumps(shown[0] if len(shown) == 1 else shown, indent=2))
+    elif details or len(previews) == 1:
+        print(tables_check.previews(previews))
     else:
-        print(tables.previews(previews))
+        print(tables_check.study(previews))
 
 
 @app.command()
@@ -259,12 +256,12 @@ def predict(
     opened = open_run(run_path)
     from headstart.data import find_images
 
-    paths = find_images(images)
+    paths = find_images(images)  # what is not there is told before a model is loaded
     from headstart.deployment.predictor import load_predictor
 
     unreadable: list[DataError] = []
     predictor = load_predictor(opened, device=device)
-    answers = list(predictor.predict(paths, on_unreadable=unreadable.append))
+    answers = predictor.predict(paths, on_unreadable=unreadable.append)
     if as_json:
         print(json.dumps([vars(answer) for answer in answers], indent=2))
     elif as_csv:

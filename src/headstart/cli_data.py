@@ -10,9 +10,6 @@ import typer
 
 from headstart.cli_options import JSONOption, make_reporter
 
-# Pixels a side that photos are read at: twice what the search compares, for pictures of pairs.
-SEARCHED_SIDE = 64
-
 data_app = typer.Typer(help="List, fetch, describe and draw data sets.", rich_markup_mode=None)
 
 
@@ -22,9 +19,9 @@ def data(context: typer.Context, as_json: JSONOption = False) -> None:
     if context.invoked_subcommand:
         return
     from headstart import tables
-    from headstart.data import sources
+    from headstart.data import list_sources
 
-    found = sources()
+    found = list_sources()
     if as_json:
         rows = [{**vars(info), "path": str(info.path) if info.path else None} for info in found]
         print(json.dumps(rows, indent=2))
@@ -49,10 +46,9 @@ def data_describe(
 ) -> None:
     """Count a data set's images by class and split, and list what is wrong with it."""
     from headstart import tables
-    from headstart.data import describe
-    from headstart.specs import DataSpec
+    from headstart.inspection import describe
 
-    description = describe(DataSpec(source=source), progress=make_reporter().transfer)
+    description = describe(source)
     if as_json:
         print(json.dumps(description.as_dict(), indent=2))
     else:
@@ -66,11 +62,9 @@ def data_samples(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Which random samples.")] = 0,
 ) -> None:
     """Draw a labelled grid of random training images to a PNG."""
-    from headstart.data import load_data, sample_grid
-    from headstart.specs import DataSpec
+    from headstart.inspection import draw_samples
 
-    splits = load_data(DataSpec(source=source, size=128), progress=make_reporter().transfer)
-    print(sample_grid(splits.train, splits.class_names, out, seed=seed))
+    print(draw_samples(source, out, seed=seed))
 
 
 @data_app.command("duplicates")
@@ -87,22 +81,10 @@ def data_duplicates(
     is mirrored, moved, enlarged, brighter or tinted.
     """
     from headstart import tables
-    from headstart.data import load_data
-    from headstart.data.leakage import find_leakage, pair_grid
-    from headstart.specs import DataSpec
+    from headstart.inspection import duplicates
 
-    reporter = make_reporter()
-    splits = load_data(DataSpec(source=source, size=SEARCHED_SIDE), progress=reporter.transfer)
-    leakage = find_leakage(splits)
-    if as_json:
-        print(json.dumps(leakage.as_dict(), indent=2))
-    else:
-        print(tables.leakage(leakage))
-    if out is not None:
-        if leakage.found:
-            reporter.say(str(pair_grid(leakage, splits, out)))
-        else:
-            reporter.warn(f"{out}: not written: there is no pair to draw")
+    leakage = duplicates(source, out=out)
+    print(json.dumps(leakage.as_dict(), indent=2) if as_json else tables.leakage(leakage))
 
 
 @data_app.command("cache")
@@ -115,8 +97,8 @@ def data_cache(
     from headstart.training import cache
 
     if clear:
-        cache.clear()
-    entries = cache.list_entries()
+        cache.clear_cache()
+    entries = cache.list_cache()
     if as_json:
         print(json.dumps([{"path": str(path), "bytes": size} for path, size in entries], indent=2))
     else:

@@ -1,4 +1,4 @@
-"""What a command says while it works: lines and progress bars on stderr."""
+"""What a command or a call says while it works: lines and progress bars on stderr."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from contextlib import contextmanager
 
 
 class Reporter:
-    """Says nothing. The library's default; the command line uses `TerminalReporter`."""
+    """Says nothing: `reporter=Reporter()` is silence. Derive from it to listen.
+
+    Where no reporter is given, the command line and Python alike use `TerminalReporter`.
+    """
 
     def say(self, line: str) -> None:
         """One line about what was decided or finished."""
@@ -27,12 +30,20 @@ class Reporter:
 
 
 class TerminalReporter(Reporter):
-    """Lines and bars with rates and time left on stderr; lines alone where it is no terminal."""
+    """Lines and bars with rates and time left on stderr; lines alone where it is no terminal, as
+    in notebooks, logs and pipes."""
 
     def __init__(self) -> None:
         from rich.console import Console
 
-        self._console = Console(stderr=True, highlight=False)
+        # A notebook's kernel sets FORCE_COLOR, which would have bars redrawn where nothing can be.
+        self._bars = sys.stderr.isatty()
+        self._console = Console(
+            stderr=True,
+            highlight=False,
+            force_terminal=None if self._bars else False,
+            force_jupyter=False,
+        )
         self._transfer = TransferLine()
 
     def say(self, line: str) -> None:
@@ -46,7 +57,7 @@ class TerminalReporter(Reporter):
 
     @contextmanager
     def track(self, label: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
-        if not self._console.is_terminal:
+        if not self._bars:
             yield _LineTracker(label, total, unit).advance
             return
         from rich.progress import (

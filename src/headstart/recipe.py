@@ -21,6 +21,7 @@ import tomli_w
 from pydantic import Field, Strict, ValidationError
 
 from headstart.errors import RecipeError, did_you_mean
+from headstart.shown import Card, Shown
 from headstart.specs import (
     AugmentSpec,
     BackboneSpec,
@@ -33,7 +34,7 @@ from headstart.specs import (
 )
 
 
-class Recipe(Spec):
+class Recipe(Shown, Spec):
     """One run, stated completely. Equal recipes give equal runs."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
@@ -68,6 +69,16 @@ class Recipe(Spec):
             return self.select_by
         return "accuracy" if self.balance == "none" else "balanced_accuracy"
 
+    def _card(self) -> Card:
+        size = f"{self.data.size} pixels" if self.data.size else "the size its weights want"
+        phases = ", then ".join(phase.train for phase in self.phases)
+        facts = [
+            ("data", self.data.source),
+            ("backbone", f"{self.backbone.name}, {size}"),
+            ("trains", phases),
+        ]
+        return Card(f"Recipe {self.name}", facts)
+
     @property
     def fingerprint(self) -> str:
         """Eight hex digits of everything but the name: the identity of the run's result."""
@@ -89,7 +100,7 @@ class Recipe(Spec):
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
-class Study(Spec):
+class Study(Shown, Spec):
     """A grid of runs compared under one protocol.
 
     `recipe` is shared. `grid` maps dotted keys to the values to cross. Each of `variants` is a
@@ -101,6 +112,12 @@ class Study(Spec):
     recipe: dict[str, Any]
     grid: dict[str, list[Any]] = Field(default_factory=dict)
     variants: tuple[dict[str, Any], ...] = ()
+
+    def _card(self) -> Card:
+        recipes = self.recipes()
+        rows = [[r.name, r.backbone.name, r.data.source, str(r.seed)] for r in recipes]
+        header = ("run", "backbone", "data", "seed")
+        return Card(f"Study {self.name}: {len(recipes)} runs", (), header, rows)
 
     def recipes(self) -> list[Recipe]:
         """Every run of the study as a validated recipe, in grid order, each with its own name."""

@@ -13,7 +13,7 @@ from headstart.models.freezing import norm_mode
 from headstart.models.identity import Weights
 from headstart.models.names import canonical_name
 from headstart.models.weights import locate_weights
-from headstart.progress import Reporter
+from headstart.progress import Reporter, TerminalReporter
 from headstart.recipe import Recipe
 from headstart.specs import PhaseSpec
 
@@ -45,7 +45,7 @@ def resolve(recipe: Recipe, reporter: Reporter | None = None) -> tuple[Recipe, W
     name their provider, sizes, epochs and rates are written out. Raises HeadstartError where the
     recipe contradicts itself.
     """
-    say = (reporter or Reporter()).say
+    say = (reporter or TerminalReporter()).say
     name = canonical_name(recipe.backbone.name)
     weights = locate_weights(name, recipe.backbone.weights, notice=say)
     provider = weights.identity.provider

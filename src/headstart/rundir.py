@@ -33,6 +33,7 @@ import numpy as np
 from headstart.errors import RunError, explain_os_error
 from headstart.evaluation.predictions import Predictions
 from headstart.recipe import Recipe, load_recipe
+from headstart.shown import Card, Shown, interval, percent
 
 FORMAT = 1
 _FOLDERS = ("checkpoints", "predictions", "report")
@@ -83,8 +84,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         return {name: arrays[name] for name in arrays.files}
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, repr=False)
+class Run(Shown):
     """A run directory opened for reading. Files are read when first asked for."""
 
     path: Path
@@ -192,6 +193,23 @@ class Run:
             raise RunError(
                 f"{path}: damaged: remove {self.path} and run its recipe again"
             ) from error
+
+    def _card(self) -> Card:
+        facts = [("directory", str(self.path)), ("backbone", self.recipe.backbone.name)]
+        if self.finished:
+            test, val = self.metrics["test"], self.metrics["val"]
+            shown = f"{percent(test['accuracy'])} {interval(test['interval'])}, n = {test['n']:,}"
+            balanced = f"{percent(test['macro_recall'])} {interval(test['balanced_interval'])}"
+            facts += [
+                ("test accuracy", shown),
+                ("balanced", balanced),
+                ("val accuracy", f"{percent(val['accuracy'])}, n = {val['n']:,}"),
+                ("time", f"{self.cost['wall_s']:.1f} s"),
+                ("report", str(self.path / "report" / "report.html")),
+            ]
+        if warned := self.warnings:
+            facts.append(("warnings", f"{len(warned)}: {warned[0]}"))
+        return Card(f"Run {self.name}: {self.status}", facts)
 
     def update_manifest(self, **changes: Any) -> None:
         path = self.path / "manifest.json"

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headstart.shown import grid, interval, percent
+
 if TYPE_CHECKING:
     from headstart.comparison.explain import Entry, Explanation, Step
     from headstart.comparison.leaderboard import Comparison, Row
@@ -22,24 +24,8 @@ if TYPE_CHECKING:
     from headstart.deployment.predictor import Answer
     from headstart.models.catalogue import BackboneInfo
     from headstart.rundir import Run
-    from headstart.training.outline import PhaseOutline
-    from headstart.workbench import Preview
 
 NONE = "-"
-
-
-def grid(header: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> str:
-    """Columns of text two spaces apart; `right` has an 'r' for each column set to the right."""
-    lines = [header, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    aligned = right.ljust(len(header), "l")
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if side == "r" else cell.ljust(width)
-            for cell, width, side in zip(line, widths, aligned, strict=True)
-        ).rstrip()
-        for line in lines
-    )
 
 
 def warning_lines(warnings: Sequence[str]) -> list[str]:
@@ -221,39 +207,6 @@ def _configuration_row(c: Mapping[str, Any], comparison: Comparison, several: bo
         _or_none(c["alone_s"], ".1f"),
         ("~" if c["busy"] else "") + _or_none(c["latency_ms"], ".1f"),
     ]
-
-
-def previews(previews: Sequence[Preview]) -> str:
-    """What `headstart check` prints: of each recipe the data, the phases and the resolved recipe;
-    then what the runs would warn of, each line once."""
-    parts = []
-    for preview in previews:
-        parts += [description(preview.data), *map(_phase, preview.phases)]
-        parts.append(preview.recipe.to_toml().rstrip())
-    warnings = dict.fromkeys(line for each in previews for line in each.data.warnings)
-    return "\n\n".join([*parts, *(["\n".join(warning_lines([*warnings]))] if warnings else [])])
-
-
-def _phase(phase: PhaseOutline) -> str:
-    how = phase.optimizer if phase.epochs is None else f"{phase.optimizer}, {phase.epochs} epochs"
-    rate = "" if phase.lr is None else f", lr {phase.lr:g}"
-    trained = f"{phase.trainable_head:,} parameters of the head"
-    if phase.first:
-        norms = f"{phase.moving_norms} moving" if phase.moving_norms else "all frozen"
-        trained += (
-            f" and {phase.trainable_backbone:,} of the backbone, {phase.first} to {phase.last} "
-            f"({phase.stages} stages; batch norms: {norms})"
-        )
-    lines = [
-        f"phase {phase.phase}: {phase.train} ({how}{rate})",
-        f"  trains    {trained}",
-        f"  frozen    {phase.frozen:,} parameters; the boundary lies at {phase.boundary}",
-    ]
-    if phase.recomputed is None:
-        lines.append(f"  caches    {phase.cache}")
-    else:
-        lines.append(f"  caches    nothing: {phase.recomputed}")
-    return "\n".join(lines)
 
 
 def explanation(explanation: Explanation) -> str:
@@ -459,11 +412,3 @@ def _path(comparison: Comparison, row: Row) -> Path:
 
 def _or_none(value: float | None, form: str) -> str:
     return NONE if value is None else format(value, form)
-
-
-def percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def interval(interval: Sequence[float]) -> str:
-    return f"[{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"

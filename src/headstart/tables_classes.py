@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from headstart.tables import interval, percent
+from headstart.shown import interval, percent
 
 if TYPE_CHECKING:
     from headstart.comparison.explain import Explanation

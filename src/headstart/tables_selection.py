@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from headstart.comparison.selection import format_seconds
-from headstart.tables import NONE, grid
+from headstart.shown import grid
+from headstart.tables import NONE
 
 
 def selection(selection: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from headstart.comparison.estimating import Estimate, Speed, estimate_run, measure_speed
 from headstart.comparison.evidence import choose_finalists
 from headstart.comparison.leaderboard import (
     Comparison,
@@ -33,7 +34,7 @@ from headstart.models.backbones import load_backbone
 from headstart.models.freezing import plan_phase
 from headstart.models.heads import create_head
 from headstart.profiling import active_profile, section
-from headstart.progress import Reporter
+from headstart.progress import Reporter, TerminalReporter
 from headstart.provenance import provenance
 from headstart.recipe import Recipe, Study
 from headstart.report import write_report
@@ -54,6 +55,7 @@ from headstart.runtime import (
     seeded,
     within_device_memory,
 )
+from headstart.shown import Card, Shown
 from headstart.training.classifier import Classifier
 from headstart.training.outline import PhaseOutline, outline
 from headstart.training.phases import Training
@@ -72,11 +74,12 @@ def run(
 
     A finished run of the same recipe in the same place is returned as it is; an unfinished one is
     resumed. `out` defaults to runs/NAME-FINGERPRINT. What a finished run costs to serve is measured
-    in a process of its own. `on_end` is called with the run however it ended, once its manifest
+    in a process of its own. Progress goes to stderr; a `reporter` hears it instead, and
+    `Reporter()` is silent. `on_end` is called with the run however it ended, once its manifest
     says how. Raises HeadstartError for whatever the user can fix; a run that fails after it began
     says so in its manifest and can be resumed.
     """
-    reporter = reporter or Reporter()
+    reporter = reporter or TerminalReporter()
 
     def unless_finished(ended: Run) -> None:
         if not ended.finished:
@@ -203,7 +206,7 @@ def compare(
     without a measured serving cost are measured in the end. `on_end` is called with each run as it
     ends, and with each that was measured. Raises HeadstartError where no run finishes.
     """
-    reporter = reporter or Reporter()
+    reporter = reporter or TerminalReporter()
     selected: tuple[Selection, list[Candidate]] | None = None
     if isinstance(study, Study):
         root = Path(out or f"runs/{study.name}-{study.fingerprint}")
@@ -245,13 +248,24 @@ def compare(
     return replace(comparison, path=root, report=report)
 
 
-@dataclass(frozen=True)
-class Preview:
+@dataclass(frozen=True, repr=False)
+class Preview(Shown):
     """What a recipe would do: resolved, its data described, its phases outlined."""
 
     recipe: Recipe
     data: Description
     phases: list[PhaseOutline]
+    estimate: Estimate
+
+    def _card(self) -> Card:
+        facts = [("phase", f"{phase.train} ({phase.optimizer})") for phase in self.phases]
+        counts = ", ".join(f"{split} {sum(n):,}" for split, n in self.data.counts.items())
+        facts = [
+            ("data", f"{self.data.source}: {counts}"),
+            *facts,
+            ("estimate", str(self.estimate)),
+        ]
+        return Card(f"Preview of {self.recipe.name}: {self.recipe.backbone.name}", facts)
 
     def as_dict(self) -> dict[str, Any]:
         """For --json."""
@@ -259,6 +273,7 @@ class Preview:
             "recipe": self.recipe.model_dump(mode="json"),
             "data": self.data.as_dict(),
             "phases": [asdict(phase) for phase in self.phases],
+            "estimate": asdict(self.estimate),
         }
 
 
@@ -269,15 +284,39 @@ def preview(
     cache_limit_gb: float | None = None,
     reporter: Reporter | None = None,
 ) -> Preview:
-    """Resolve a recipe, check its data and outline its phases. Trains and writes nothing."""
-    reporter = reporter or Reporter()
-    runtime = create_runtime(device, cache_limit_gb, recipe.precision)
-    resolved, weights = resolve(recipe, reporter)
-    data = describe(resolved.data, progress=reporter.transfer)
-    positive_class(data.class_names, resolved.evaluation.positive)
-    counts = {split: sum(by_class) for split, by_class in data.counts.items()}
-    phases = outline(resolved, weights, counts, len(data.class_names), runtime)
-    return Preview(resolved, data, phases)
+    """Resolve a recipe, check its data, outline its phases and estimate its time and disk.
+
+    Trains and writes nothing; the estimate is from a second or two of the backbone's own work.
+    """
+    given = {"device": device, "cache_limit_gb": cache_limit_gb, "reporter": reporter}
+    return preview_all([recipe], **given)[0]  # type: ignore[arg-type]
+
+
+def preview_all(
+    recipes: Sequence[Recipe],
+    *,
+    device: str = "auto",
+    cache_limit_gb: float | None = None,
+    reporter: Reporter | None = None,
+) -> list[Preview]:
+    """`preview` of each recipe, such as `study.recipes()`; each backbone is timed once."""
+    reporter = reporter or TerminalReporter()
+    speeds: dict[str, Speed] = {}
+    previews = []
+    for recipe in recipes:
+        runtime = create_runtime(device, cache_limit_gb, recipe.precision)
+        resolved, weights = resolve(recipe, reporter)
+        data = describe(resolved.data, progress=reporter.transfer)
+        positive_class(data.class_names, resolved.evaluation.positive)
+        counts = {split: sum(by_class) for split, by_class in data.counts.items()}
+        phases = outline(resolved, weights, counts, len(data.class_names), runtime)
+        timed = f"{weights.identity} {resolved.data.size} {resolved.data.source} {recipe.precision}"
+        if timed not in speeds:
+            reporter.say(f"timing {resolved.backbone.name} for the estimate")
+            speeds[timed] = measure_speed(resolved, weights, runtime)
+        estimate = estimate_run(resolved, weights, counts, phases, speeds[timed])
+        previews.append(Preview(resolved, data, phases, estimate))
+    return previews
 
 
 def _existing(path: Path, recipe: Recipe) -> Run | None:

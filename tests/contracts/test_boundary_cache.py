@@ -31,7 +31,7 @@ from headstart.progress import Reporter
 from headstart.runtime import create_runtime
 from headstart.specs import AugmentSpec, BackboneSpec, DataSpec, HeadSpec, PhaseSpec
 from headstart.training import cache as cache_module
-from headstart.training.cache import BoundaryCache, entries_root, footprint, list_entries
+from headstart.training.cache import BoundaryCache, entries_root, footprint, list_cache
 from headstart.training.classifier import Classifier
 from headstart.training.feeds import CachedFeed, Feed, PixelFeed
 from headstart.training.loop import FitState, Job, fit, predict_logits
@@ -142,7 +142,7 @@ def test_the_key_covers_what_changes_the_bytes(backbone: Backbone, images: Image
         weight.mul_(1.01)
         assert not make_cache(backbone, top).rows(images, label="a").hit
         weight.div_(1.01)
-    assert len(list_entries()) == 4
+    assert len(list_cache()) == 4
 
 
 @pytest.mark.usefixtures("cache")
@@ -166,7 +166,7 @@ def test_an_interrupted_entry_goes_on(
         patch.setattr(ImageSet, "read", counting)
         with pytest.raises(KeyboardInterrupt):
             make_cache(backbone, top).rows(images, label="a")
-    (folder, size) = list_entries()[0]
+    (folder, size) = list_cache()[0]
     assert not (folder / "index.json").exists()
     done = size // whole[0].nbytes // 32 * 32
     assert 32 <= done < 128
@@ -224,7 +224,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(backbone: Backbone, images: 
     boundary = make_cache(backbone, len(backbone.stages()))
     with file_size_limit(100_000), pytest.raises(HeadstartError, match="HEADSTART_CACHE moves"):
         boundary.rows(images, label="a")
-    assert list_entries() == []
+    assert list_cache() == []
     assert not boundary.rows(images, label="a").hit
 
 
@@ -235,7 +235,7 @@ def test_the_footprint_is_what_gets_written(backbone: Backbone, images: ImageSet
     augment = AugmentSpec(flip=True)
     rows = make_cache(backbone, boundary, augment).rows(images, views=2, label="a")
     assert rows.array.nbytes == needs.bytes
-    (folder, _) = list_entries()[0]
+    (folder, _) = list_cache()[0]
     assert (folder / "rows.bin").stat().st_size == needs.bytes
 
 
@@ -249,7 +249,7 @@ def test_the_limit_evicts_the_least_recently_used(
     entry = first.nbytes / 1e9
     monkeypatch.setenv("HEADSTART_CACHE_LIMIT_GB", str(entry * 1.5))
     boundary.rows(images.pick(np.arange(139)), label="b")
-    assert [json.loads((f / "index.json").read_text())["shape"][0] for f, _ in list_entries()] == [
+    assert [json.loads((f / "index.json").read_text())["shape"][0] for f, _ in list_cache()] == [
         139
     ]
     monkeypatch.setenv("HEADSTART_CACHE_LIMIT_GB", str(entry / 2))
@@ -289,11 +289,11 @@ def test_an_entry_that_is_being_removed_is_not_counted(
     backbone: Backbone, images: ImageSet
 ) -> None:
     make_cache(backbone, 1).rows(images, label="test")
-    ((folder, size),) = list_entries()
+    ((folder, size),) = list_cache()
     going = folder.with_name("0" * len(folder.name))
     going.mkdir()
     (going / "rows.bin").symlink_to("gone")
-    assert list_entries() == [(folder, size)]
+    assert list_cache() == [(folder, size)]
 
 
 @pytest.mark.usefixtures("cache")
@@ -301,19 +301,19 @@ def test_only_entries_are_counted_and_removed(
     backbone: Backbone, images: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = make_cache(backbone, 1).rows(images, label="test").array
-    ((folder, _),) = list_entries()
+    ((folder, _),) = list_cache()
     foreign = folder.with_name("photos")
     foreign.mkdir()
     (foreign / "mine.jpg").write_bytes(bytes(100))
     folder.with_name("f" * len(folder.name)).touch()
-    assert [entry for entry, _ in list_entries()] == [folder]
+    assert [entry for entry, _ in list_cache()] == [folder]
     monkeypatch.setenv("HEADSTART_CACHE_LIMIT_GB", str(1.5 * first.nbytes / 1e9))
     make_cache(backbone, 1).rows(images.pick(np.arange(139)), label="test")
     assert (foreign / "mine.jpg").exists() and not folder.exists()
-    ((other, _),) = list_entries()
+    ((other, _),) = list_cache()
     with other.with_suffix(".lock").open("w") as held:  # as a process that writes it
         fcntl.flock(held, fcntl.LOCK_EX)
         cache_module.clear()
         assert other.exists()
     cache_module.clear()
-    assert (foreign / "mine.jpg").exists() and list_entries() == []
+    assert (foreign / "mine.jpg").exists() and list_cache() == []

@@ -163,12 +163,12 @@ def test_kills_at_the_worst_moments(tmp_path: Path) -> None:
     # The next kill would hide what the first one did: each of these two goes on to its end.
     assert run_until(recipe, first, moment="last epoch") == EPOCHS * STEPS
     run_until(recipe, first)
-    cache.clear()  # a poisoned entry would serve the other runs as well
+    cache.clear_cache()  # a poisoned entry would serve the other runs as well
     run_until(recipe, second, moment="extraction")
     run_until(recipe, second, moment="finish")
     run_until(recipe, second)
     assert not list(second.rglob(".*.partial"))
-    cache.clear()
+    cache.clear_cache()
     run_until(recipe, tmp_path / "whole")
     for killed in (first, second):
         assert_same_weights(killed, tmp_path / "whole")

@@ -16,7 +16,7 @@ from headstart.data.mini import open_mini
 from headstart.evaluation.predictions import Predictions
 from headstart.rundir import Run
 from headstart.specs import DataSpec
-from headstart.training.cache import list_entries
+from headstart.training.cache import list_cache
 from tests.conftest import Outcome
 
 Command = Callable[..., Outcome]
@@ -89,7 +89,7 @@ def test_a_cached_run_is_measured_on_damaged_images(
     assert not np.array_equal(saved["logits"][0], test.logits[rows])
     assert np.corrcoef(saved["logits"][6].ravel(), test.logits[rows].ravel())[0, 1] > 0.9
     # Train, validation and test are cached; of the damaged images nothing stays.
-    assert len(list_entries()) == 3
+    assert len(list_cache()) == 3
 
 
 def test_an_uncached_run_is_measured_alike(cache: Path, tmp_path: Path) -> None:

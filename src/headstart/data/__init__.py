@@ -10,7 +10,7 @@ from headstart.data.faults import find_warnings
 from headstart.data.folder import find_images
 from headstart.data.images import ImageSet
 from headstart.data.samples import sample_grid
-from headstart.data.sources import Description, SourceInfo, describe, fetch, load_data, sources
+from headstart.data.sources import Description, SourceInfo, describe, fetch, list_sources, load_data
 from headstart.data.splits import BadImage, Splits
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
     "fetch",
     "find_images",
     "find_warnings",
+    "list_sources",
     "load_data",
     "sample_grid",
-    "sources",
 ]

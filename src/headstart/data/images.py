@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from headstart.data.hashing import hash_ids
+from headstart.shown import Card, Shown
 
 # Raised when the same source bytes would come out as other pixels (a change to decode_image):
 # fingerprints, and every cache keyed by one, then change with it.
@@ -40,8 +41,8 @@ class Store(Protocol):
         """SHA-256 of what each image is stored as."""
 
 
-@dataclass(frozen=True, eq=False)
-class ImageSet:
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageSet(Shown):
     """Images of one split, a row an image. Immutable: the arrays cannot be written.
 
     ids: str (n,); labels: int64 (n,); keys: uint64 (n,), a stable hash of each id, which order
@@ -60,6 +61,9 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def _card(self) -> Card:
+        return Card(f"ImageSet: {len(self):,} images of {self.side} pixels a side")
 
     @property
     def side(self) -> int:

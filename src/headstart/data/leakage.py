@@ -23,6 +23,7 @@ from headstart.data.duplicates import Pairs, find_duplicates
 from headstart.data.images import ImageSet
 from headstart.data.samples import draw_grid
 from headstart.data.splits import Splits
+from headstart.shown import Card, Shown
 
 COLUMNS = ("first", "second", "kind", "mirrored", "correlation", "cosine")
 _LISTED = {name: name for name in CIFARS} | {mini.NAME: "cifar10"}
@@ -44,8 +45,8 @@ class Duplicate:
     cosine: float | None = None
 
 
-@dataclass(frozen=True)
-class Leakage:
+@dataclass(frozen=True, repr=False)
+class Leakage(Shown):
     """Duplicates between the splits of one data set.
 
     images: split to its number of images; pairs: "test/train" and so on to the duplicates between
@@ -68,6 +69,15 @@ class Leakage:
         if first == second:
             found |= {pair.second for pair in self.pairs[between]}
         return len(found)
+
+    def _card(self) -> Card:
+        rows = []
+        for between, pairs in self.pairs.items():
+            first, second = between.split("/")
+            where = f"{first} in {second}" if first != second else f"within {first}"
+            rows.append([where, f"{self.leaking(between):,}", f"{len(pairs):,}"])
+        header = ("duplicates", "images", "pairs")
+        return Card(f"Leakage: {self.found:,} pairs, by {self.source}", (), header, rows)
 
     def as_dict(self) -> dict[str, Any]:
         """For --json."""

@@ -17,6 +17,7 @@ from headstart.data.fetching import fetch_cifar
 from headstart.data.folder import open_folder
 from headstart.data.splits import BadImage, Source, Splits, make_splits, repeated_images
 from headstart.errors import DataError, did_you_mean
+from headstart.shown import Card, Shown
 from headstart.specs import DataSpec
 
 _FOLDER = "folder:"
@@ -35,8 +36,8 @@ class SourceInfo:
     citation: str
 
 
-@dataclass(frozen=True)
-class Description:
+@dataclass(frozen=True, repr=False)
+class Description(Shown):
     """What a data set is, in plain values. counts: split to images of each class, in class order.
 
     smallest, median and largest are (width, height) of images as stored, ordered by area.
@@ -57,6 +58,23 @@ class Description:
     def as_dict(self) -> dict[str, Any]:
         """For --json."""
         return asdict(self)
+
+    def _card(self) -> Card:
+        splits = ("train", "val", "test")
+        counts = ", ".join(f"{split} {sum(self.counts[split]):,}" for split in splits)
+        facts = [("images", counts), ("balance", f"{self.balance:.2f} (1 is balanced)")]
+        facts.append(("median", "{} x {} pixels".format(*self.median)))
+        if self.quarantined:
+            bad = self.quarantined[0]
+            told = f"{len(self.quarantined):,}, such as {bad.path}: {bad.reason}"
+            facts.append(("left out", told))
+        facts += [("note", note) for note in self.notes]
+        rows = [
+            [name, *(f"{self.counts[split][i]:,}" for split in splits)]
+            for i, name in enumerate(self.class_names)
+        ]
+        title = f"{self.source}: {len(self.class_names)} classes"
+        return Card(title, facts, ("class", *splits), rows)
 
 
 def load_data(spec: DataSpec, *, progress: Progress | None = None) -> Splits:
@@ -86,7 +104,7 @@ def open_source(spec: DataSpec, *, progress: Progress | None = None) -> Source:
     raise _unknown(name)
 
 
-def sources() -> list[SourceInfo]:
+def list_sources() -> list[SourceInfo]:
     """The sources that have a name, and where each was found. Reads no image, uses no network."""
     asset = Path(str(resources.files("headstart") / "assets" / mini.ASSET))
     found = [

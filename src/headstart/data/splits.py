@@ -19,6 +19,7 @@ import numpy as np
 from headstart.data.hashing import scramble
 from headstart.data.images import ImageSet
 from headstart.errors import DataError
+from headstart.shown import Card, Shown
 from headstart.specs import DataSpec
 
 
@@ -48,8 +49,8 @@ class Source:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
-class Splits:
+@dataclass(frozen=True, eq=False, repr=False)
+class Splits(Shown):
     """Train, validation and test images of one recipe.
 
     fingerprint covers pixels, ids, labels and class names of the three splits, and nothing else:
@@ -66,6 +67,11 @@ class Splits:
     quarantined: tuple[BadImage, ...] = ()
     notes: tuple[str, ...] = ()
     val_cut: bool = True
+
+    def _card(self) -> Card:
+        sets = {"train": self.train, "val": self.val, "test": self.test}
+        facts = [(name, f"{len(images):,} images") for name, images in sets.items()]
+        return Card(f"Splits of {self.source}: {len(self.class_names)} classes", facts)
 
 
 def make_splits(source: Source, spec: DataSpec) -> Splits:

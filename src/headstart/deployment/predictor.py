@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from headstart.data import decode_image
+from headstart.data import decode_image, find_images
 from headstart.data.transforms import Transform
 from headstart.errors import DataError, PrecisionError, RunError
 from headstart.evaluation.predictions import Predictions
@@ -23,13 +23,22 @@ from headstart.models.heads import create_head
 from headstart.models.identity import Preprocess, WeightsIdentity
 from headstart.rundir import Run, open_run
 from headstart.runtime import Runtime, create_runtime
+from headstart.shown import Card, Shown, percent
 from headstart.training.classifier import Classifier
 
 BATCH = 32
 
 
-@dataclass(frozen=True)
-class Answer:
+# What `predict` takes as one image.
+Picture = str | Path | bytes | Image.Image | np.ndarray
+_TAKES = (
+    "a path, the bytes of a file, an image of Pillow, uint8 pixels (height, width, 3) or (height, "
+    "width), a folder, or a list of these"
+)
+
+
+@dataclass(frozen=True, repr=False)
+class Answer(Shown):
     """The model's answer for one image. probabilities: class name to probability, best first."""
 
     image: str
@@ -37,8 +46,12 @@ class Answer:
     probability: float
     probabilities: dict[str, float]
 
+    def _card(self) -> Card:
+        facts = [(name, percent(p)) for name, p in list(self.probabilities.items())[:3]]
+        return Card(f"Answer for {self.image}: {self.label}", facts)
 
-class Predictor:
+
+class Predictor(Shown):
     """A trained model with its preprocessing, class names and temperature.
 
     temperature: what logits are divided by before they become probabilities, which is what makes
@@ -58,6 +71,17 @@ class Predictor:
         self.class_names = tuple(class_names)
         self._runtime, self.temperature = runtime, temperature
 
+    def _card(self) -> Card:
+        names = ", ".join(self.class_names[:5]) + (", ..." if len(self.class_names) > 5 else "")
+        facts = [
+            ("classes", f"{len(self.class_names)}: {names}"),
+            ("backbone", self._model.backbone.name),
+            ("pixels", f"{self._transform.preprocess.size} a side"),
+            ("temperature", f"{self.temperature:.3g}"),
+            ("device", str(self._runtime.device)),
+        ]
+        return Card("Predictor", facts)
+
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """float32 (n, classes) for stored pixels, uint8 (n, side, side, 3); the model's own."""
         parts = []
@@ -70,22 +94,25 @@ class Predictor:
 
     def predict(
         self,
-        images: Sequence[str | Path | Image.Image],
+        images: Picture | Sequence[Picture],
         *,
         on_unreadable: Callable[[DataError], None] | None = None,
-    ) -> Iterator[Answer]:
-        """Answers in the order of the images: files, or images that Pillow has opened, which are
-        named by their file or their number, from 0.
+    ) -> list[Answer]:
+        """Answers in the order of the images; a single image gives a list of one.
+
+        An image is a path, the bytes of an image file, an image that Pillow has opened, or pixels
+        as a uint8 array: (height, width, 3) in RGB, or (height, width) in grey. A folder stands for
+        every image below it, in the order of their paths, and an array (n, height, width, 3) for n
+        images. Answers are named by the file, or by the image's number, from 0.
 
         An image that cannot be read is handed to `on_unreadable` and left out; without that, its
-        DataError is raised.
+        DataError is raised, as it is for what is no image at all.
         """
-        if isinstance(images, str | Path | Image.Image):
-            raise TypeError("predict() takes a list of images: [image]")
-        for first in range(0, len(images), BATCH):
+        sources = _each_image(images)
+        answers: list[Answer] = []
+        for first in range(0, len(sources), BATCH):
             names, pixels = [], []
-            for number, image in enumerate(images[first : first + BATCH], start=first):
-                source = image if isinstance(image, Image.Image) else Path(image)
+            for number, source in enumerate(sources[first : first + BATCH], start=first):
                 try:
                     pixels.append(decode_image(source, self._side))
                     names.append(_name(source, number))
@@ -98,8 +125,8 @@ class Predictor:
             logits = self.logits(np.stack(pixels))
             unknown = np.zeros(len(names), np.int64)
             told = Predictions(np.array(names), unknown, logits).tempered(self.temperature)
-            for name, own, row in zip(names, logits, told.probabilities, strict=True):
-                yield self._answer(name, own, row)
+            answers += map(self._answer, names, logits, told.probabilities)
+        return answers
 
     def _answer(self, image: str, logits: np.ndarray, probabilities: np.ndarray) -> Answer:
         order = np.argsort(-logits, kind="stable")  # distinct logits may share a probability
@@ -108,7 +135,35 @@ class Predictor:
         return Answer(image, best, named[best], named)
 
 
-def _name(source: Path | Image.Image, number: int) -> str:
+def _each_image(images: Any) -> list[Path | bytes | Image.Image]:
+    """What `predict` was given, one image after the other. Raises DataError for anything else."""
+    single = isinstance(images, Picture) and getattr(images, "ndim", 0) < 4
+    if not single and not isinstance(images, Iterable):
+        raise DataError(f"predict() takes {_TAKES}, not {type(images).__name__}")
+    sources: list[Path | bytes | Image.Image] = []
+    for number, image in enumerate([images] if single else images):
+        if isinstance(image, str | Path):
+            sources += find_images([Path(image)])
+        elif isinstance(image, np.ndarray):
+            sources.append(_from_array(image, number))
+        elif isinstance(image, bytes | Image.Image):
+            sources.append(image)
+        else:
+            raise DataError(f"image {number}: predict() takes {_TAKES}, not {type(image).__name__}")
+    return sources
+
+
+def _from_array(pixels: np.ndarray, number: int) -> Image.Image:
+    shaped = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
+    if pixels.dtype != np.uint8 or not shaped or 0 in pixels.shape:
+        raise DataError(
+            f"image {number}: {pixels.dtype} pixels {pixels.shape}: give uint8, 0 to 255, as "
+            "(height, width, 3) in RGB or (height, width) in grey"
+        )
+    return Image.fromarray(pixels)
+
+
+def _name(source: Path | bytes | Image.Image, number: int) -> str:
     if isinstance(source, Path):
         return str(source)
     return str(getattr(source, "filename", "") or number)

@@ -12,10 +12,11 @@ from headstart.evaluation.classes import balanced_interval
 from headstart.evaluation.predictions import Predictions
 from headstart.evaluation.statistics import wilson_interval
 from headstart.evaluation.two_classes import DEFAULT_POSITIVE, two_class_scores
+from headstart.shown import Card, Shown, interval, percent
 
 
-@dataclass(frozen=True)
-class Scores:
+@dataclass(frozen=True, repr=False)
+class Scores(Shown):
     """Scores on one split. Fractions are in 0..1, losses in nats."""
 
     n: int
@@ -35,6 +36,16 @@ class Scores:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def _card(self) -> Card:
+        balanced = f"{percent(self.macro_recall)} {interval(self.balanced_interval)}"
+        facts = [
+            ("accuracy", f"{percent(self.accuracy)} {interval(self.interval)}"),
+            ("balanced", balanced),
+            ("macro F1", f"{self.macro_f1:.3f}"),
+            ("log loss", f"{self.loss:.3f}"),
+        ]
+        return Card(f"Scores on {self.n:,} images, {len(self.per_class)} classes", facts)
 
 
 def score(predictions: Predictions, *, positive: int = DEFAULT_POSITIVE) -> Scores:

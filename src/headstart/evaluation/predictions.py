@@ -7,9 +7,11 @@ from functools import cached_property
 
 import numpy as np
 
+from headstart.shown import Card, Shown, percent
 
-@dataclass(frozen=True)
-class Predictions:
+
+@dataclass(frozen=True, repr=False)
+class Predictions(Shown):
     """What a model said of one split, a row an image.
 
     ids: str (n,); labels: int64 (n,), the true class; logits: float32 (n, classes), or float64
@@ -22,6 +24,11 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def _card(self) -> Card:
+        right = f"{percent(float(self.correct.mean()))} right" if len(self) else "none"
+        classes = self.logits.shape[1]
+        return Card(f"Predictions: {len(self):,} images, {classes} classes, {right}")
 
     @cached_property
     def log_probabilities(self) -> np.ndarray:

@@ -284,7 +284,7 @@ def entries_root() -> Path:
     return cache_root() / "boundary"
 
 
-def list_entries() -> list[tuple[Path, int]]:
+def list_cache() -> list[tuple[Path, int]]:
     """Finished and unfinished entries with their size in bytes, least recently used first."""
     root = entries_root()
     # By their names: what else lies there is not ours to count or to remove.
@@ -372,7 +372,7 @@ def lack_of_room(needed: int, runtime: Runtime) -> str | None:
         )
     root = entries_root()
     root.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(root).free + sum(size for _, size in list_entries())
+    free = shutil.disk_usage(root).free + sum(size for _, size in list_cache())
     if needed > free:
         return (
             f"{root}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB can be had: "
@@ -389,7 +389,7 @@ def make_room(needed: int, runtime: Runtime) -> None:
     lack = lack_of_room(needed, runtime)
     if lack:
         raise HeadstartError(lack)
-    limit, entries = limit_bytes(runtime), list_entries()
+    limit, entries = limit_bytes(runtime), list_cache()
     held = sum(size for _, size in entries)
     for folder, size in entries:
         if held + needed <= limit and shutil.disk_usage(entries_root()).free > needed:
@@ -427,9 +427,9 @@ def _locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
         yield True
 
 
-def clear() -> None:
+def clear_cache() -> None:
     """Remove every entry but those that are being written."""
-    for folder, _ in list_entries():
+    for folder, _ in list_cache():
         with _locked(folder, wait=False) as free_to_take:
             if free_to_take:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,94 @@
+"""How results show themselves: a few lines at a Python prompt, a small table in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+MOST_ROWS = 10
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def interval(interval: Sequence[float]) -> str:
+    return f"[{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+
+
+def grid(header: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> str:
+    """Columns of text two spaces apart; `right` has an 'r' for each column set to the right."""
+    lines = [header, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    aligned = right.ljust(len(header), "l")
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if side == "r" else cell.ljust(width)
+            for cell, width, side in zip(line, widths, aligned, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+@dataclass(frozen=True)
+class Card:
+    """What an object tells of itself: a title, facts by name, and a table with a header.
+
+    Of a table with more than MOST_ROWS rows the first are shown, and how many there are.
+    """
+
+    title: str
+    facts: Sequence[tuple[str, str]] = ()
+    header: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+
+    @property
+    def _more(self) -> str:
+        left = len(self.rows) - MOST_ROWS
+        return f"and {left:,} more" if left > 0 else ""
+
+    def text(self) -> str:
+        width = max((len(name) for name, _ in self.facts), default=0)
+        lines = [self.title, *(f"  {name:<{width}}  {value}" for name, value in self.facts)]
+        if self.rows:
+            table = grid(self.header, self.rows[:MOST_ROWS])
+            lines += [f"  {line}" for line in table.splitlines()]
+        return "\n".join([*lines, *([f"  {self._more}"] if self._more else [])])
+
+    def html(self) -> str:
+        facts = "".join(
+            f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>"
+            for name, value in self.facts
+        )
+        parts = [f"<p><strong>{escape(self.title)}</strong></p>"]
+        parts += [f"<table>{facts}</table>"] if facts else []
+        if self.rows:
+            head = "".join(f"<th>{escape(name)}</th>" for name in self.header)
+            body = "".join(
+                f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>"
+                for row in self.rows[:MOST_ROWS]
+            )
+            parts.append(f"<table><tr>{head}</tr>{body}</table>")
+        return "".join([*parts, f"<p>{self._more}</p>" if self._more else ""])
+
+
+class Shown:
+    """Shows a card in place of every field. A dataclass that is one says repr=False."""
+
+    def _card(self) -> Card:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return self._card_or_reason().text()
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return self._card_or_reason().html()
+
+    def _card_or_reason(self) -> Card:
+        """A repr must not fail: a run that was cut off has not all that its card tells."""
+        try:
+            return self._card()
+        except Exception as error:
+            return Card(f"{type(self).__name__}: {error}")
