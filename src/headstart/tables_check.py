@@ -18,13 +18,12 @@ def study(previews: Sequence[Preview]) -> str:
     from headstart.comparison.estimating import total
     from headstart.comparison.selection import format_seconds
 
-    data = {}
+    data: dict[str, None] = {}
     for each in previews:
         counts = ", ".join(f"{split} {sum(n):,}" for split, n in each.data.counts.items())
         told = f"{each.data.source}: {len(each.data.class_names)} classes; images: {counts}"
-        data[
-            told + (f"; {len(each.data.quarantined)} left out" if each.data.quarantined else "")
-        ] = 0
+        bad = len(each.data.quarantined)
+        data[told + (f"; {bad:,} left out" if bad else "")] = None
     rows = [
         [
             each.recipe.name,
@@ -50,9 +49,8 @@ def study(previews: Sequence[Preview]) -> str:
 
 
 def _folded(phase: PhaseOutline) -> str:
-    return (
-        f"{phase.train} solved" if phase.epochs is None else f"{phase.train} {phase.epochs} epochs"
-    )
+    how = "solved" if phase.epochs is None else f"{phase.epochs} epochs"
+    return f"{phase.train} {how}"
 
 
 def _warnings(previews: Sequence[Preview]) -> list[str]:

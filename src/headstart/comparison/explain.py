@@ -186,7 +186,7 @@ def explain(*runs: Run | Comparison | str | Path) -> Explanation:
             continue
         path = given.path if isinstance(given, Comparison) else Path(given)
         if path is None:
-            raise RunError(f"{given.name}: the comparison was not written anywhere")
+            raise RunError("the comparison was not written anywhere: give its runs")
         study = study or bool(list_runs(path))
         opened += open_runs([path])
     if study:  # a study goes past those that failed

@@ -68,7 +68,7 @@ class Description(Shown):
             bad = self.quarantined[0]
             told = f"{len(self.quarantined):,}, such as {bad.path}: {bad.reason}"
             facts.append(("left out", told))
-        facts += [("note", note) for note in self.notes]
+        facts += [("warning", line) for line in self.warnings]
         rows = [
             [name, *(f"{self.counts[split][i]:,}" for split in splits)]
             for i, name in enumerate(self.class_names)
