@@ -15,6 +15,7 @@ import pytest
 
 import headstart as library
 from headstart.comparison import evidence
+from headstart.comparison.estimating import total
 from headstart.comparison.evidence import Judge
 from headstart.comparison.workload import TORCH, TRAINED, workload
 from headstart.data import Splits, load_data
@@ -221,3 +222,34 @@ def test_a_run_is_estimated_by_what_its_phases_compute(study: Path, cache: Path)
     share = (frozen - trained) / (700 - trained)
     assert 0.5 < share < 1
     assert tuned.steps == 5
+
+
+def test_check_of_a_study_is_short_and_estimates(
+    study: Path, cache: Path, headstart: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    """A line a run, phases folded; what two runs share in the cache is counted once."""
+    text = STUDY[: STUDY.rindex("[[variants]]")]  # all but the run that fails
+    study.write_text(text)
+    short = headstart("check", study)
+    assert short.code == 0, short.err
+    lines = short.out.splitlines()
+    assert len(lines) < 12
+    assert lines[0] == "cifar10-mini: 10 classes; images: train 540, val 60, test 100"
+    (tuned,) = (line for line in lines if line.startswith("tuned"))
+    assert "head solved, then last_stage 1 epochs" in tuned
+    assert re.search(
+        r"^in all about \S+, \d+ MB of runs and \d+ MB of cache: an estimate", short.out, re.M
+    )
+    previews = library.preview_all(load_study(study).recipes(), reporter=Reporter())
+    by_name = {each.recipe.name: each.estimate for each in previews}
+    assert by_name["tuned"].seconds > by_name["96"].seconds > by_name["32"].seconds > 0
+    shared = by_name["tuned"].entries.keys() & by_name["96"].entries.keys()
+    assert len(shared) == 1
+    whole = total([by_name["tuned"], by_name["96"]])
+    assert whole.cache_bytes == by_name["tuned"].cache_bytes
+    weights = library.run(previews[0].recipe, out=tmp_path / "run").path / "checkpoints"
+    size = (weights / "best.safetensors").stat().st_size
+    assert previews[0].estimate.run_bytes == pytest.approx(size + 2e6, rel=0.05)
+    assert library.open_run(tmp_path / "run").cost["wall_s"] > 0
+    detailed = headstart("check", study, "--details")
+    assert detailed.out.count("phase 1: head") == 4
