@@ -140,3 +140,9 @@ def test_the_verb_writes_each_format(
     refused = headstart("report", *runs, "--format", "card")
     assert refused.code == 2
     assert "a model card is of one run, and 6 were given" in refused.err
+
+
+def test_a_cards_names_with_commas_stay_apart(tmp_path: Path) -> None:
+    names = ["oak, front", "elm, side", *(str(k) for k in range(8))]
+    run = fabricate(tmp_path / "run", name="trees", class_names=names)
+    assert "oak, front; elm, side; 0; 1" in render_card(run)
