@@ -389,7 +389,7 @@ class Training:
             val,
             classes=len(self.splits.class_names),
             class_weights=self._class_weights(),
-            seed=named_seed(self.recipe.seed, "folds"),
+            seed=named_seed(self.recipe.data.split_seed, "folds"),
             val_cut=self.splits.val_cut,
         )
 
