@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from headstart.training import solver
+from headstart.training import lbfgs, solver
 from headstart.training.optimisation import class_weights
 from headstart.training.solver import Joined, Table, solve_path
 
@@ -184,12 +184,12 @@ def test_the_best_of_a_path_is_as_exact_as_one_alone(problem: tuple[torch.Tensor
 
 def test_the_memory_is_that_of_two_loops(monkeypatch: pytest.MonkeyPatch) -> None:
     """Against the recursion of Nocedal & Wright (2006, algorithm 7.5), pair by pair."""
-    monkeypatch.setattr(solver, "MEMORY", 5)
+    monkeypatch.setattr(lbfgs, "MEMORY", 5)
     generator = torch.Generator().manual_seed(0)
     hessian = torch.randn(12, 12, generator=generator)
     hessian = hessian @ hessian.T + torch.eye(12)
     bound, penalty = torch.rand(4, generator=generator) + 1, torch.tensor([0.3, 0.3, 0.3, 0.0])
-    memory = solver._Memory(torch.zeros(3, 4))
+    memory = lbfgs.LbfgsMemory(torch.zeros(3, 4))
     pairs = []
     for _ in range(7):
         step = torch.randn(3, 4, generator=generator)

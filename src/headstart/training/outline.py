@@ -18,7 +18,7 @@ from headstart.recipe import Recipe
 from headstart.runtime import Runtime
 from headstart.specs import PhaseSpec
 from headstart.training.cache import cache_or_recompute, footprint
-from headstart.training.phases import cached_rows
+from headstart.training.phase_feeds import cached_rows
 
 
 @dataclass(frozen=True)

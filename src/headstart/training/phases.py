@@ -8,7 +8,6 @@ closes it.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,21 +28,16 @@ from headstart.progress import Reporter
 from headstart.recipe import Recipe
 from headstart.rundir import Run, Split
 from headstart.runtime import Runtime, named_seed
-from headstart.specs import PhaseSpec
-from headstart.training.cache import (
-    BoundaryCache,
-    CachedRows,
-    cache_or_recompute,
-    footprint,
-)
+from headstart.training.cache import footprint
 from headstart.training.checkpoints import load_checkpoint, read_phase, save_checkpoint
 from headstart.training.classifier import Classifier, compiling_pays
 from headstart.training.efficiency import label_efficiency
-from headstart.training.feeds import CachedFeed, Feed, PixelFeed, batch_bounds
+from headstart.training.feeds import CachedFeed, Feed, batch_bounds
 from headstart.training.folds import FOLDS, PenaltyScore
 from headstart.training.loop import FitState, Job, consider, fit, predict
 from headstart.training.mixing import Mixer
 from headstart.training.optimisation import class_weights, create_optimizer
+from headstart.training.phase_feeds import PhaseFeeds
 from headstart.training.solver import L2_PATH, MAX_PASSES, Solution
 from headstart.training.solving import HeadProblem, starting_penalty
 
@@ -69,7 +63,7 @@ class Training:
     runtime: Runtime
     reporter: Reporter
     started: float  # time.perf_counter() less the seconds that earlier parts of the run took
-    _feeds: _Feeds | None = None
+    _feeds: PhaseFeeds | None = None
     _held_out: Predictions | None = None  # of images that the head has since been fitted to
 
     @property
@@ -141,7 +135,7 @@ class Training:
         _, feeds = self._enter(len(self.recipe.phases) - 1)
         return predict(self.model, feeds.once(images, label), images.ids, self.runtime)
 
-    def _enter(self, number: int) -> tuple[FreezePlan, _Feeds]:
+    def _enter(self, number: int) -> tuple[FreezePlan, PhaseFeeds]:
         """Set the model up for a phase. Its feeds are kept: a compiled prefix costs seconds."""
         phase = self.recipe.phases[number]
         plan = plan_phase(self.model.backbone, phase)
@@ -150,7 +144,7 @@ class Training:
         # would learn from whatever is measured or extracted next.
         self.model.eval()
         if self._feeds is None or self._feeds.number != number:
-            self._feeds = _Feeds(self, number, phase, plan)
+            self._feeds = PhaseFeeds(self, number, phase, plan)
         self.model.enter(self._feeds.start, plan.boundary)
         return plan, self._feeds
 
@@ -409,103 +403,3 @@ class Training:
     def _key(self, told: Predictions) -> tuple[float, float]:
         balanced = self.recipe.balance != "none"
         return selection_key(told, self.recipe.select_by, balanced=balanced)
-
-
-class _Feeds:
-    """Feeds for one phase: from the boundary cache, or from pixels."""
-
-    def __init__(self, training: Training, number: int, phase: PhaseSpec, plan: FreezePlan) -> None:
-        self._training, self.number = training, number
-        self._views = (phase.views or 0) if training.transform.augment.active else 1
-        if not plan.boundary:  # nothing to cache, so nothing to gain from seeing a view again
-            self._views = 0
-        self._made: dict[str, Feed] = {}
-        cached = plan.boundary > 0 and phase.views != 0
-        self._cache = self._open_cache(plan, phase) if cached else None
-        self.start = plan.boundary if self._cache else 0
-
-    def _open_cache(self, plan: FreezePlan, phase: PhaseSpec) -> BoundaryCache | None:
-        """The cache, its size said before it is written; None where there is no room for it."""
-        t = self._training
-        backbone = t.model.backbone
-        cache = BoundaryCache(
-            backbone, plan.boundary, t.transform, t.runtime, t.reporter, t.splits.train
-        )
-        counts = {name: len(getattr(t.splits, name)) for name in ("train", "val", "test")}
-        size = t.transform.preprocess.size
-        rows = cached_rows(counts, self._views)
-        needs = footprint(backbone, plan.boundary, size, rows)
-        what = f"phase {self.number + 1}: a boundary cache of {needs}"
-        begun = [e for e in t.run.log if e["event"] == "phase" and e["phase"] == self.number]
-        if begun:  # a run that is resumed keeps to what it began with, or its bits would differ
-            return cache if begun[0]["cached"] else None
-        lack = cache_or_recompute(needs, t.runtime, required=phase.optimizer == "lbfgs")
-        if lack:
-            t.reporter.warn(f"{what}, has no room, so every epoch recomputes it: {lack}")
-            return None
-        t.reporter.say(what)
-        return cache
-
-    def train(self) -> Feed:
-        augmented = self._training.transform.augment.active
-        return self._once("train", self._training.splits.train, self._views if augmented else None)
-
-    def plain(self, split: str, images: ImageSet) -> Feed:
-        """The feed of validation or test, not augmented."""
-        return self._once(split, images, None)
-
-    def _once(self, split: str, images: ImageSet, views: int | None) -> Feed:
-        if split not in self._made:
-            self._made[split] = self._feed(split, images, views)
-        return self._made[split]
-
-    def once(self, images: ImageSet, label: str) -> Feed:
-        """A feed that leaves nothing on the disk and no extraction in the log."""
-        if self._cache is None:
-            return self._pixels(images, 0)
-        return self._cached(images, self._cache.rows(images, label=label, keep=False))
-
-    def _pixels(self, images: ImageSet, views: int) -> PixelFeed:
-        t = self._training
-        return PixelFeed(images, t.transform, t.runtime, views, t.recipe.seed)
-
-    def _cached(self, images: ImageSet, rows: CachedRows) -> CachedFeed:
-        t = self._training
-        return CachedFeed(
-            rows.array, images.labels, images.keys, t.recipe.seed, t.runtime, rows.release
-        )
-
-    def _feed(self, split: str, images: ImageSet, views: int | None) -> Feed:
-        t = self._training
-        if self._cache is None:
-            return self._pixels(images, views or 0)
-        started = time.perf_counter()
-        rows = self._cache.rows(images, views=views, label=f"frozen pass over {split}")
-        seconds = time.perf_counter() - started
-        count = rows.computed
-        t.run.append_log(
-            {
-                "event": "extract",
-                "phase": self.number,
-                "split": split,
-                "images": count,
-                "seconds": seconds,
-                "cached": rows.hit,
-                "entry": rows.entry,
-                "entry_seconds": rows.seconds,
-            }
-        )
-        if rows.hit:
-            held = len(images) * (views or 1)
-            t.reporter.say(f"frozen pass over {split}: {held:,} rows from the cache")
-        else:
-            t.reporter.say(
-                f"frozen pass over {split}: {count:,} images in {seconds:.1f} s "
-                f"({count / seconds:,.0f} images/s)"
-            )
-        return self._cached(images, rows)
-
-
-def cached_rows(counts: Mapping[str, int], views: int) -> int:
-    """Rows a phase caches: every view of train, and validation and test as they are."""
-    return counts["train"] * views + counts["val"] + counts["test"]

@@ -35,6 +35,8 @@ import torch
 import torch.nn.functional as F
 from scipy import linalg
 
+from headstart.training.lbfgs import LbfgsMemory
+
 # Of an image's loss, in nats, what counts in choosing a penalty: with few images a single one would
 # decide. A probability below 1e-4 is wrong, whether it is 1e-5 or 1e-100.
 LOSS_CAP = float(-np.log(1e-4))
@@ -46,7 +48,6 @@ PATIENCE = 3
 # features of CIFAR-10 validation losses were within 0.0024 of the exact ones, at its weak end 0.10.
 TOLERANCE, PATH_TOLERANCE = 1e-4, 8e-4
 MAX_PASSES = 200
-MEMORY = 50  # steps that L-BFGS remembers
 BLOCK = 4096  # rows
 COLUMNS = 32  # of weights, at most, in a pass that starts several penalties: half as long again
 COARSE = 0.5  # decades between the penalties of a fine grid that are solved first
@@ -240,7 +241,7 @@ class _Problem:
         total = self._n if class_weights is None else float(class_weights[labels].sum())
         self._unit_share = 1 / total
         self._mean, self._scale, self._values, self._basis = _eigenbasis(table)
-        self._memory = _Memory(self.origin)
+        self._memory = LbfgsMemory(self.origin)
 
     @property
     def origin(self) -> torch.Tensor:
@@ -323,56 +324,6 @@ class _Problem:
             gradient = gradients[k * j : k * (j + 1)] + pull
             points.append(_Point(V, objective, gradient, loss / self._n, hits / self._n))
         return points
-
-
-class _Memory:
-    """The last MEMORY steps and the changes of the gradient over them, without the penalty's part.
-
-    L-BFGS's two loops as products of matrices (Byrd, Nocedal & Schnabel 1994, theorem 2.2): each
-    penalty changes every y, and hundreds of small operations a step took a sixth of a pass.
-    """
-
-    def __init__(self, like: torch.Tensor) -> None:
-        self._steps = self._changes = like.new_zeros(0, like.numel())
-
-    def __len__(self) -> int:
-        return len(self._steps)
-
-    def clear(self) -> None:
-        self._steps, self._changes = self._steps[:0], self._changes[:0]
-
-    def add(self, step: torch.Tensor, change: torch.Tensor) -> None:
-        """Remember a step along which the objective curves upwards; forget the oldest."""
-        if (step * change).sum() <= 0:
-            return
-        kept = slice(-(MEMORY - 1), None)
-        self._steps = torch.cat([self._steps[kept], step.view(1, -1)])
-        self._changes = torch.cat([self._changes[kept], change.view(1, -1)])
-
-    def inverse_hessian(
-        self, gradient: torch.Tensor, penalty: torch.Tensor, bound: torch.Tensor
-    ) -> torch.Tensor:
-        """The product with `gradient` (k, r + 1), where no step has been yet, by `bound` alone.
-
-        penalty, bound: (r + 1,), of each column.
-        """
-        if not len(self):
-            return gradient / bound
-        S, rows = self._steps, len(gradient)
-        Y = self._changes + S * penalty.repeat(rows)
-        g, scaled = gradient.reshape(-1), Y / bound.repeat(rows)
-        # Few numbers from here on, in more digits: steps of neighbouring penalties are nearly
-        # parallel.
-        products = (S @ Y.T).double()
-        curvature, upper = products.diagonal(), products.triu()
-        gamma = float(curvature[-1] / (Y[-1] * scaled[-1]).sum())
-        inner = gamma * (Y @ scaled.T).double() + curvature.diag()
-        along = torch.linalg.solve_triangular(upper, (S @ g).double()[:, None], upper=True)
-        rest = inner @ along - gamma * (scaled @ g).double()[:, None]
-        across = torch.linalg.solve_triangular(upper.T, rest, upper=False)
-        found: torch.Tensor = gamma * (g / bound.repeat(rows)) + across[:, 0].to(g.dtype) @ S
-        found -= gamma * (along[:, 0].to(g.dtype) @ scaled)
-        return found.view(gradient.shape)
 
 
 def _eigenbasis(

@@ -1,0 +1,57 @@
+"""The memory of L-BFGS, kept from penalty to penalty: the steps, and how the gradient changed."""
+
+from __future__ import annotations
+
+import torch
+
+MEMORY = 50  # steps
+
+
+class LbfgsMemory:
+    """The last MEMORY steps and the changes of the gradient over them, without the penalty's part.
+
+    L-BFGS's two loops as products of matrices (Byrd, Nocedal & Schnabel 1994, theorem 2.2): each
+    penalty changes every y, and hundreds of small operations a step took a sixth of a pass.
+    """
+
+    def __init__(self, like: torch.Tensor) -> None:
+        self._steps = self._changes = like.new_zeros(0, like.numel())
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def clear(self) -> None:
+        self._steps, self._changes = self._steps[:0], self._changes[:0]
+
+    def add(self, step: torch.Tensor, change: torch.Tensor) -> None:
+        """Remember a step along which the objective curves upwards; forget the oldest."""
+        if (step * change).sum() <= 0:
+            return
+        kept = slice(-(MEMORY - 1), None)
+        self._steps = torch.cat([self._steps[kept], step.view(1, -1)])
+        self._changes = torch.cat([self._changes[kept], change.view(1, -1)])
+
+    def inverse_hessian(
+        self, gradient: torch.Tensor, penalty: torch.Tensor, bound: torch.Tensor
+    ) -> torch.Tensor:
+        """The product with `gradient` (k, r + 1), where no step has been yet, by `bound` alone.
+
+        penalty, bound: (r + 1,), of each column.
+        """
+        if not len(self):
+            return gradient / bound
+        S, rows = self._steps, len(gradient)
+        Y = self._changes + S * penalty.repeat(rows)
+        g, scaled = gradient.reshape(-1), Y / bound.repeat(rows)
+        # Few numbers from here on, in more digits: steps of neighbouring penalties are nearly
+        # parallel.
+        products = (S @ Y.T).double()
+        curvature, upper = products.diagonal(), products.triu()
+        gamma = float(curvature[-1] / (Y[-1] * scaled[-1]).sum())
+        inner = gamma * (Y @ scaled.T).double() + curvature.diag()
+        along = torch.linalg.solve_triangular(upper, (S @ g).double()[:, None], upper=True)
+        rest = inner @ along - gamma * (scaled @ g).double()[:, None]
+        across = torch.linalg.solve_triangular(upper.T, rest, upper=False)
+        found: torch.Tensor = gamma * (g / bound.repeat(rows)) + across[:, 0].to(g.dtype) @ S
+        found -= gamma * (along[:, 0].to(g.dtype) @ scaled)
+        return found.view(gradient.shape)
