@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from headstart.data import Splits, find_warnings
+from headstart.data import Splits
 from headstart.data.transforms import Transform
 from headstart.models.identity import Weights
 from headstart.recipe import Recipe
@@ -32,7 +32,6 @@ def provenance(
         "preprocess": {**asdict(transform.preprocess), "side": splits.train.side},
         "expects": asdict(weights.preprocess),  # what the weights were trained with
         "marks": _marks(recipe),
-        "warnings": find_warnings(splits, recipe.data),
     }
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from headstart.comparison.cost import model_cost
-from headstart.data.leakage import duplicates_in_training, list_source
+from headstart.data.leakage import find_overlap
 from headstart.evaluation.calibration import calibration, fit_temperature
 from headstart.evaluation.leakage import without_duplicates
 from headstart.evaluation.metrics import score
@@ -38,10 +38,10 @@ def finish_run(training: Training) -> None:
         write_arrays(current.path / "predictions" / f"{split}.npz", arrays)
     positive = positive_class(training.splits.class_names, recipe.evaluation.positive)
     metrics = _metrics(predictions, positive)
-    leaking = duplicates_in_training(training.splits)
-    if leaking is not None and not leaking.all():
+    overlap = find_overlap(training.splits, "test")
+    if (overlap.searched & ~overlap.leaking).any():
         metrics["test"]["without_duplicates"] = without_duplicates(
-            predictions["test"], leaking, list_source(training.splits.source)
+            predictions["test"], overlap.leaking, overlap.source, overlap.searched
         )
     if recipe.evaluation.corruptions:
         metrics["robustness"] = measure_robustness(training, predictions["test"])

@@ -26,7 +26,7 @@ from headstart.comparison.limits import best_within, regrets
 from headstart.comparison.measuring import measure_runs
 from headstart.comparison.protocol import require_one_protocol
 from headstart.comparison.selection import Candidate, Selection
-from headstart.data import Description, describe, load_data
+from headstart.data import Description, describe, find_warnings, load_data
 from headstart.data.transforms import recipe_transform
 from headstart.errors import DataError, HeadstartError, RecipeError, RunError, explain_os_error
 from headstart.evaluation.two_classes import positive_class
@@ -145,6 +145,8 @@ def _carry_out(recipe: Recipe, out: str | Path | None, means: _Means) -> Run:
     positive_class(splits.class_names, resolved.evaluation.positive)  # a wrong name, told early
     if existing:
         _require_same(existing, "data", {"fingerprint": splits.fingerprint}, "fingerprint")
+    with section("set-up"):
+        warnings = find_warnings(splits, resolved.data, reporter.transfer)
     transform = recipe_transform(resolved.data, weights.preprocess, resolved.seed)
     with section("set-up"), seeded(resolved.seed, "backbone"):
         backbone = load_backbone(weights, size=transform.preprocess.size)
@@ -158,7 +160,7 @@ def _carry_out(recipe: Recipe, out: str | Path | None, means: _Means) -> Run:
         remove_partial(current)
         created = current.manifest.get("created") or datetime.now(UTC).isoformat(timespec="seconds")
         identity = provenance(resolved, weights, transform, splits, runtime)
-        current.update_manifest(created=created, **identity)
+        current.update_manifest(created=created, warnings=warnings, **identity)
         means.warn_once(current.warnings)
         with _ending(current, on_end), _recorded(current, started):
             with seeded(resolved.seed, "head"):

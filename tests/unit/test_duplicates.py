@@ -6,20 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from headstart.data.alignment import correlate, detail, enlarge
 from headstart.data.cifar import CIFARS, find, open_cifar
-from headstart.data.duplicates import (
-    Features,
-    correlate,
-    detail,
-    enlarge,
-    find_duplicates,
-    unit_rows,
-)
+from headstart.data.duplicates import Features, find_duplicates, unit_rows
 from headstart.data.images import ImageSet, PlanarPixels, build_image_set
 from headstart.data.leakage import (
     content_name,
-    duplicates_in_training,
     find_leakage,
+    find_overlap,
     known_duplicates,
 )
 from headstart.data.mini import open_mini
@@ -195,8 +189,7 @@ def test_shipped_list_holds_on_the_full_data(name: str) -> None:
 
 def test_only_duplicates_that_were_learnt_count() -> None:
     splits = load_data(DataSpec(source="cifar10-mini"))
-    leaking = duplicates_in_training(splits)
-    assert leaking is not None
+    leaking = find_overlap(splits, "test").leaking
     known = known_duplicates("cifar10-mini")
     assert known == known_duplicates("cifar10")
     assert splits.test.ids[leaking].tolist() == ["test/3119", "test/8299", "test/9951"]
@@ -210,8 +203,8 @@ def test_only_duplicates_that_were_learnt_count() -> None:
         zip(splits.test.ids[searched.first], splits.train.ids[searched.second], strict=True)
     )
     assert again == {(p.first, p.second) for p in pairs if p.correlation >= 0.9}
-    fewer = duplicates_in_training(load_data(DataSpec(source="cifar10-mini", train_limit=20)))
-    assert fewer is not None and not fewer.any()
+    fewer = load_data(DataSpec(source="cifar10-mini", train_limit=20))
+    assert not find_overlap(fewer, "test").leaking.any()
 
 
 def test_accuracy_without_duplicates() -> None:

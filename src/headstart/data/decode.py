@@ -26,6 +26,8 @@ IMAGE_SUFFIXES = _HEIC | {
 }
 
 _BLANK = 2  # levels of 255 between the pixels of one colour: what JPEG's rounding leaves
+# Small: JPEGs then decode at an eighth, and still read every byte.
+THUMBNAIL_SIDE = 32
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -66,11 +68,13 @@ def decode_image(source: Path | bytes | Image.Image, side: int) -> np.ndarray:
 
 
 class Inspected(NamedTuple):
-    """An image's upright size in pixels, and whether its middle is of one colour."""
+    """An image's upright size in pixels, whether its middle is of one colour, and its thumbnail,
+    as decode_image gives it at THUMBNAIL_SIDE."""
 
     width: int
     height: int
     blank: bool
+    thumbnail: np.ndarray
 
 
 def inspect_image(content: bytes) -> Inspected:
@@ -80,12 +84,11 @@ def inspect_image(content: bytes) -> Inspected:
     """
     with _opened(content) as image:
         width, height = image.size
-        # Small: JPEGs then decode at an eighth, and still read every byte.
-        pixels = _render(image, 32).reshape(-1, 3).astype(np.int64)
-        blank = bool(np.ptp(pixels, axis=0).max() <= _BLANK)
+        thumbnail = _render(image, THUMBNAIL_SIDE)
+        blank = bool(np.ptp(thumbnail.reshape(-1, 3).astype(int), axis=0).max() <= _BLANK)
         if image.format != "TIFF" and _orientation(image) >= 5:
             width, height = height, width
-        return Inspected(width, height, blank)
+        return Inspected(width, height, blank, thumbnail)
 
 
 @contextlib.contextmanager

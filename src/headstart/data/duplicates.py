@@ -12,38 +12,30 @@ threshold.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
-from scipy import fft
-from scipy.ndimage import gaussian_filter1d
 
+from headstart.data.alignment import SIDE, ZOOMS, Prepared, detail, enlarge, ground, overlay, scores
 from headstart.data.images import ImageSet
+from headstart.data.thumbnails import thumbnails
 
-SIDE = 32
-# Pixels, of SIDE, by which two pictures may be moved against each other along either axis.
-SHIFT = 3
-# How much either of the two may be enlarged around its centre. Tried on pairs that correlate at
-# least WORTH_ZOOMING as they are, which a tenth of the candidates do.
-ZOOMS = (1.08, 1.17, 1.27)
+# Zooms are tried on pairs that correlate at least so as they are, which a tenth of the candidates
+# do, and that are not yet NEAR.
 WORTH_ZOOMING = 0.5
-# Standard deviations, in pixels, of the blurs between which "detail" lies. Finer is resampling and
-# JPEG noise; coarser is a dark shape on a bright ground, which most ships and planes are.
-BAND = (0.7, 3.0)
 # A correlation of at least NEAR is a duplicate; so is one of at least LIKELY where a network
 # agrees, by a cosine of at least AGREES between the two images' features.
 NEAR, LIKELY, AGREES = 0.9, 0.85, 0.75
-# At most this mean difference, of 255 levels, in place and not mirrored, is the same picture again.
-EXACT_LEVELS = 2.0
+# At most this mean difference, of 255 levels, and at most this share of the picture's own contrast,
+# in place and not mirrored, is the same picture again: two sheets of grey are not.
+EXACT_LEVELS, EXACT_SHARE = 2.0, 0.1
 # Neighbours of an image that are looked at closely: by each measure, as it is and mirrored.
 NEIGHBOURS = 5
 # Cells along each side of a sketch.
 CELLS = 8
 
-_BLOCK = 1024
+_BLOCK, _TILE = 1024, 2048
 
 
 class Features(NamedTuple):
@@ -64,7 +56,7 @@ class Pairs:
 
     first, second: int64 (n,), rows; mirrored: bool (n,), whether one fits the other's mirror
     image; correlation: float32 (n,), -1..1; cosine: float32 (n,), of a network's features, NaN
-    where there is none; levels: float32 (n,), mean absolute difference of 0..255 in place.
+    where there is none; exact: bool (n,), the same picture again, but for a little noise.
     """
 
     first: np.ndarray
@@ -72,15 +64,10 @@ class Pairs:
     mirrored: np.ndarray
     correlation: np.ndarray
     cosine: np.ndarray
-    levels: np.ndarray
+    exact: np.ndarray
 
     def __len__(self) -> int:
         return len(self.first)
-
-    @property
-    def exact(self) -> np.ndarray:
-        """bool (n,): the same picture again, but for a little noise."""
-        return np.asarray(self.levels <= EXACT_LEVELS)
 
     def pick(self, rows: np.ndarray) -> Pairs:
         return Pairs(*(getattr(self, field.name)[rows] for field in fields(self)))
@@ -93,8 +80,8 @@ def find_duplicates(first: ImageSet, second: ImageSet, features: Features | None
     Where both are the same set, an image is no pair with itself, and each pair is told once.
     """
     same = np.array_equal(first.ids, second.ids)
-    mine = _small(first)
-    theirs = mine if same else _small(second)
+    mine = thumbnails(first)
+    theirs = mine if same else thumbnails(second)
     sketches = Features(sketch(mine), sketch(mine[:, :, ::-1]), sketch(theirs))
     measures = [sketches] if features is None else [sketches, features]
     found = np.concatenate([_identical(first, second), *map(_neighbours, measures)])
@@ -102,40 +89,14 @@ def find_duplicates(first: ImageSet, second: ImageSet, features: Features | None
         found = found[found[:, 0] != found[:, 1]]
         found[:, :2].sort(axis=1)
     found = np.unique(found, axis=0)
-    blocks = [found[i : i + _BLOCK] for i in range(0, max(len(found), 1), _BLOCK)]
+    # In tiles of both sets, whose pictures' transforms fit into some 100 MB.
+    tiles = found[:, 0] // _TILE * (len(theirs) // _TILE + 1) + found[:, 1] // _TILE
+    blocks = [found[tiles == tile] for tile in np.unique(tiles)] or [found]
     parts = [_measured(mine, theirs, block, features) for block in blocks]
     pairs = Pairs(
         *(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Pairs))
     )
     return _confirmed(pairs)
-
-
-def correlate(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """float32 (n,): how well two pictures' detail correlates, -1..1, at the best shift.
-
-    Takes `detail` of both, float32 (n, 3, SIDE, SIDE). The centre of the second is laid over each
-    window of the first. Each channel's mean is taken out, so that a tint does not matter; one scale
-    is shared by the channels, so that a channel without detail does not either (normalised
-    cross-correlation, its numerators by FFT: Lewis 1995).
-    """
-    window, shifts = SIDE - 2 * SHIFT, 2 * SHIFT + 1
-    centre = second[:, :, SHIFT:-SHIFT, SHIFT:-SHIFT]
-    centre = centre - centre.mean(axis=(2, 3), keepdims=True)
-    spectrum = fft.rfft2(first) * fft.rfft2(centre, (SIDE, SIDE)).conj()
-    products = fft.irfft2(spectrum.sum(axis=1), (SIDE, SIDE))[:, :shifts, :shifts]
-    means = (_window_sums(first, window) / window) ** 2
-    variation = _window_sums((first**2).sum(axis=1), window) - means.sum(axis=1)
-    energy = variation * (centre**2).sum(axis=(1, 2, 3))[:, None, None]
-    scores = products / np.sqrt(np.maximum(energy, 1.0))  # a flat picture correlates with none
-    return np.asarray(scores.max(axis=(1, 2)), np.float32)
-
-
-def detail(pixels: np.ndarray) -> np.ndarray:
-    """float32 (n, 3, SIDE, SIDE) of uint8 (n, SIDE, SIDE, 3): what lies between BAND's blurs."""
-    planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32)
-    # Rows and columns are blurred by products with a matrix: eight times as fast as a filter.
-    fine, coarse = (gaussian_filter1d(np.eye(SIDE, dtype=np.float32), s, axis=0) for s in BAND)
-    return np.asarray(fine @ planes @ fine.T - coarse @ planes @ coarse.T)
 
 
 def sketch(pixels: np.ndarray) -> np.ndarray:
@@ -149,22 +110,18 @@ def sketch(pixels: np.ndarray) -> np.ndarray:
     return unit_rows((cells - cells.mean(axis=(1, 2), keepdims=True)).reshape(n, -1))
 
 
+def same_picture(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """bool (n,): which pairs of pictures, uint8 (n, S, S, 3), hardly differ in any place."""
+    apart = np.abs(first.astype(np.int16) - second).mean(axis=(1, 2, 3), dtype=np.float32)
+    means = first.mean(axis=(1, 2), keepdims=True, dtype=np.float32)
+    contrast = np.abs(first - means).mean(axis=(1, 2, 3))
+    return np.asarray(apart <= np.minimum(EXACT_LEVELS, EXACT_SHARE * contrast))
+
+
 def unit_rows(rows: np.ndarray) -> np.ndarray:
     """float32, the rows (n, d) scaled to unit length; a row of zeros stays one."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(rows / np.maximum(lengths, 1e-6), np.float32)
-
-
-def _small(images: ImageSet) -> np.ndarray:
-    """uint8 (n, SIDE, SIDE, 3)."""
-    small = np.empty((len(images), SIDE, SIDE, 3), np.uint8)
-    for start in range(0, len(images), _BLOCK):
-        rows = np.arange(start, min(start + _BLOCK, len(images)))
-        pixels = images.read(rows)
-        if images.side != SIDE:
-            pixels = np.stack([np.asarray(Image.fromarray(p).resize((SIDE, SIDE))) for p in pixels])
-        small[rows] = pixels
-    return small
 
 
 def _identical(first: ImageSet, second: ImageSet) -> np.ndarray:
@@ -191,36 +148,43 @@ def _measured(
     mine: np.ndarray, theirs: np.ndarray, found: np.ndarray, features: Features | None
 ) -> Pairs:
     first, second, mirrored = found[:, 0], found[:, 1], found[:, 2] == 1
-    a, b = mine[first], theirs[second]
-    levels = np.abs(a.astype(np.int16) - b).mean(axis=(1, 2, 3), dtype=np.float32)
-    b[mirrored] = b[mirrored][:, :, ::-1]
-    correlation = correlate(detail(a), detail(b))
-    worth = np.flatnonzero(correlation >= WORTH_ZOOMING)
-    for one, other in _zoomed(a[worth], b[worth]):
-        correlation[worth] = np.maximum(correlation[worth], correlate(detail(one), detail(other)))
+    exact = same_picture(mine[first], theirs[second])
+    correlation = _correlations(mine, theirs, found)
     cosine = np.full(len(found), np.nan, np.float32)
     if features is not None:
         own = np.where(mirrored[:, None], features.first_mirrored[first], features.first[first])
         cosine = (own * features.second[second]).sum(axis=1)
-    return Pairs(first, second, mirrored, correlation, cosine, levels)
+    return Pairs(first, second, mirrored, correlation, cosine, exact)
 
 
-def _zoomed(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The two with one of them enlarged, every way. None is shrunk: that would leave a margin."""
-    for zoom in ZOOMS:
-        yield enlarge(a, zoom), b
-        yield a, enlarge(b, zoom)
+def _correlations(mine: np.ndarray, theirs: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """float32 (k,), -1..1, at the best shift and zoom. Each picture is enlarged and transformed
+    once a zoom, however many it is compared with. None is shrunk: that would leave a margin."""
+    firsts, own = np.unique(found[:, 0], return_inverse=True)
+    seconds, other = np.unique(found[:, 1] * 2 + found[:, 2], return_inverse=True)
+    a, b = mine[firsts], theirs[seconds // 2]
+    b[seconds % 2 == 1] = b[seconds % 2 == 1][:, :, ::-1]
+    plain, laid = ground(detail(a)), overlay(detail(b))
+    best = _best(plain, laid, own, other)
+    worth = np.flatnonzero((best >= WORTH_ZOOMING) & (best < NEAR))
+    for zoom in ZOOMS if len(worth) else ():
+        pairs = (
+            (ground(detail(enlarge(a, zoom))), laid),
+            (plain, overlay(detail(enlarge(b, zoom)))),
+        )
+        for one, two in pairs:
+            best[worth] = np.maximum(best[worth], _best(one, two, own[worth], other[worth]))
+    return best
 
 
-def enlarge(pixels: np.ndarray, zoom: float) -> np.ndarray:
-    """uint8, as `pixels` (n, SIDE, SIDE, 3): the centre of each, `zoom` times as large."""
-    margin = SIDE * (1 - 1 / zoom) / 2
-    box = (margin, margin, SIDE - margin, SIDE - margin)
-    large = np.empty_like(pixels)
-    for i, picture in enumerate(pixels):
-        resized = Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BICUBIC, box)
-        large[i] = np.asarray(resized)
-    return large
+def _best(first: Prepared, second: Prepared, own: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """float32 (k,): the best score of each pair of rows."""
+    blocks = range(0, len(own), _BLOCK)
+    parts = [
+        scores(first.pick(own[i : i + _BLOCK]), second.pick(other[i : i + _BLOCK])) for i in blocks
+    ]
+    found = [part.max(axis=(1, 2)).astype(np.float32) for part in parts]
+    return np.concatenate(found) if found else np.empty(0, np.float32)
 
 
 def _confirmed(pairs: Pairs) -> Pairs:
@@ -232,14 +196,3 @@ def _confirmed(pairs: Pairs) -> Pairs:
         np.stack([pairs.first, pairs.second], axis=1), axis=0, return_index=True
     )
     return pairs.pick(np.sort(first_met))
-
-
-def _window_sums(x: np.ndarray, side: int) -> np.ndarray:
-    """Sums of x (..., S, S) over every window of `side`: (..., S - side + 1, S - side + 1)."""
-    for axis in (-2, -1):
-        sums = np.moveaxis(x.cumsum(axis=axis), axis, -1)
-        sums = np.concatenate(
-            [sums[..., side - 1 : side], sums[..., side:] - sums[..., :-side]], axis=-1
-        )
-        x = np.moveaxis(sums, -1, axis)
-    return x

@@ -6,8 +6,11 @@ cifar10-mini, whose images are CIFAR-10's, needs no list of its own.
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import hashlib
 import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -19,13 +22,23 @@ import numpy as np
 
 from headstart.data import mini
 from headstart.data.cifar import CIFARS
+from headstart.data.confirmation import confirm
+from headstart.data.download import Progress
 from headstart.data.duplicates import Pairs, find_duplicates
 from headstart.data.images import ImageSet
 from headstart.data.samples import draw_grid
 from headstart.data.splits import Splits
+from headstart.paths import cache_root
+from headstart.rundir import write_json
 from headstart.shown import Card, Shown
 
 COLUMNS = ("first", "second", "kind", "mirrored", "correlation", "cosine")
+BY_SEARCH = "a search of the pictures"
+# Images of a split that are compared with the others, and those of which thumbnails are compared
+# at all: a minute and a gigabyte of memory.
+SEARCHED, MOST_IMAGES = 5_000, 200_000
+# Raised when the same images would give other pairs: what is remembered is then searched again.
+SEARCH_VERSION = 1
 _LISTED = {name: name for name in CIFARS} | {mini.NAME: "cifar10"}
 
 
@@ -95,14 +108,30 @@ class Leakage(Shown):
         }
 
 
+@dataclass(frozen=True, eq=False)
+class Overlap:
+    """Which images of one split have a duplicate in the splits that are looked at before it.
+
+    leaking: bool (n,); searched: bool (n,), those that were compared and not byte for byte alone,
+    none where there are too many; source: who says so; exact:
+    how many of the leaking are the very same picture; example: ids of a pair, an exact one first.
+    """
+
+    leaking: np.ndarray
+    searched: np.ndarray
+    source: str
+    exact: int = 0
+    example: tuple[str, str] | None = None
+
+
 def list_name(name: str) -> str:
     """The file, among the assets, of a data set's duplicates."""
     return f"duplicates_{name}.csv"
 
 
-def list_source(source: str) -> str:
-    """Who says which images are duplicates, for a source with a shipped list."""
-    return f"the shipped list {list_name(_LISTED[source])}"
+def list_source(source: str) -> str | None:
+    """Who says which images are duplicates, for a source with a shipped list; None for others."""
+    return f"the shipped list {list_name(_LISTED[source])}" if source in _LISTED else None
 
 
 @cache
@@ -129,23 +158,90 @@ def known_duplicates(source: str) -> tuple[Duplicate, ...] | None:
     )
 
 
-def duplicates_in_training(splits: Splits) -> np.ndarray | None:
-    """bool (n,): the test images with a known duplicate in train or validation, as split here.
+def find_overlap(splits: Splits, split: str, progress: Progress | None = None) -> Overlap:
+    """Which images of test (or val) have a duplicate in train or validation (or in train).
 
-    None where the data has no shipped list.
+    From the shipped list, which knows nothing of val, or else from a search, which is remembered
+    by what the images hold. It takes seconds for thousands of images: of more than SEARCHED, a
+    random sample is compared, and the others byte for byte, as all are of more than MOST_IMAGES.
     """
+    images = splits.test if split == "test" else splits.val
+    others = (splits.train, splits.val) if split == "test" else (splits.train,)
     known = known_duplicates(splits.source)
     if known is None:
-        return None
-    learnt = {content_name(d) for images in (splits.train, splits.val) for d in images.digests}
+        return _searched(images, others, progress)
+    learnt = {content_name(d) for other in others for d in other.digests}
     leaking = {a for pair in known for a, b in _both_ways(pair) if b in learnt}
-    return np.array([content_name(digest) in leaking for digest in splits.test.digests], bool)
+    rows = [split == "test" and content_name(d) in leaking for d in images.digests]
+    everything = np.ones(len(images), bool)
+    return Overlap(np.array(rows, bool), everything, str(list_source(splits.source)))
+
+
+def _searched(images: ImageSet, others: Sequence[ImageSet], progress: Progress | None) -> Overlap:
+    sample = np.sort(np.argsort(images.keys, kind="stable")[:SEARCHED])
+    if len(images) + sum(map(len, others)) > MOST_IMAGES:
+        sample = sample[:0]
+    memory = _memory(images, others, len(sample))
+    found = _recall(memory)
+    if found is None:
+        if progress is not None:
+            progress("looking for duplicates between the splits", 0, None)
+        found = [pair for other in others for pair in _surest(images, sample, other)]
+        with contextlib.suppress(OSError):  # remembering only saves time
+            write_json(memory, found)
+    leaking, searched = np.zeros((2, len(images)), bool)
+    leaking[[row for row, _, _ in found]] = True
+    if len(sample):
+        searched[sample] = True
+        searched |= leaking
+    first = min(found, key=lambda pair: not pair[2], default=None)
+    return Overlap(
+        leaking,
+        searched,
+        BY_SEARCH,
+        len({row for row, _, exact in found if exact}),
+        (str(images.ids[first[0]]), first[1]) if first else None,
+    )
+
+
+def _surest(images: ImageSet, sample: np.ndarray, other: ImageSet) -> list[tuple[int, str, bool]]:
+    """For each image with a duplicate in `other`: its row, the other's id, whether it is exact.
+
+    All are looked at byte for byte, those of `sample` closely: each one's pairs, the surest first,
+    up to one that holds.
+    """
+    ids = dict(zip(other.digests, other.ids.tolist(), strict=True))
+    found = {row: (row, ids[d], True) for row, d in enumerate(images.digests) if d in ids}
+    sample = np.array([row for row in sample.tolist() if row not in found], np.int64)
+    if not len(sample):
+        return list(found.values())
+    queries = images.pick(sample)
+    pairs = find_duplicates(queries, other)
+    while len(pairs):
+        _, heads = np.unique(pairs.first, return_index=True)
+        tried = pairs.pick(heads)
+        held = tried.pick(confirm(tried, queries, other))
+        for one, two, exact in zip(held.first, held.second, held.exact, strict=True):
+            row = int(sample[one])
+            found[row] = (row, str(other.ids[two]), bool(exact))
+        left = ~np.isin(pairs.first, held.first)
+        left[heads] = False
+        pairs = pairs.pick(left)
+    return list(found.values())
+
+
+def _memory(images: ImageSet, others: Sequence[ImageSet], compared: int) -> Path:
+    """Where a search is remembered: by what the images hold, how they are named and its version."""
+    key = hashlib.sha256(f"{SEARCH_VERSION} {compared}\n".encode())
+    for each in (images, *others):
+        key.update(each.fingerprint.encode())
+    return cache_root() / "duplicates" / f"{key.hexdigest()[:32]}.json"
 
 
 def find_leakage(splits: Splits) -> Leakage:
     """Duplicates between and within the splits: from the shipped list, or else searched for.
 
-    The search takes about three seconds a thousand images, and memory for a thumbnail of each.
+    The search takes some ten seconds a thousand images, and memory for a thumbnail of each.
     """
     sets = {"test": splits.test, "val": splits.val, "train": splits.train}
     known = known_duplicates(splits.source)
@@ -154,13 +250,21 @@ def find_leakage(splits: Splits) -> Leakage:
             f"test/{split}": _listed(known, splits.test, sets[split])
             for split in ("train", "val", "test")
         }
-        return Leakage(_counts(sets), told, list_source(splits.source))
+        return Leakage(_counts(sets), told, str(list_source(splits.source)))
     between = ("test/train", "test/val", "val/train", "test/test", "val/val", "train/train")
     found = {}
     for name in between:
         first, second = (sets[split] for split in name.split("/"))
-        found[name] = _named(find_duplicates(first, second), first, second)
-    return Leakage(_counts(sets), found, "a search of thumbnails")
+        pairs = find_duplicates(first, second)
+        found[name] = _named(pairs.pick(confirm(pairs, first, second)), first, second)
+    return Leakage(_counts(sets), found, BY_SEARCH)
+
+
+def _recall(memory: Path) -> list[tuple[int, str, bool]] | None:
+    try:
+        return [(row, name, exact) for row, name, exact in json.loads(memory.read_text("utf-8"))]
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def content_name(digest: bytes) -> str:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import PIL
 
 from headstart.data.decode import UnreadableImageError, inspect_image
 from headstart.data.download import Progress
 from headstart.data.images import PIXELS_VERSION, map_threads
 from headstart.paths import cache_root
-from headstart.rundir import write_json
+from headstart.rundir import write_atomically, write_json
 
 FORMAT = 2  # raise it when more is remembered of a file
 
@@ -53,33 +56,69 @@ def scan(root: Path, paths: Sequence[str], progress: Progress | None = None) -> 
         else:
             todo.append(path)
     fresh: dict[str, Scanned] = {}
+    small: dict[bytes, np.ndarray] = {}
     try:
-        for entry in map_threads(lambda path: _scan_file(root / path), todo):
+        for entry, thumbnail in map_threads(lambda path: _scan_file(root / path), todo):
             fresh[todo[len(fresh)]] = entry
+            if thumbnail is not None:
+                small[bytes.fromhex(entry.sha256)] = thumbnail
             if progress is not None:
                 progress("reading images", len(fresh), len(todo))
     finally:
         found |= fresh
         if fresh or len(known) > len(found):
             _remember(memory, found)
+            kept = {bytes.fromhex(entry.sha256) for entry in found.values()}
+            old = recall_thumbnails(root).items()
+            remember_thumbnails(root, {d: t for d, t in old if d in kept} | small)
     return {path: found[path] for path in paths}
 
 
-def _scan_file(path: Path) -> Scanned:
+def recall_thumbnails(root: Path) -> dict[bytes, np.ndarray]:
+    """The thumbnails that a scan of the folder left, by the SHA-256 of the file: uint8
+    (THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3). {} where they have been removed."""
+    try:
+        with np.load(_thumbnails_path(root), allow_pickle=False) as arrays:
+            if str(arrays["version"]) != _version():
+                return {}
+            digests, pixels = arrays["digests"], arrays["thumbnails"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return {}
+    return {digest.tobytes(): square for digest, square in zip(digests, pixels, strict=True)}
+
+
+def remember_thumbnails(root: Path, thumbnails: Mapping[bytes, np.ndarray]) -> None:
+    """Keep thumbnails for `recall_thumbnails`, in place of those kept before."""
+    if not thumbnails:
+        return
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        version=np.array(_version()),
+        digests=np.frombuffer(b"".join(thumbnails), np.uint8).reshape(len(thumbnails), -1),
+        thumbnails=np.stack(list(thumbnails.values())),
+    )
+    with contextlib.suppress(OSError):
+        write_atomically(_thumbnails_path(root), buffer.getvalue())
+
+
+def _scan_file(path: Path) -> tuple[Scanned, np.ndarray | None]:
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        return Scanned(0, 0, reason="its name is not valid UTF-8")
+        return Scanned(0, 0, reason="its name is not valid UTF-8"), None
     try:
         size, mtime_ns = _stamp(path) or (0, 0)
         content = path.read_bytes()
     except OSError as error:
-        return Scanned(0, 0, reason=str(error.strerror))
+        return Scanned(0, 0, reason=str(error.strerror)), None
     try:
         found = inspect_image(content)
     except UnreadableImageError as error:
-        return Scanned(size, mtime_ns, reason=error.reason)
-    return Scanned(size, mtime_ns, hashlib.sha256(content).hexdigest(), *found)
+        return Scanned(size, mtime_ns, reason=error.reason), None
+    digest = hashlib.sha256(content).hexdigest()
+    scanned = Scanned(size, mtime_ns, digest, found.width, found.height, found.blank)
+    return scanned, found.thumbnail
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -94,6 +133,10 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 def _memory_path(root: Path) -> Path:
     where = str(root.resolve()).encode(errors="surrogateescape")
     return cache_root() / "scans" / f"{hashlib.blake2b(where, digest_size=16).hexdigest()}.json"
+
+
+def _thumbnails_path(root: Path) -> Path:
+    return _memory_path(root).with_suffix(".npz")
 
 
 def _version() -> str:

@@ -15,7 +15,7 @@ from headstart.data.download import Progress
 from headstart.data.faults import find_warnings
 from headstart.data.fetching import fetch_cifar
 from headstart.data.folder import open_folder
-from headstart.data.splits import BadImage, Source, Splits, make_splits, repeated_images
+from headstart.data.splits import BadImage, Source, Splits, make_splits, torn_labels
 from headstart.errors import DataError, did_you_mean
 from headstart.shown import Card, Shown
 from headstart.specs import DataSpec
@@ -170,14 +170,14 @@ def describe(spec: DataSpec, *, progress: Progress | None = None) -> Description
         largest=largest,
         fingerprint=splits.fingerprint,
         quarantined=splits.quarantined,
-        warnings=tuple(find_warnings(splits, spec)),
+        warnings=tuple(find_warnings(splits, spec, progress)),
     )
 
 
 def _split(source: Source, spec: DataSpec) -> Splits:
     splits = make_splits(source, spec)
     if spec.source.startswith(_FOLDER):  # the known sets are what they are
-        splits = replace(splits, notes=splits.notes + repeated_images(splits))
+        splits = replace(splits, notes=splits.notes + torn_labels(splits))
     return splits
 
 

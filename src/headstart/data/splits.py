@@ -107,33 +107,18 @@ def make_splits(source: Source, spec: DataSpec) -> Splits:
     )
 
 
-def repeated_images(splits: Splits) -> tuple[str, ...]:
-    """One note for each way in which byte-identical images weaken the splits."""
-    notes = []
-    train, val, test = splits.train, splits.val, splits.test
-    if found := _shared("test images are also in train or validation", test, val, train):
-        notes.append(f"{found}: test scores will look better than they are")
-    if found := _shared("validation images are also in train", val, train):
-        notes.append(f"{found}: what validation chooses is chosen on images that were learnt")
+def torn_labels(splits: Splits) -> tuple[str, ...]:
+    """A note where byte-identical images have different labels."""
     classes: dict[bytes, set[int]] = {}
-    for images in (train, val, test):
+    for images in (splits.train, splits.val, splits.test):
         for digest, label in zip(images.digests, images.labels.tolist(), strict=True):
             classes.setdefault(digest, set()).add(label)
     torn = [sorted(labels) for labels in classes.values() if len(labels) > 1]
-    if torn:
-        example = " and ".join(splits.class_names[label] for label in torn[0])
-        notes.append(f"{len(torn)} images lie in more than one class, such as in {example}")
-    return tuple(notes)
-
-
-def _shared(what: str, images: ImageSet, *others: ImageSet) -> str | None:
-    """How many of the images are among the others, and one of them; None where none is."""
-    seen = {d: i for o in others for d, i in zip(o.digests, o.ids.tolist(), strict=True)}
-    pairs = zip(images.ids.tolist(), images.digests, strict=True)
-    shared = [f"{image} = {seen[digest]}" for image, digest in pairs if digest in seen]
-    if not shared:
-        return None
-    return f"{len(shared)} of {len(images)} {what}, byte for byte, such as {shared[0]}"
+    if not torn:
+        return ()
+    example = " and ".join(splits.class_names[label] for label in torn[0])
+    lie = "1 image lies" if len(torn) == 1 else f"{len(torn):,} images lie"
+    return (f"{lie} in more than one class, byte for byte, such as in {example}",)
 
 
 def ranks(images: ImageSet, seed: int) -> np.ndarray:

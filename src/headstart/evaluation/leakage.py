@@ -11,12 +11,16 @@ from headstart.evaluation.predictions import Predictions
 from headstart.evaluation.statistics import wilson_interval
 
 
-def without_duplicates(test: Predictions, leaking: np.ndarray, source: str) -> dict[str, Any]:
+def without_duplicates(
+    test: Predictions, leaking: np.ndarray, source: str, searched: np.ndarray | None = None
+) -> dict[str, Any]:
     """Accuracy on the test images that are not `leaking`, bool (n,); source: who says which are.
 
-    Raises ValueError where no image is left.
+    searched: bool (n,), the images of which that is known, by default all. Raises ValueError where
+    no image is left.
     """
-    kept = Predictions(test.ids[~leaking], test.labels[~leaking], test.logits[~leaking])
+    rows = ~leaking if searched is None else searched & ~leaking
+    kept = Predictions(test.ids[rows], test.labels[rows], test.logits[rows])
     correct = kept.correct
     if not len(correct):
         raise ValueError("every test image has a duplicate in training")
