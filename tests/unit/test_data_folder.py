@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.data import Splits, describe, load_data
+from headstart.data import Splits, describe, find_warnings, load_data
 from headstart.data import scan as scanning
 from headstart.errors import DataError
 from headstart.specs import DataSpec
@@ -206,7 +206,8 @@ def test_duplicates_across_train_and_test_are_noted(root: Path, pixels: np.ndarr
     for split in ("train", "test"):
         fill(root / split / "a", pixels[:6] if split == "train" else pixels[5:9])
         fill(root / split / "b", pixels[32:38] if split == "train" else pixels[40:44])
-    (note,) = load(root).notes
+    notes = find_warnings(load(root), DataSpec(source=f"folder:{root}", size=32))
+    (note,) = [line for line in notes if "test images" in line]
     assert "1 of 8 test images" in note and "test/a/000.png = train/a/005.png" in note
 
 
