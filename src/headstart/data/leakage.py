@@ -34,9 +34,9 @@ from headstart.shown import Card, Shown
 
 COLUMNS = ("first", "second", "kind", "mirrored", "correlation", "cosine")
 BY_SEARCH = "a search of the pictures"
-# Images of a split that are compared with the others, and those of which thumbnails are compared
-# at all: a minute and a gigabyte of memory.
-SEARCHED, MOST_IMAGES = 5_000, 200_000
+# Images of a split that are compared with the others, and images in all of which thumbnails are
+# compared: half a minute of one core, and a gigabyte or two of memory.
+SEARCHED, MOST_IMAGES = 5_000, 100_000
 # Raised when the same images would give other pairs: what is remembered is then searched again.
 SEARCH_VERSION = 1
 _LISTED = {name: name for name in CIFARS} | {mini.NAME: "cifar10"}
