@@ -87,10 +87,10 @@ class Job:
     seed: int
     l2: float
     runtime: Runtime
-    select_by: str = "accuracy"  # what validation chooses by: metrics.selection_value
-    balanced: bool = False  # whether the recipe balances its classes
     mixer: Mixer = field(default_factory=lambda: Mixer(0.0, 0.0, 0))
     class_weights: torch.Tensor | None = None  # float32 (classes,)
+    select_by: str = "accuracy"  # what validation chooses by: metrics.selection_value
+    balanced: bool = False  # whether the recipe balances its classes
 
 
 class _Checkpoints:
