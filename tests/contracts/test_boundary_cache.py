@@ -151,7 +151,7 @@ def test_an_interrupted_entry_goes_on(
 ) -> None:
     top = len(backbone.stages())
     whole = np.array(make_cache(backbone, top).rows(images, label="a").array)
-    cache_module.clear()
+    cache_module.clear_cache()
     monkeypatch.setattr(cache_module, "TRANSFORMED_BYTES", 0)  # one batch at a time
     read: list[int] = []
     original = ImageSet.read
@@ -313,7 +313,7 @@ def test_only_entries_are_counted_and_removed(
     ((other, _),) = list_cache()
     with other.with_suffix(".lock").open("w") as held:  # as a process that writes it
         fcntl.flock(held, fcntl.LOCK_EX)
-        cache_module.clear()
+        cache_module.clear_cache()
         assert other.exists()
-    cache_module.clear()
+    cache_module.clear_cache()
     assert (foreign / "mine.jpg").exists() and list_cache() == []
