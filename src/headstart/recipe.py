@@ -65,8 +65,10 @@ class Recipe(Shown, Spec):
     @property
     def chooses_by(self) -> str:
         """select_by, with auto resolved."""
-        if self.select_by != "auto":
-            return self.select_by
+        return self._auto_choice if self.select_by == "auto" else self.select_by
+
+    @property
+    def _auto_choice(self) -> str:
         return "accuracy" if self.balance == "none" else "balanced_accuracy"
 
     def _card(self) -> Card:
@@ -90,9 +92,10 @@ class Recipe(Shown, Spec):
 
     def identity(self) -> dict[str, Any]:
         """Every field as JSON, without an evaluation table and a select_by that say nothing: the
-        runs and studies from before there were any are still found."""
+        runs and studies from before there were any are still found. A select_by that auto would
+        give says nothing either; a run's own recipe always names it."""
         silent = {"evaluation"} if self.evaluation == EvaluationSpec() else set()
-        silent |= {"select_by"} if self.select_by == "auto" else set()
+        silent |= {"select_by"} if self.chooses_by == self._auto_choice else set()
         return self.model_dump(mode="json", exclude=silent)
 
     def to_toml(self) -> str:

@@ -136,9 +136,10 @@ class HeadSpec(Spec):
     dropout: Fraction = Field(0.0, description="dropout before each linear layer")
     l2: Amount | None = Field(
         None,
-        description="weight of the penalty l2/2 * |W|^2 on the head's matrices; default: chosen "
-        "where the head is solved (on scaled features; by five folds, or on validation above "
-        "10,000 images), 0 where it is trained",
+        description="weight of the penalty l2/2 * |W|^2 on the head's matrices; default: 0 where "
+        "the head is trained; chosen where it is solved, on scaled features: by five folds of train "
+        "and validation, or on validation above 10,000 images, above 1,000,000 logits (images x "
+        "classes), with several views, or where the folder brings its validation split",
     )
 
 

@@ -141,6 +141,15 @@ def test_an_evaluation_table_at_its_defaults_changes_no_fingerprint(
     assert load_study(path, ["evaluation.label_efficiency=false"]).fingerprint != "3f1b77c8"
 
 
+def test_a_choice_that_auto_makes_too_changes_no_fingerprint(recipe_file: Path) -> None:
+    """A run's recipe names the metric: it is still the run of the recipe that leaves it open."""
+    for balance, by in (("none", "accuracy"), ("auto", "balanced_accuracy")):
+        left = load_recipe(recipe_file, [f"balance={balance}"])
+        named = load_recipe(recipe_file, [f"balance={balance}", f"select_by={by}"])
+        other = load_recipe(recipe_file, [f"balance={balance}", "select_by=macro_f1"])
+        assert named.fingerprint == left.fingerprint != other.fingerprint
+
+
 def test_study_crosses_grid_and_variants(tmp_path: Path) -> None:
     path = tmp_path / "study.toml"
     path.write_text(STUDY)
