@@ -137,9 +137,9 @@ class HeadSpec(Spec):
     l2: Amount | None = Field(
         None,
         description="weight of the penalty l2/2 * |W|^2 on the head's matrices; default: 0 where "
-        "the head is trained; chosen where it is solved, on scaled features: by five folds of train "
-        "and validation, or on validation above 10,000 images, above 1,000,000 logits (images x "
-        "classes), with several views, or where the folder brings its validation split",
+        "the head is trained; chosen where it is solved, on scaled features: by five folds of "
+        "train and validation, or on validation above 10,000 images, above 1,000,000 logits "
+        "(images x classes), with several views, or where the folder brings its validation split",
     )
 
 
