@@ -113,7 +113,8 @@ def test_run_json_has_the_promised_shape(probe: Path, headstart: Command) -> Non
     assert "nothing to repeat" in outcome.err
     result = json.loads(outcome.out)
     assert result["run"] == str(probe)
-    for split, n in (("test", 100), ("val", 50)):
+    # By folds: validation is of all that the head was fitted to.
+    for split, n in (("test", 100), ("val", 500)):
         scores = result[split]
         assert scores["n"] == n
         assert scores["interval"][0] < scores["accuracy"] < scores["interval"][1]
@@ -135,7 +136,7 @@ def test_golden_run(probe: Path) -> None:
     assert run.metrics["test"]["loss"] == pytest.approx(GOLDEN_LOSS, abs=2e-3)
 
 
-GOLDEN_ACCURACY, GOLDEN_LOSS = 0.66, 0.9863
+GOLDEN_ACCURACY, GOLDEN_LOSS = 0.66, 0.9719
 
 
 @pytest.mark.usefixtures("in_shared_cache")
@@ -231,10 +232,11 @@ def test_metrics_say_how_far_confidences_can_be_believed(probe: Path) -> None:
         assert scores["calibration"] == calibration(predictions).to_dict()
         served = calibration(predictions.tempered(run.temperature)).to_dict()
         assert scores["calibrated"] == served
-        assert scores["brier"] == scores["calibration"]["brier"]
+        for name in ("brier", "loss"):  # what is told is what is served
+            assert scores[name] == served[name]
         assert sum(part["n"] for part in served["bins"]) == scores["n"]
     val = run.metrics["val"]
-    assert val["calibrated"]["loss"] < val["calibration"]["loss"] == val["loss"]
+    assert val["calibrated"]["loss"] <= val["calibration"]["loss"]
     confidence = run.predictions("test").tempered(run.temperature).confidence
     by_id = dict(zip(run.predictions("test").ids, confidence, strict=True))
     shown = [by_id[image] for image in run.pictures["mistake_ids"]]
