@@ -113,7 +113,9 @@ def _times(current: Run, started: float) -> dict[str, Any]:
     epochs = {(e["phase"], e["epoch"]): e for e in log if e["event"] == "epoch"}
     restarts = {(e["phase"], e["lr"]): e for e in log if e["event"] == "restart"}
     solved = [e for e in done.values() if e["l2"] is not None]
-    trained = [*solved, *restarts.values(), *epochs.values()]
+    # Heads that a phase starts from, or that are fitted to all images in the end.
+    heads = {(e["event"], e["phase"]): e for e in log if e["event"] in ("start", "refit")}
+    trained = [*solved, *heads.values(), *restarts.values(), *epochs.values()]
     phases = [
         {
             "phase": number + 1,

@@ -160,6 +160,8 @@ def _carry_out(recipe: Recipe, out: str | Path | None, means: _Means) -> Run:
         remove_partial(current)
         created = current.manifest.get("created") or datetime.now(UTC).isoformat(timespec="seconds")
         identity = provenance(resolved, weights, transform, splits, runtime)
+        # Of a run that goes on, what its training has warned of stays.
+        warnings += [line for line in current.warnings if line not in warnings]
         current.update_manifest(created=created, warnings=warnings, **identity)
         means.warn_once(current.warnings)
         with _ending(current, on_end), _recorded(current, started):

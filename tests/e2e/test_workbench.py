@@ -117,7 +117,8 @@ def test_what_is_tested_and_served_is_the_best_phase_and_not_the_last(tmp_path: 
     given = recipe(tmp_path, *PLAIN, tuned % 30.0)
     harsh = library.run(given, out=tmp_path / "harsh", reporter=listener)
     (line,) = [line for line in listener.warnings if "lower phases.1.lr" in line]
-    assert line.startswith("phase 2 betters nothing on validation")
+    assert line.startswith("phase 2 did not improve validation")
+    assert line in harsh.warnings
     assert [e["bettered"] for e in harsh.log if e["event"] == "phase_done"] == [True, False]
     assert len([e for e in harsh.log if e["event"] == "restart"]) == 3
     probe = library.run(recipe(tmp_path, *PLAIN), out=tmp_path / "probe")
@@ -125,6 +126,20 @@ def test_what_is_tested_and_served_is_the_best_phase_and_not_the_last(tmp_path: 
     for split in ("val", "test"):
         ours, theirs = harsh.predictions(split), probe.predictions(split)
         assert ours.logits == pytest.approx(theirs.logits, abs=0.02)  # cached in float16
+
+
+def test_every_phase_that_trains_the_backbone_starts_from_a_flatter_head(tmp_path: Path) -> None:
+    """Also the one behind a phase that bettered nothing: the model is that of the head again."""
+    tuned = (
+        'phases=[{train="head"}, {train="from:blocks.6", epochs=1, lr=30.0}, '
+        '{train="from:blocks.6", epochs=1, lr=1e-4}]'
+    )
+    run = library.run(recipe(tmp_path, *PLAIN, tuned), out=tmp_path / "run")
+    done = [e for e in run.log if e["event"] == "phase_done"]
+    assert [e["bettered"] for e in done[:2]] == [True, False]
+    starts = [e for e in run.log if e["event"] == "start"]
+    assert [e["phase"] for e in starts] == [1, 2]
+    assert starts[0]["l2"] == starts[1]["l2"] > done[0]["l2"]
 
 
 def test_a_solved_head_is_fitted_to_validation_too_and_judged_out_of_fold(tmp_path: Path) -> None:

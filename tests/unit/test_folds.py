@@ -84,11 +84,15 @@ def test_a_head_to_train_from_has_loss_left() -> None:
     crossed = cross_fit(pool, folds_of(pool), 5)
     start = starting_penalty(crossed.scores, crossed.l2)
     by_l2 = {score.l2: score for score in crossed.scores}
-    assert start >= crossed.l2
-    assert by_l2[start].train_loss >= 1.5 * by_l2[crossed.l2].val_loss or start == max(by_l2)
+    enough = 1.5 * by_l2[crossed.l2].val_loss
+    assert crossed.l2 < start < max(by_l2)
+    assert by_l2[start].train_loss >= enough
+    weaker = [score for score in crossed.scores if crossed.l2 <= score.l2 < start]
+    assert weaker and all(score.train_loss < enough for score in weaker)
 
 
 def test_many_images_have_a_split_that_is_large_enough() -> None:
     assert folds_pay(253, 2)
     assert folds_pay(2_176, 136)
     assert not folds_pay(50_000, 10)
+    assert not folds_pay(9_000, 200)  # logits of all penalties would not stay small

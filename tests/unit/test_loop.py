@@ -13,16 +13,25 @@ import torch
 from headstart.data import load_data
 from headstart.data.transforms import Transform
 from headstart.errors import RunError
+from headstart.evaluation.predictions import Predictions
 from headstart.models.backbones import Backbone, build_architecture
 from headstart.models.freezing import plan_phase, set_training
 from headstart.models.heads import create_head
 from headstart.models.identity import Preprocess, WeightsIdentity
 from headstart.runtime import create_runtime
 from headstart.specs import AugmentSpec, DataSpec, HeadSpec, PhaseSpec
+from headstart.training import loop
 from headstart.training.checkpoints import load_checkpoint, read_phase, save_checkpoint
 from headstart.training.classifier import Classifier
 from headstart.training.feeds import CachedFeed, PixelFeed, batch_bounds, epoch_order
-from headstart.training.loop import RESTARTS, FitState, Job, consider, cross_entropy_loss, fit
+from headstart.training.loop import (
+    RESTARTS,
+    FitState,
+    Job,
+    consider,
+    cross_entropy_loss,
+    fit,
+)
 from headstart.training.mixing import Mixer
 from headstart.training.optimisation import class_weights, create_optimizer, learning_rate
 
@@ -396,6 +405,38 @@ def test_a_rate_that_is_too_high_is_lowered_from_the_start_again() -> None:
     assert [epoch for epoch, _ in epochs][:4] == [0, 1, 2, 0]
     assert epochs[3][1] == pytest.approx(epochs[0][1] / 3)
     assert state.best_key[0] >= learnt_value
+
+
+def test_a_model_that_answers_with_no_numbers_is_never_the_best() -> None:
+    """Its weights overflow in the only step of an epoch, whose loss was still a number."""
+    wild = PHASE.model_copy(update={"lr": 1e38, "warmup": 0.0, "epochs": 1, "optimizer": "sgd"})
+    model, job = make_job(phase=wild, batch_size=200)
+    with pytest.raises(RunError, match="phase 1 diverged"):
+        fit(model, job, FitState(), create_optimizer(model, wild))
+    model, job = learnt()
+    job, state = replace(job, phase=wild, batch_size=200), FitState()
+    consider(model, job, state)
+    state = fit(model, job, state, create_optimizer(model, wild))
+    assert state.best_epoch is None
+    assert all(t.isfinite().all() for t in model.state_dict().values())
+
+
+@pytest.mark.parametrize(("select_by", "lost"), [("accuracy", False), ("balanced_accuracy", True)])
+def test_what_is_lost_is_told_by_the_metric_that_chooses(
+    select_by: str, lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a rare class all is lost, of the other something won: accuracy sees no loss."""
+    labels = np.repeat([0, 1], [180, 20])
+    start = np.stack([labels == 0, labels == 1], axis=1).astype(np.float32)
+    start[:25] = [0.0, 1.0]
+    later = np.tile(np.float32([1.0, 0.0]), (200, 1))
+    told = [Predictions(np.arange(200).astype(str), labels, logits) for logits in (start, later)]
+    monkeypatch.setattr(loop, "predict", lambda *_: told.pop(0))
+    model, job = make_job(select_by=select_by, number=1, val=make_feed(200, 1))
+    state = FitState()
+    consider(model, job, state)
+    loop._validate(model, job, state, 0)
+    assert state.lost is lost
 
 
 def test_a_resume_within_a_second_attempt_is_bit_exact(tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ def workload(recipe: Recipe, weights: Weights, counts: Mapping[str, int]) -> Wor
             passes += (TORCH * frozen + TRAINED * (1 - frozen)) * seen + TORCH * asked
         if phase.optimizer == "lbfgs":
             held = counts["train"] + counts["val"]
-            solved += views * counts["train"] * (FOLDS if views == 1 and held <= MOST_IMAGES else 1)
+            folds = views == 1 and held <= MOST_IMAGES and recipe.head.l2 is None
+            solved += views * counts["train"] * (FOLDS if folds else 1)
         steps += -(-seen // recipe.batch_size)
     damaged = min(recipe.evaluation.corrupted_images, counts["test"])
     pictures = len(CORRUPTIONS) * len(recipe.evaluation.corruptions) * damaged

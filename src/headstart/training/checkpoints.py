@@ -74,7 +74,7 @@ def load_checkpoint(
             own["state"].setdefault(int(index), {})[key] = tensor
         optimizer.load_state_dict(own)
     parts = {name: _part(tensors, f"{name}.") for name in ("best", "average", "start")}
-    lists = {name: tuple(header["state"][name]) for name in ("best_key", "right")}
+    lists = {name: tuple(header["state"][name]) for name in ("best_key", "values")}
     return FitState(**{**header["state"], **lists, **parts})
 
 

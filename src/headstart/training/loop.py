@@ -18,7 +18,7 @@ from headstart.errors import RunError
 from headstart.evaluation.calibration import log_loss
 from headstart.evaluation.metrics import selection_key
 from headstart.evaluation.predictions import Predictions
-from headstart.evaluation.statistics import mcnemar_p_value
+from headstart.evaluation.values import image_values, swap_p_value
 from headstart.models.freezing import FreezePlan, set_training
 from headstart.models.heads import l2_penalty
 from headstart.profiling import section
@@ -31,8 +31,8 @@ from headstart.training.optimisation import WeightAverage, learning_rate
 
 CHECKPOINT_S = 60.0  # between checkpoints at most: what a kill can cost
 CHECKPOINT_SHARE = 0.02  # of the time, what checkpoints after short epochs may take
-# Attempts at lower rates, each at this share of the one before, and how sure it must be (McNemar's
-# p) that an attempt has lost what an earlier phase had learnt.
+# Attempts at lower rates, each at this share of the one before, and how sure it must be (p) that an
+# attempt has lost what an earlier phase had learnt.
 RESTARTS, RESTART_SHARE, LOST_P = 3, 1 / 3, 0.05
 
 
@@ -45,9 +45,10 @@ class FitState:
     lowest_val_loss. best: parameters and buffers of the best model so far by validation, of epoch
     best_epoch, or, where that is None, of the phase's start; best_key is its
     `metrics.selection_key`. average: the moving average of the weights, where the phase keeps one.
-    start: what training began with, for another attempt at a lower rate. right: which validation
-    images an earlier phase's model gets right. lost: whether every epoch of this attempt has been
-    worse than that beyond chance. restarts: attempts before this one. seconds: of its epochs.
+    start: what training began with, for another attempt at a lower rate. values: of each validation
+    image by the model that an earlier phase left, as `values.image_values` has them. lost: whether
+    every epoch of this attempt has been worse than that beyond chance. restarts: attempts before
+    this one. best_attempt: how many came before that of best_epoch. seconds: of this one's epochs.
     """
 
     epoch: int = 0
@@ -61,9 +62,10 @@ class FitState:
     lowest_val_loss: float = math.inf
     stale: int = 0
     lr_scale: float = 1.0
-    right: tuple[bool, ...] = ()
+    values: tuple[float, ...] = ()
     lost: bool = True
     restarts: int = 0
+    best_attempt: int = 0
     seconds: float = 0.0
     best: dict[str, torch.Tensor] = field(default_factory=dict)
     average: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -155,6 +157,9 @@ def fit(
                 val_loss, val_accuracy = _validate(model, job, state, state.epoch)
         else:
             val_loss, val_accuracy = _validate(model, job, state, state.epoch)
+        if not math.isfinite(val_loss):
+            state.loss_sum = math.nan  # what was trained is no model
+            continue
         record = {
             "phase": job.number,
             "epoch": state.epoch,
@@ -278,7 +283,7 @@ def _too_fast(state: FitState, phase: PhaseSpec, epochs: int) -> bool:
     if not math.isfinite(state.loss_sum):
         return True
     late = state.epoch >= (epochs + 1) // 2 or _out_of_patience(state, phase)
-    return late and bool(state.right) and state.lost and state.restarts < RESTARTS
+    return late and bool(state.values) and state.lost and state.restarts < RESTARTS
 
 
 def _start_again(
@@ -310,18 +315,24 @@ def _validate(
     """Loss and accuracy of the model as it stands, which is kept if it is the best so far."""
     rows = np.arange(len(job.val.keys))
     told = predict(model, job.val, rows, job.runtime)
-    key = selection_key(told, job.select_by, balanced=job.balanced)
     loss, accuracy = log_loss(told), float(told.correct.mean())
+    if not math.isfinite(loss):
+        return loss, accuracy
     if epoch is None:
-        state.right = tuple(told.correct.tolist())
-    elif state.right:
-        before = np.array(state.right)
-        gained, lost = int((told.correct & ~before).sum()), int((before & ~told.correct).sum())
-        state.lost &= lost > gained and mcnemar_p_value(gained, lost) < LOST_P
+        state.values = tuple(_values(told, job).tolist())
+    elif state.values and state.lost:
+        change = _values(told, job) - np.array(state.values)
+        state.lost = bool(change.mean() < 0) and swap_p_value(change) < LOST_P
+    key = selection_key(told, job.select_by, balanced=job.balanced)
     if key > state.best_key:
-        state.best_epoch, state.best, state.best_key = epoch, model.changed_state(), key
+        state.best_epoch, state.best_attempt = epoch, state.restarts
+        state.best, state.best_key = model.changed_state(), key
         state.best_val_accuracy, state.best_val_loss = accuracy, loss
     return loss, accuracy
+
+
+def _values(told: Predictions, job: Job) -> np.ndarray:
+    return image_values(told, job.select_by, balanced=job.balanced)
 
 
 def _follow_plateau(state: FitState, phase: PhaseSpec, val_loss: float) -> None:
@@ -337,7 +348,8 @@ def _follow_plateau(state: FitState, phase: PhaseSpec, val_loss: float) -> None:
 def _out_of_patience(state: FitState, phase: PhaseSpec) -> bool:
     if phase.patience is None:
         return False
-    best = -1 if state.best_epoch is None else state.best_epoch
+    of_this = state.best_attempt == state.restarts and state.best_epoch is not None
+    best = state.best_epoch if of_this else -1
     return state.epoch - 1 - best >= phase.patience
 
 

@@ -188,9 +188,10 @@ class Training:
             f"{done['val_accuracy']:.1%} in {seconds:.1f} s"
         )
         if not done["bettered"]:
-            self.reporter.warn(
-                f"phase {number + 1} betters nothing on validation: the model is still that of the "
-                f"phase before; lower phases.{number}.lr, or leave the phase out"
+            self._warn(
+                f"phase {number + 1} did not improve validation, at lower rates either where they "
+                "were tried: the model is still that of the phase before; leave the phase out, or "
+                f"lower phases.{number}.lr"
             )
         if number == 0 and len(self.recipe.phases) > 1 and (curve := self._label_efficiency("val")):
             self.run.append_log({"event": "label_efficiency", **curve})
@@ -258,16 +259,22 @@ class Training:
             folded_norms(self.model.backbone, plan, size),
         ):
             advance(done)
+            taken = [float(done)]
+
+            def on_step(images: int) -> None:
+                taken[0] += images
+                advance(images)
 
             def on_restart(begun: FitState) -> None:
                 rate = (phase.lr or 0) * begun.lr_scale
                 self.run.append_log(
                     {"event": "restart", "phase": number, "lr": rate, "seconds": begun.seconds}
                 )
-                begun.seconds = 0.0
-                self.reporter.warn(
-                    f"phase {number + 1} lost what it began with: again from its start, with "
-                    f"{rate:.2g} for phases.{number}.lr"
+                advance(-round(taken[0]))
+                begun.seconds, taken[0] = 0.0, 0.0
+                self._warn(
+                    f"phase {number + 1} got worse than its start, or its loss was no number: it "
+                    f"starts again with phases.{number}.lr = {rate:.2g}"
                 )
 
             state = fit(
@@ -275,7 +282,7 @@ class Training:
                 job,
                 state,
                 optimizer,
-                on_step=advance,
+                on_step=on_step,
                 on_epoch=on_epoch,
                 on_checkpoint=on_checkpoint,
                 on_restart=on_restart,
@@ -284,28 +291,46 @@ class Training:
         return {
             "bettered": bettered,
             "start_l2": None,
-            "best_epoch": state.best_epoch,
+            # Of the attempt that the log keeps, if it is that one's.
+            "best_epoch": state.best_epoch if state.best_attempt == state.restarts else None,
             "val_loss": state.best_val_loss,
             "val_accuracy": state.best_val_accuracy,
             "l2": None,
         }
 
     def _starting_head(self, number: int) -> Solution | None:
-        """A flatter head than the one that the phase before was solved for, to train from."""
-        if number == 0 or self.recipe.phases[number].optimizer == "lbfgs":
+        """A flatter head than the one that the model was solved for, for a phase to train from."""
+        before = self._kept_phase(number)
+        if before is None or self.recipe.phases[number].optimizer == "lbfgs":
             return None
-        before = [e for e in self.run.log if e["event"] == "phase_done"][-1]
-        if not before["bettered"] or before["start_l2"] == before["l2"]:
+        if before["l2"] is None or before["start_l2"] == before["l2"]:
             return None
-        _, feeds = self._enter(number - 1)
+        _, feeds = self._enter(before["phase"])
+        started = time.perf_counter()
         problem = self._head_problem(feeds.train(), feeds.plain("val", self.splits.val))
-        return problem.solve_at(before["start_l2"])
+        solution = problem.solve_at(before["start_l2"])
+        seconds = time.perf_counter() - started
+        noted = {"event": "start", "phase": number, "l2": solution.l2, "seconds": seconds}
+        self.run.append_log(noted)
+        return solution
+
+    def _kept_phase(self, below: int) -> dict[str, Any] | None:
+        """The end of the last phase below a number that the model has anything from."""
+        done = {e["phase"]: e for e in self.run.log if e["event"] == "phase_done"}
+        kept = [n for n, event in done.items() if n < below and event["bettered"]]
+        return done[max(kept)] if kept else None
+
+    def _warn(self, line: str) -> None:
+        """Say it, and keep it with the run."""
+        self.reporter.warn(line)
+        if line not in self.run.warnings:
+            self.run.add_warning(line)
 
     def _warn_of_idle_cutmix(self, number: int, plan: FreezePlan) -> None:
         size = self.transform.preprocess.size
         shape = footprint(self.model.backbone, plan.boundary, size, 1).shape
         if self.recipe.data.augment.cutmix and len(shape) != 3:
-            self.reporter.warn(
+            self._warn(
                 f"phase {number + 1} begins at {plan.boundary_name}, where an image has no height "
                 "and width: CutMix does nothing here; mixup would"
             )
@@ -321,14 +346,14 @@ class Training:
         l2 = self.recipe.head.l2
         path = L2_PATH if l2 is None else (l2,)
         label = f"phase {number + 1}: solving the head"
-        steps = len(path) * (FOLDS if problem.by_folds else 1)
+        steps = FOLDS * len(path) + 1 if problem.by_folds and l2 is None else len(path)
         with self.reporter.track(label, steps, "penalties") as advance:
             best, tried = problem.solve(path, lambda: advance(1))
         for record in tried:
             values = {name: getattr(record, name) for name in _OF_A_PENALTY}
             self.run.append_log({"event": "solve", "phase": number, **values})
         if best.cut_off:
-            self.reporter.warn(
+            self._warn(
                 f"phase {number + 1}: the head was still improving after {MAX_PASSES} passes over "
                 f"the features: a head.l2 above {best.l2:g} is solved sooner"
             )
@@ -354,13 +379,16 @@ class Training:
 
         What validation says of the model is then told from heads that were not fitted to it.
         """
-        done = {e["phase"]: e for e in self.run.log if e["event"] == "phase_done"}
-        number = max((n for n, e in done.items() if e["bettered"]), default=0)
-        if (l2 := done[number]["l2"]) is None:
+        kept = self._kept_phase(len(self.recipe.phases))
+        if kept is None or (l2 := kept["l2"]) is None:
             return
+        number = kept["phase"]
         _, feeds = self._enter(number)
+        started = time.perf_counter()
         train, val = feeds.train(), feeds.plain("val", self.splits.val)
         problem = self._head_problem(train, val)
+        if problem.views > 1:
+            return  # each of validation would count as one view of a training image
         told = self._validated(val)
         solution, logits = problem.fit_to_all(l2)
         if logits is not None:
@@ -370,7 +398,10 @@ class Training:
         self._set_head(solution)
         images = len(problem.labels)
         how = f"by {FOLDS} folds" if problem.by_folds else f"on {len(told):,} held-out images"
-        self.run.append_log({"event": "refit", "phase": number, "images": images, "l2": l2})
+        seconds = time.perf_counter() - started
+        self.run.append_log(
+            {"event": "refit", "phase": number, "images": images, "l2": l2, "seconds": seconds}
+        )
         self.reporter.say(
             f"the head fitted to all {images:,} training and validation images; "
             f"{how} its accuracy is {told.correct.mean():.1%}"

@@ -54,7 +54,12 @@ class HeadProblem:
     def by_folds(self) -> bool:
         """Whether folds choose. An image with several views is held out by none of them alone."""
         images = len(self.train.labels) + len(self.val.labels)
-        return self.val_cut and self.train.array.shape[1] == 1 and folds_pay(images, self.classes)
+        return self.val_cut and self.views == 1 and folds_pay(images, self.classes)
+
+    @property
+    def views(self) -> int:
+        """Of each training image."""
+        return int(self.train.array.shape[1])
 
     @property
     def labels(self) -> np.ndarray:
