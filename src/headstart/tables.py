@@ -145,6 +145,7 @@ def comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
 def comparison(comparison: Comparison) -> str:
     """The leaderboard by configuration, the verdict, and where report and chosen model are."""
     from headstart import tables_classes
+    from headstart.comparison.choice import Metric
 
     several = any(c["sd"] is not None for c in comparison.configurations)
     repeats = ["sd", "seeds"] if several else []
@@ -171,9 +172,7 @@ def comparison(comparison: Comparison) -> str:
         textwrap.fill(comparison.verdict, width, break_on_hyphens=False, break_long_words=False),
     ]
     if comparison.detectable is not None:
-        size = f"{100 * comparison.detectable:.1f} points"
-        if comparison.select_by == "loss":
-            size = f"{comparison.detectable:.3f} nats"
+        size = Metric(comparison.select_by).size(comparison.detectable)
         lines.append(f"On these test images a difference of {size} would be shown with 80 % power.")
     if comparison.limits:
         lines.append(comparison.limits["text"])

@@ -140,6 +140,20 @@ def test_a_comparison_goes_by_the_metric_that_the_recipes_name(tmp_path: Path, m
     json.dumps(result.to_dict())
 
 
+def test_a_difference_in_nats_that_would_show_may_be_above_one(tmp_path: Path) -> None:
+    first = planted(tmp_path, "first", FAIR, sure=200.0, select_by="loss")
+    other = planted(tmp_path, "other", (0.9, 0.895, 0.95), sure=200.0, select_by="loss", seed=1,
+                    batch_size=64)  # fmt: skip
+    result = compared([first, other], tmp_path)
+    assert result.winner is None and result.detectable is not None and result.detectable > 1
+    size = f"{result.detectable:.3f} nats"
+    assert f"a difference of {size} would be shown" in result.protocol["detectable"]
+    assert f"a difference of {size} would be shown" in tables.comparison(
+        replace(result, path=tmp_path)
+    )
+    assert f"about {size} mostly stay" in render_markdown([first, other], result.to_dict())
+
+
 def test_ties_are_told_and_broken_by_loss_then_by_cost(tmp_path: Path) -> None:
     late = planted(tmp_path, "late", FAIR, sure=9.0)
     dear = planted(tmp_path, "dear", FAIR, batch_size=64)

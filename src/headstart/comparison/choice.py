@@ -53,11 +53,15 @@ class Metric:
     def highest(self) -> str:
         return "best" if self.name == "loss" else "highest"
 
-    def below(self, change: float) -> str:
-        """ "3.1 points below", whatever the sign of the change."""
+    def size(self, change: float) -> str:
+        """ "3.1 points", whatever the sign of the change; nats of a loss."""
         if self.name == "loss":
-            return f"{abs(change):.3f} nats behind"
-        return f"{abs(100 * change):.1f} points below"
+            return f"{abs(change):.3f} nats"
+        return f"{abs(100 * change):.1f} points"
+
+    def below(self, change: float) -> str:
+        """ "3.1 points below"."""
+        return f"{self.size(change)} {'behind' if self.name == 'loss' else 'below'}"
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def describe_protocol(
             f"1: the {metric.highest} on test and all not told from it; 2: the same of the rest"
         )
     if detectable is not None:
-        size = metric.below(detectable).rpartition(" ")[0]
+        size = metric.size(detectable)
         protocol["detectable"] = f"a difference of {size} would be shown with 80 % power"
     return protocol
 

@@ -113,7 +113,7 @@ def judge(configurations: Sequence[Configuration], chosen: str, metric: Metric) 
         pairs=pairs,
         groups=decision.groups,
         winner=None if decision.winner is None else configurations[decision.winner].name,
-        detectable=_detectable(decision, configurations[0].correct.shape[1]),
+        detectable=_detectable(decision, configurations[0].correct.shape[1], metric),
         sentence=_sentence(configurations, decision, pairs, chosen, cheapest, metric),
         cheapest=cheapest,
     )
@@ -150,8 +150,9 @@ def group(apart: np.ndarray) -> tuple[int, ...]:
     return tuple(int(g) for g in groups)
 
 
-def _detectable(decision: Decision, n: int) -> float | None:
-    """The smallest difference shown with 80 % power, at the level that Holm left to be passed.
+def _detectable(decision: Decision, n: int, metric: Metric) -> float | None:
+    """The smallest difference shown with 80 % power, at the level that Holm left to be passed; None
+    where there is none, as beyond 1 of a share.
 
     The median over the pairs that were not told apart, for these are where one may hide; over all
     where all were.
@@ -174,7 +175,8 @@ def _detectable(decision: Decision, n: int) -> float | None:
             least = float(quantiles.sum()) * found.error
         shown.append(np.inf if least is None else least)
     middle = float(np.median(shown))
-    return middle if middle <= 1 else None
+    most = np.inf if metric.name == "loss" else 1.0
+    return middle if middle <= most and np.isfinite(middle) else None
 
 
 def _sentence(

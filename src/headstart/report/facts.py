@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from headstart.comparison.choice import Metric
 from headstart.comparison.protocol import gather_warnings
 from headstart.report import formats
 from headstart.report.contenders import (
@@ -50,11 +51,7 @@ def describe_answer(
 def _size(compared: Mapping[str, Any]) -> str | None:
     """The difference that would show, in the unit of the metric compared by."""
     least = compared.get("detectable")
-    if least is None:
-        return None
-    if compared.get("select_by") == "loss":
-        return f"{formats.decimal(least)} nats"
-    return f"{formats.span(least)} points"
+    return None if least is None else Metric(compared.get("select_by", "accuracy")).size(least)
 
 
 def describe_facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
