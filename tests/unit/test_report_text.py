@@ -15,6 +15,7 @@ from headstart.errors import RunError
 from headstart.report.card import render_card, write_card
 from headstart.report.inputs import read_inputs
 from headstart.report.markdown import render_markdown
+from headstart.report.page import render
 from headstart.rundir import Run
 from tests.fabricating import fabricate, fail
 
@@ -85,6 +86,10 @@ def test_the_model_index_is_the_hubs_own_form(pixels: Study, card: Path) -> None
     assert ours[0]["results"][0]["metrics"][0] | verified == hubs[0]["results"][0]["metrics"][0]
 
 
+def test_copies_are_duplicates_too_and_not_near_ones_alone(pixels: Study) -> None:
+    assert "near duplicates" not in render(*pixels) + render_card(pixels[0][0])
+
+
 def test_the_cards_body_says_what_it_is_good_for(pixels: Study, card: Path) -> None:
     text = card.read_text(encoding="utf-8")
     for heading in ("Intended use", "Training data", "Training procedure", "Evaluation",
@@ -93,6 +98,8 @@ def test_the_cards_body_says_what_it_is_good_for(pixels: Study, card: Path) -> N
     test = pixels[0][0].metrics["test"]
     low, high = (f"{100 * bound:.1f}" for bound in test["interval"])
     assert f"**{100 * test['accuracy']:.1f} %** [{low}, {high}]" in text
+    assert f"| accuracy without {test['without_duplicates']['left_out']} duplicates of " in text
+    assert "In brackets 95 % intervals: Wilson's for shares, and for balanced accuracy" in text
     assert "\u202f" not in text
     assert 'source = "cifar10-mini"' in text
     assert render_card(pixels[0][0]) == text

@@ -155,9 +155,9 @@ def _comparison() -> tuple[Definition, ...]:
             "comparison.json: selection",
         ),
         Definition(
-            "duplicates", "Without near duplicates",
-            "Accuracy after leaving out the test images that are near copies of training images: "
-            "those of a shipped list for CIFAR, found by a search in a folder.",
+            "duplicates", "Without duplicates",
+            "Accuracy after leaving out the test images that are copies or near copies of training "
+            "images: those of a shipped list for CIFAR, found by a search in a folder.",
             f"{_TEST}; metrics.json: test.without_duplicates",
         ),
     )  # fmt: skip

@@ -108,7 +108,7 @@ def distinct(runs: Sequence[Run], *keys: str) -> set[Any]:
 
 
 def describe_duplicates(contenders: Sequence[Contender]) -> dict[str, Any] | None:
-    """Accuracies with and without the listed near copies; None where no list is known."""
+    """Accuracies with and without the known duplicates; None where nobody looked for any."""
     known = [(c, block) for c in contenders if (block := c.metric("test", "without_duplicates"))]
     if not known:
         return None
