@@ -24,6 +24,7 @@ from headstart.recipe import load_study
 from headstart.resolution import resolve
 from headstart.rundir import open_run
 from headstart.specs import DataSpec
+from headstart.training.folds import FOLDS
 from tests.conftest import Outcome
 
 STUDY = """\
@@ -214,7 +215,7 @@ def test_a_run_is_estimated_by_what_its_phases_compute(study: Path, cache: Path)
     recipes = {recipe.name: resolve(recipe) for recipe in load_study(study).recipes()[:4]}
     counts = {"train": 540, "val": 60, "test": 100}
     head = workload(*recipes["96"], counts)
-    assert (head.passes, head.steps, head.solved) == (700, 0, 540)
+    assert (head.passes, head.steps, head.solved) == (700, 0, FOLDS * 540)
     tuned = workload(*recipes["tuned"], counts)
     # The second phase computes the stages below the last for all images, and trains the last.
     frozen = tuned.passes - 600

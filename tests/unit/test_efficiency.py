@@ -72,7 +72,8 @@ def test_a_point_is_the_optimum_that_scikit_learn_finds(judged: CachedFeed) -> N
     whole = Predictions(judged.keys.astype(str), judged.labels, np.eye(4)[judged.labels])
     point, last = label_efficiency(feed, judged, "val", seed=0, whole=whole)["points"][-2:]
     x, y = feed.array[:, 0].astype(np.float64), feed.labels
-    mean, scale = x.mean(axis=0), x.std(axis=0)
+    mean, deviation = x.mean(axis=0), x.std(axis=0)
+    scale = np.sqrt(deviation**2 + deviation.mean() ** 2)
     reference = LogisticRegression(C=1 / (L2 * len(x)), tol=1e-8, max_iter=1000)
     reference.fit((x - mean) / scale, y)
     expected = reference.score((judged.array[:, 0] - mean) / scale, judged.labels)

@@ -348,8 +348,8 @@ def _follow_plateau(state: FitState, phase: PhaseSpec, val_loss: float) -> None:
 def _out_of_patience(state: FitState, phase: PhaseSpec) -> bool:
     if phase.patience is None:
         return False
-    of_this = state.best_attempt == state.restarts and state.best_epoch is not None
-    best = state.best_epoch if of_this else -1
+    of_this = state.best_attempt == state.restarts
+    best = state.best_epoch if of_this and state.best_epoch is not None else -1
     return state.epoch - 1 - best >= phase.patience
 
 
