@@ -174,6 +174,27 @@ def test_ties_are_told_and_broken_by_loss_then_by_cost(tmp_path: Path) -> None:
     assert not compared([other, dear], tmp_path).tie
 
 
+def test_runs_that_are_equal_in_all_are_taken_in_the_order_given(tmp_path: Path) -> None:
+    equal = [planted(tmp_path, name, FAIR, seed=k) for k, name in enumerate(("one", "two"))]
+    for run in equal:
+        write_json(run.path / "cost.json", {**run.cost, "macs": 2e8})
+    assert compared(equal, tmp_path).tie.endswith(
+        "the same log loss and as many operations; one comes first in the order given."
+    )
+
+
+def test_equal_values_of_different_images_are_no_tie(tmp_path: Path) -> None:
+    runs = [planted(tmp_path, name, FAIR, seed=k) for k, name in enumerate(("one", "two"))]
+    val = runs[1].predictions("val")
+    ids = np.array([f"elsewhere/{k}" for k in range(len(val))])
+    np.savez(
+        runs[1].path / "predictions" / "val.npz", ids=ids, labels=val.labels, logits=val.logits
+    )
+    result = compared(runs, tmp_path)
+    assert not result.tie and "Tie" not in result.verdict
+    assert "is not a fair one" in result.protocol["choice"]
+
+
 def test_runs_are_chosen_between_on_the_images_that_all_of_them_hold(tmp_path: Path) -> None:
     """One run holds answers for training images too, hard ones: on the shared images it is best."""
     probe = planted(tmp_path, "probe", FAIR)

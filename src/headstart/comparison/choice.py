@@ -121,9 +121,10 @@ def choose(runs: Sequence[Run], metric: Metric) -> Choice:
 
 
 def tie_sentence(choice: Choice, runs: Sequence[Run], labels: Sequence[str], metric: Metric) -> str:
-    """How a tie on validation was broken; nothing where there is none."""
+    """How a tie on validation was broken; nothing where there is none, as between values of
+    different images."""
     others = [k for k in choice.tied if k != choice.number]
-    if not others:
+    if not others or choice.shared == "nothing":
         return ""
     own, loss = labels[choice.number], -choice.keys[choice.number][1]
     value = metric.told(choice.keys[choice.number][0])
@@ -138,7 +139,9 @@ def tie_sentence(choice: Choice, runs: Sequence[Run], labels: Sequence[str], met
     rivals = [k for k in others if -choice.keys[k][1] <= loss + SAME]
     if all(_operations(runs[k]) > _operations(runs[choice.number]) for k in rivals):
         return f"{said} and the same log loss; {own} takes the fewest operations."
-    return f"{said}, the same log loss and no other cost; {own} comes first."
+    counted = math.isfinite(_operations(runs[choice.number]))
+    same = ", the same log loss and as many operations" if counted else " and the same log loss"
+    return f"{said}{same}; {own} comes first in the order given."
 
 
 def _operations(run: Run) -> float:
