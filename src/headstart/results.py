@@ -30,18 +30,18 @@ from headstart.training.robustness import measure_robustness
 def finish_run(training: Training) -> None:
     """Predictions, metrics, cost, pictures and the model; the status is written last."""
     current, recipe, model = training.run, training.recipe, training.model
-    predictions = {}
-    for split in ("val", "test"):
-        with penultimate(model, mapped_rows(getattr(training.splits, split))) as features:
-            predictions[split] = training.predict(split)
-        arrays = {f.name: getattr(predictions[split], f.name) for f in fields(Predictions)}
+    predictions = {"val": training.predict("val")}
+    with penultimate(model, mapped_rows(training.splits.test)) as features:
+        predictions["test"] = training.predict("test")
+    for split, made in predictions.items():
+        arrays = {f.name: getattr(made, f.name) for f in fields(Predictions)}
         write_arrays(current.path / "predictions" / f"{split}.npz", arrays)
     positive = positive_class(training.splits.class_names, recipe.evaluation.positive)
     metrics = _metrics(predictions, positive)
     overlap = find_overlap(training.splits, "test")
-    if (overlap.searched & ~overlap.leaking).any():
+    if overlap.kept.any():
         metrics["test"]["without_duplicates"] = without_duplicates(
-            predictions["test"], overlap.leaking, overlap.source, overlap.searched
+            predictions["test"], overlap.leaking, overlap.source, overlap.kept
         )
     if recipe.evaluation.corruptions:
         metrics["robustness"] = measure_robustness(training, predictions["test"])

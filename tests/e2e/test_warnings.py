@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from headstart.data import leakage
 from headstart.rundir import open_run
 from tests.conftest import Outcome
 from tests.unit.test_leakage import folder_of, scene, shot_again
@@ -70,6 +71,19 @@ def test_a_folders_faults_travel(study: Path, tmp_path: Path, headstart: Command
     shown = json.loads(again.out)
     assert any(line.startswith(told) for line in shown["warnings"])
     assert shown["runs"][0]["warnings"] == run.warnings
+
+
+def test_the_score_that_a_warning_names_is_there_without_a_search(
+    study: Path, tmp_path: Path, headstart: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leakage, "MOST_IMAGES", 20)
+    outcome = headstart("compare", study, "--out", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    assert "1 of 8 test images (12.5 %)" in outcome.err
+    assert "test.without_duplicates in metrics.json is without them" in outcome.err
+    path = next((tmp_path / "out").glob("*/manifest.json")).parent
+    without = open_run(path).metrics["test"]["without_duplicates"]
+    assert (without["n"], without["left_out"]) == (7, 1)
 
 
 def test_a_check_tells_them_before_anything_is_trained(study: Path, headstart: Command) -> None:

@@ -129,6 +129,20 @@ def test_bounds_are_told(planted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = find_warnings(splits, spec)
     assert lines[0].startswith("so many images are not searched")
     assert lines[1].startswith("1 of 8 test images (12.5 %) has a duplicate")  # byte for byte
+    assert "test.without_duplicates in metrics.json is without them" in lines[1]
+    found = find_overlap(splits, "test")
+    assert splits.test.ids[~found.kept].tolist() == ["test/a/1.jpg"]
+    assert found.source == leakage.BY_BYTES
+
+
+def test_no_score_is_promised_where_no_image_is_left(tmp_path: Path, cache: Path) -> None:
+    images = {f"train/{name}/{i}.jpg": scene(10 * i + ord(name)) for name in "ab" for i in range(6)}
+    images |= {f"test/{name}/{i}.jpg": images[f"train/{name}/{i}.jpg"] for name in "ab"
+               for i in range(3)}  # fmt: skip
+    spec = DataSpec(source=folder_of(tmp_path / "copies", images), size=64)
+    (line,) = (line for line in find_warnings(load_data(spec), spec) if "test images" in line)
+    assert line.startswith("6 of 6 test images (100.0 %) have a duplicate")
+    assert "better than they are; remove them" in line and "without_duplicates" not in line
 
 
 def bar(rng: np.random.Generator, colour: bool) -> Image.Image:

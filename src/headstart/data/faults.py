@@ -51,10 +51,12 @@ def _overlaps(splits: Splits, progress: Progress | None) -> list[str]:
             "byte-identical ones are found"
         )
     if test.example:
-        lines.append(
-            f"{_told(test, 'test', 'train or validation')}: test scores look better than they are, "
-            f"and test.without_duplicates in metrics.json is without them; {remedy}"
+        told = (
+            f"{_told(test, 'test', 'train or validation')}: test scores look better than they are"
         )
+        if test.kept.any():
+            told += ", and test.without_duplicates in metrics.json is without them"
+        lines.append(f"{told}; {remedy}")
     if val.example:
         lines.append(
             f"{_told(val, 'validation', 'train')}: what validation chooses is chosen on images "

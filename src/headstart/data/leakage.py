@@ -33,7 +33,7 @@ from headstart.rundir import write_json
 from headstart.shown import Card, Shown
 
 COLUMNS = ("first", "second", "kind", "mirrored", "correlation", "cosine")
-BY_SEARCH = "a search of the pictures"
+BY_SEARCH, BY_BYTES = "a search of the pictures", "a search for byte-identical images alone"
 # Images of a split that are compared with the others, and images in all of which thumbnails are
 # compared: half a minute of one core, and a gigabyte or two of memory.
 SEARCHED, MOST_IMAGES = 5_000, 100_000
@@ -123,6 +123,13 @@ class Overlap:
     exact: int = 0
     example: tuple[str, str] | None = None
 
+    @property
+    def kept(self) -> np.ndarray:
+        """bool (n,): the searched images that do not leak. Where none was searched, all that are
+        byte for byte no duplicates, if there are such duplicates."""
+        known = self.searched if self.searched.any() else self.leaking.any()
+        return np.asarray(known & ~self.leaking)
+
 
 def list_name(name: str) -> str:
     """The file, among the assets, of a data set's duplicates."""
@@ -198,7 +205,7 @@ def _searched(images: ImageSet, others: Sequence[ImageSet], progress: Progress |
     return Overlap(
         leaking,
         searched,
-        BY_SEARCH,
+        BY_SEARCH if len(sample) else BY_BYTES,
         len({row for row, _, exact in found if exact}),
         (str(images.ids[first[0]]), first[1]) if first else None,
     )

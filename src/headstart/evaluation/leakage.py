@@ -12,19 +12,19 @@ from headstart.evaluation.statistics import wilson_interval
 
 
 def without_duplicates(
-    test: Predictions, leaking: np.ndarray, source: str, searched: np.ndarray | None = None
+    test: Predictions, leaking: np.ndarray, source: str, kept: np.ndarray | None = None
 ) -> dict[str, Any]:
     """Accuracy on the test images that are not `leaking`, bool (n,); source: who says which are.
 
-    searched: bool (n,), the images of which that is known, by default all. Raises ValueError where
-    no image is left.
+    kept: bool (n,), those that are scored, by default all others. Raises ValueError where no image
+    is left.
     """
-    rows = ~leaking if searched is None else searched & ~leaking
-    kept = Predictions(test.ids[rows], test.labels[rows], test.logits[rows])
-    correct = kept.correct
+    rows = ~leaking if kept is None else kept
+    scored = Predictions(test.ids[rows], test.labels[rows], test.logits[rows])
+    correct = scored.correct
     if not len(correct):
         raise ValueError("every test image has a duplicate in training")
-    scores = score(kept)
+    scores = score(scored)
     hits, n = int(correct.sum()), len(correct)
     return {
         "n": n,
