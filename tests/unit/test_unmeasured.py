@@ -11,9 +11,11 @@ import pytest
 from headstart import tables
 from headstart.comparison.leaderboard import build_comparison
 from headstart.comparison.limits import best_within
+from headstart.evaluation.calibration import calibration
 from headstart.report import write_report
 from headstart.report.card import render_card
 from headstart.report.markdown import write_markdown
+from headstart.report.page import render
 from headstart.rundir import Run, open_run, write_json
 from tests.fabricating import fabricate
 from tests.unit.test_report import read
@@ -84,3 +86,22 @@ def test_an_unmeasured_run_is_said_to_be_so(seeds: list[Run], tmp_path: Path) ->
     comparison = build_comparison("one", [first], [], tmp_path)
     asked = best_within(comparison, [first], tmp_path, 5.0, None)
     assert asked["text"] == "no finished run is within 5 ms: nothing was measured of them"
+
+
+def test_a_temperature_that_nothing_told_is_one_and_the_reason_is_shown(seeds: list[Run]) -> None:
+    """A run that changes nothing does not say that its error goes from 5 % to 5 %."""
+    reason = "no temperature lowers the loss of left-out images beyond chance"
+    for run in seeds:
+        told = calibration(run.predictions("test")).to_dict()
+        test = {**run.metrics["test"], "calibration": told, "calibrated": told}
+        fitted = {"temperature": 1.2} if run.name == "net-1" else {
+            "temperature": 1.0, "temperature_note": reason}  # fmt: skip
+        write_json(run.path / "metrics.json", {**run.metrics, "test": test, **fitted})
+    runs = [open_run(run.path) for run in seeds]
+    card = render_card(runs[0])
+    assert f"are served as they are: {reason}. The calibration error" in card
+    assert "divided by a temperature" not in card
+    assert "divided by a temperature of 1.20" in render_card(runs[1])
+    page = render(runs, build_comparison("two", runs, [], runs[0].path.parent).to_dict())
+    assert f"A temperature of 1 for wide and net (1 of 2 seeds): {reason}." in page
+    assert page.count(f"1: {reason}") == 3  # of each run on its own

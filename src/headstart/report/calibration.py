@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,7 +48,19 @@ def describe_calibration(contenders: Sequence[Contender]) -> dict[str, Any] | No
     drawn = [(c.name, reliability_panel(c.runs[0], c.name)) for c, _ in known[:MOST]]
     figures = [{"title": name, "svg": svg} for name, svg in drawn if svg]
     return {"rows": rows, "figures": figures, "left_out": len(known) - len(figures),
-            "n": known[0][1].get("n")}  # fmt: skip
+            "notes": _notes([c for c, _ in known]), "n": known[0][1].get("n")}  # fmt: skip
+
+
+def _notes(contenders: Sequence[Contender]) -> list[str]:
+    """Why a temperature is 1, each reason once, with the configurations that it is true of."""
+    found: dict[str, list[str]] = {}
+    for c in contenders:
+        reasons = Counter(metrics_of(run).get("temperature_note") for run in c.runs)
+        for reason, count in reasons.items():
+            if reason:
+                some = "" if count == len(c.runs) else f" ({count} of {len(c.runs)} seeds)"
+                found.setdefault(reason, []).append(c.name + some)
+    return [f"{formats.join_words(names)}: {reason}" for reason, names in found.items()]
 
 
 def _mean_of(contender: Contender, block: str, key: str) -> float | None:

@@ -37,7 +37,7 @@ def describe_run(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
         "phases": describe_phases(run),
         "figures": figures(log),
         "fitted": any(event["event"] == "epoch" for event in log),
-        "scores": _scores(scores, metrics.get("temperature")),
+        "scores": _scores(scores, metrics),
         "classes": _class_rows(scores.get("per_class", []), names),
         "captions": dict(zip(names, captions(names, pictures.CAPTION), strict=True)),
         "labels": dict(zip(names, captions(names, LABEL), strict=True)),
@@ -64,8 +64,8 @@ def describe_run(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
 Fact = tuple[str, str, str]  # label, text, the term that defines it
 
 
-def _scores(scores: Mapping[str, Any], temperature: float | None) -> list[Fact]:
-    """The run's averages over test, those that it has."""
+def _scores(scores: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[Fact]:
+    """The run's averages over test, those that it has, and its temperature."""
     served = scores.get("calibrated") or scores.get("calibration") or {}
     shown = (
         ("Macro F1", scores.get("macro_f1"), formats.decimal, "f1"),
@@ -75,9 +75,15 @@ def _scores(scores: Mapping[str, Any], temperature: float | None) -> list[Fact]:
         ("Log loss, as served", served.get("loss"), formats.decimal, "loss"),
         ("Brier score, as served", served.get("brier"), formats.decimal, "brier"),
         ("Calibration error, as served", served.get("ece"), formats.percent, "ece"),
-        ("Temperature", temperature, formats.decimal, "temperature"),
+        ("Temperature", metrics.get("temperature"), _temperature(metrics), "temperature"),
     )
     return [(label, text(value), term) for label, value, text, term in shown if value is not None]
+
+
+def _temperature(metrics: Mapping[str, Any]) -> Callable[[float | None], str]:
+    """With the reason where none was fitted."""
+    note = metrics.get("temperature_note")
+    return lambda value: f"1: {note}" if note else formats.decimal(value)
 
 
 def _balanced(scores: Mapping[str, Any]) -> Callable[[float | None], str]:
