@@ -11,6 +11,7 @@ import torch
 from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
 
+from headstart.evaluation import calibration as calibrating
 from headstart.evaluation.calibration import BINS, calibration, fit_temperature, reliability
 from headstart.evaluation.predictions import Predictions
 from headstart.evaluation.statistics import wilson_interval
@@ -129,6 +130,25 @@ def test_where_nothing_tells_a_temperature_it_is_one_and_says_why(
     assert fitted.value == 1.0
     assert fitted.note is not None
     assert says in fitted.note
+
+
+def test_the_temperature_is_that_of_plain_log_losses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 40 classes with offsets that a sum of exponentials would not bear, in many blocks."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 40, 300)
+    logits = rng.normal(size=(300, 40)) + 2.5 * np.eye(40)[labels]
+    p = predictions_of((4 * logits + rng.normal(scale=2000, size=(300, 1))), labels)
+    monkeypatch.setattr(calibrating, "BLOCK", 7 * 40)
+
+    def cost(sharpness: float) -> float:
+        scaled = sharpness * p.logits
+        own = scaled[np.arange(300), labels]
+        losses = np.logaddexp.reduce(scaled, axis=1) - own
+        return float(losses.sum() + calibrating.PRIOR * np.log(sharpness) ** 2)
+
+    fitted = fit_temperature(p).value
+    assert fitted > 1.2
+    assert cost(1 / fitted) < min(cost(1.001 / fitted), cost(0.999 / fitted))
 
 
 def test_a_single_mistake_among_few_images_sharpens_nothing() -> None:

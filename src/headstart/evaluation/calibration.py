@@ -23,6 +23,7 @@ BINS = 15
 DRAWN = 10  # bins of a drawing at most: with 400 answers and more
 # Where a temperature is looked for, in how many steps (an odd number: 1 is one of them).
 COLDEST, HOTTEST, STEPS = 0.01, 100.0, 121
+BLOCK = 2**16  # logits that are computed with at a time
 PRIOR = 1.0  # as a normal prior on log(T) of deviation 0.7
 DEVIATIONS = 1.64  # one-sided, 5 %
 
@@ -156,7 +157,9 @@ def fit_temperature(predictions: Predictions) -> Temperature:
     if predictions.correct.all():
         return Temperature(note="every answer is right: nothing says how sure to be")
     sharpness = np.linspace(-np.log(HOTTEST), -np.log(COLDEST), STEPS)  # log(1 / T)
-    losses = np.stack([_losses(predictions, value) for value in sharpness])
+    behind, own = _behind(predictions)
+    # In single precision, which is enough to tell which step is best.
+    losses = _losses(behind.astype(np.float32), own, sharpness)
     total = losses.sum(axis=1) + PRIOR * sharpness**2
     by_others = (total[:, None] - losses).argmin(axis=0)
     gain = losses[STEPS // 2] - losses[by_others, np.arange(len(predictions))]
@@ -165,16 +168,32 @@ def fit_temperature(predictions: Predictions) -> Temperature:
         return Temperature(note="no temperature lowers the loss of left-out images beyond chance")
     near = sharpness[np.clip(total.argmin() + np.array([-1, 1]), 0, STEPS - 1)]
     found = optimize.minimize_scalar(
-        lambda value: _losses(predictions, value).sum() + PRIOR * value**2,
+        lambda value: _losses(behind, own, np.array([value])).sum() + PRIOR * value**2,
         bounds=tuple(near),
         method="bounded",
-        options={"xatol": 1e-9},
+        options={"xatol": 1e-6},
     )
     return Temperature(float(np.exp(-found.x)))
 
 
-def _losses(predictions: Predictions, log_sharpness: float) -> np.ndarray:
-    """float64 (n,): each image's log loss where logits are multiplied by exp(log_sharpness)."""
-    sharpened = predictions.tempered(float(np.exp(-log_sharpness)))
-    own = sharpened.log_probabilities[np.arange(len(predictions)), predictions.labels]
-    return np.asarray(-own)
+def _behind(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """How far each class's logit is below its image's largest, negative, float64 (n, classes); and
+    that of the image's own class, (n,)."""
+    logits = predictions.logits.astype(np.float64)
+    behind = logits - logits.max(axis=1, keepdims=True)
+    return behind, behind[np.arange(len(behind)), predictions.labels]
+
+
+def _losses(behind: np.ndarray, own: np.ndarray, log_sharpness: np.ndarray) -> np.ndarray:
+    """float64 (values, n): each image's log loss where logits are multiplied by each of the values
+    of exp(log_sharpness). In blocks of images that stay in a core's cache."""
+    losses = np.empty((len(log_sharpness), len(behind)))
+    size = max(1, BLOCK // behind.shape[1])
+    for start in range(0, len(behind), size):
+        rows = slice(start, start + size)
+        scaled = np.empty_like(behind[rows])
+        for row, sharper in zip(losses, np.exp(log_sharpness).tolist(), strict=True):
+            np.multiply(behind[rows], sharper, out=scaled)
+            np.exp(scaled, out=scaled)
+            row[rows] = np.log(scaled.sum(axis=1, dtype=np.float64)) - own[rows] * sharper
+    return losses
