@@ -243,7 +243,7 @@ def test_the_protocol_states_images_budget_and_seeds(tmp_path: Path) -> None:
         solved.append_log({"event": "solve", "phase": 0, "l2": l2})
     fitted = plant(tmp_path, "fitted", 310, phases=[HEAD])
     protocol = compared([solved, fitted], tmp_path).protocol
-    assert protocol["images"].startswith("the same 400 test images of cifar10-mini, 9,000 to train")
+    assert protocol["images"].startswith("the same 400 test images of cifar10-mini, 9,000 training")
     assert protocol["budget"] == (
         "validation chose among 10 epochs (fitted); 3 penalties (solved): not the same for all, "
         "and who has more to choose from has more chances"

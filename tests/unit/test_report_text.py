@@ -11,12 +11,14 @@ import pytest
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard import metadata_eval_result, metadata_load
 
+from headstart.comparison.leaderboard import build_comparison
 from headstart.errors import RunError
+from headstart.evaluation.calibration import calibration
 from headstart.report.card import render_card, write_card
 from headstart.report.inputs import read_inputs
 from headstart.report.markdown import render_markdown
 from headstart.report.page import render
-from headstart.rundir import Run
+from headstart.rundir import Run, open_run, write_json
 from tests.fabricating import fabricate, fail
 
 Study = tuple[list[Run], dict[str, Any]]
@@ -113,6 +115,30 @@ def test_a_card_leaves_out_what_an_older_run_lacks(tmp_path: Path) -> None:
     assert "- Mark: unit normalisation." in text
     data = ModelCard(text).data
     assert (data.license, data.license_name) == ("other", "home-made 1.0")
+
+
+def test_a_head_that_was_fitted_to_validation_too_is_said_to_be_so(tmp_path: Path) -> None:
+    plain, solved = (fabricate(tmp_path / name, name=name) for name in ("plain", "solved"))
+    solved.append_log({"event": "refit", "phase": 0, "images": 2000, "l2": 0.1})
+    told = solved.metrics["val"]
+    for n, how in ((200, "on validation"), (2000, "by folds of train and validation")):
+        scores = calibration(solved.predictions("test")).to_dict()
+        test = {**solved.metrics["test"], "calibration": scores, "calibrated": scores}
+        write_json(
+            solved.path / "metrics.json",
+            {"val": {**told, "n": n}, "test": test, "temperature": 1.2},
+        )
+        card = render_card(open_run(solved.path))
+        assert f"a temperature of 1.20, chosen {how}." in card
+    assert "- Fitted to: in the end the head to all 2,000 images of train and validation" in card
+    assert "Every choice was made on validation, or by folds of train and validation; the" in card
+    assert "Fitted to" not in render_card(plain)
+    protocol = build_comparison("two", [plain, solved], [], tmp_path).protocol
+    assert protocol["images"].endswith(
+        "1,800 training and 200 validation images; the head of 1 of 2 runs was fitted to both in "
+        "the end"
+    )
+    assert "on validation, or by folds of train and validation" in protocol["choice"]
 
 
 def test_a_card_of_a_failed_run_is_refused(tmp_path: Path) -> None:

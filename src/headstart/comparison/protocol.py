@@ -13,6 +13,7 @@ from headstart.evaluation.statistics import ENOUGH
 from headstart.recipe import Recipe
 from headstart.rundir import Run
 
+CHOSEN_ON = "on validation, or by folds of train and validation"
 _SAME_TEST = ("source", "test_limit", "test_fraction", "split_seed")
 
 
@@ -79,7 +80,7 @@ def describe_protocol(
     several = len(configurations) > 1
     protocol = {
         "images": _images(runs),
-        "choice": "every choice (epoch, penalty, best run) was made on validation; "
+        "choice": f"every choice (epoch, penalty, best run) was made {CHOSEN_ON}; "
         "test was opened once a run, at its end" + _chosen_by(metric, choice),
         "budget": _budgets(configurations),
         "seeds": _seeds(configurations, metric),
@@ -102,14 +103,25 @@ def _images(runs: Sequence[Run]) -> str:
     counts = data[0]["counts"]
     test = f"the same {counts['test']:,} test images of {data[0]['source']}"
     if len({each.get("fingerprint") for each in data}) == 1:
-        return f"{test}, {counts['train']:,} to train and {counts['val']:,} to choose on"
+        own = f"{test}, {counts['train']:,} training and {counts['val']:,} validation images"
+        return own + _refitted(runs)
     train = sorted({each["counts"]["train"] for each in data})
     val = sorted({each["counts"]["val"] for each in data})
     return (
         f"{test}; the training images differ ({_range(train)}), "
         + ("and so do the validation images" if _val_differs(runs) else "not the validation images")
         + f" ({_range(val)})"
+        + _refitted(runs)
     )
+
+
+def _refitted(runs: Sequence[Run]) -> str:
+    """Which of the models that are tested have seen validation, too."""
+    count = sum(any(event["event"] == "refit" for event in run.log) for run in runs)
+    if not count:
+        return ""
+    which = "the head" if count == len(runs) else f"the head of {count} of {len(runs)} runs"
+    return f"; {which} was fitted to both in the end"
 
 
 def _chosen_by(metric: Metric, choice: Choice) -> str:

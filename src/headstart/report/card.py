@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from headstart.comparison.leaderboard import describe_classes
 from headstart.comparison.mistakes import find_departures
+from headstart.comparison.protocol import CHOSEN_ON
 from headstart.errors import RunError
 from headstart.report import formats
 from headstart.report.contenders import optional
@@ -59,11 +60,22 @@ def render_card(run: Run) -> str:
         balance=_balance(run), metrics=run.metrics, names=run.class_names,
         listed=_listed(run.class_names[:20]), data_title=title,
         phases=describe_phases(run), facts=describe_facts([run]), hardest=_hardest(test, run),
+        refit=_refit(run), chosen=CHOSEN_ON,
         findings=[f for f in optional(lambda: find_departures(run), ()) if f.mistake],
         recipe=(run.path / "recipe.toml").read_text(encoding="utf-8").strip(),
     )  # fmt: skip
     front = _front(run, manifest, dataset, title).to_yaml(line_break="\n")
     return f"---\n{front.strip()}\n---\n\n{body.strip()}\n"
+
+
+def _refit(run: Run) -> dict[str, Any] | None:
+    """How many images the solved head that is served was fitted to, and whether folds of them tell
+    what validation says; None where no solved head is served."""
+    events = [event for event in run.log if event["event"] == "refit"]
+    if not events:
+        return None
+    images = events[-1]["images"]
+    return {"images": images, "by_folds": run.metrics["val"]["n"] == images}
 
 
 def _balance(run: Run) -> dict[str, Any] | None:

@@ -191,10 +191,10 @@ def _probabilities() -> tuple[Definition, ...]:
         ),
         Definition(
             "temperature", "Temperature",
-            "The number that logits are divided by before they become probabilities, chosen on "
-            "validation for the least log loss. Above 1 the model was too sure. It changes no "
-            "answer, only how sure it is. It stays 1 where no other helps left-out images beyond "
-            "chance.",
+            "The number that logits are divided by before they become probabilities, chosen on the "
+            "same held-out images as val accuracy for the least log loss. Above 1 the model was "
+            "too sure. It changes no answer, only how sure it is. It stays 1 where no other helps "
+            "left-out images beyond chance.",
             "predictions/val.npz; metrics.json: temperature", "p = softmax(logits / T)",
             "Guo et al. (2017)",
         ),

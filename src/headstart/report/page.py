@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from headstart.comparison.protocol import CHOSEN_ON
 from headstart.report import formats
 from headstart.report.balance import describe_balance, describe_two_classes
 from headstart.report.board import describe_board
@@ -134,6 +135,7 @@ def _frame(runs: Sequence[Run], compared: Mapping[str, Any], title: str) -> dict
         "title": title,
         "facts": describe_facts(runs),
         "protocol": dict(compared.get("protocol") or {}),
+        "chosen": CHOSEN_ON,
         "warnings": describe_warnings(runs),
         "quarantined": quarantined(runs),
         "mixed": len(distinct(runs, "data", "fingerprint")) > 1,
