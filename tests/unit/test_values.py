@@ -110,6 +110,30 @@ def test_a_better_balance_at_the_same_accuracy_is_found() -> None:
     assert found.p_value < 0.001 < found.interval[0]
 
 
+def test_the_least_that_one_image_changes_is_in_the_metrics_unit() -> None:
+    """Ten images of a rare class weigh a twentieth each, the 990 others a 1980th."""
+    labels = np.repeat([0, 1], [990, 10])
+    p = Predictions(labels.astype(str), labels, 3 * np.eye(2, dtype="f4")[labels])
+    values = image_values(p, "balanced_accuracy")[None]
+    found = value_difference(values, values, labels)
+    assert found.p_value == 1
+    assert found.error == pytest.approx(np.sqrt(2 * (10 / 20**2 + 990 / 1980**2) / 1000))
+    equal = np.repeat([0, 1], 500)
+    assert value_difference(values, values, equal).error == pytest.approx(np.sqrt(2) / 1000)
+
+
+def test_a_loss_is_told_apart_by_less_than_an_image_a_thousand() -> None:
+    rng = np.random.default_rng(0)
+    first = -rng.gamma(1.0, 1e-4, size=(1, 500))
+    better = first + 1e-5 + rng.normal(scale=1e-6, size=(1, 500))
+    found = value_difference(first, better, None)
+    assert found.p_value < LEVEL and found.interval[0] > 0
+    seeds = np.repeat(first, 3, axis=0) + rng.normal(scale=1e-6, size=(3, 500))
+    for rows in (first, seeds, np.full((3, 500), -1e-4)):
+        same = value_difference(rows, rows, None)
+        assert same.change == 0 and same.p_value == pytest.approx(1)
+
+
 def test_seeds_are_samples_for_every_metric() -> None:
     rng = np.random.default_rng(5)
     for metric in METRICS:

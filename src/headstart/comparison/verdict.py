@@ -172,7 +172,7 @@ def _detectable(decision: Decision, n: int, metric: Metric) -> float | None:
             least = detectable_change(n, found.disagreeing, level, POWER)
         else:
             quantiles = stats.t.ppf([1 - level / 2, POWER], found.df)
-            least = float(quantiles.sum()) * found.error
+            least = float(quantiles.sum()) * found.error or None  # equal answers show nothing
         shown.append(np.inf if least is None else least)
     middle = float(np.median(shown))
     most = np.inf if metric.name == "loss" else 1.0

@@ -102,14 +102,15 @@ def value_difference(
     """The second's mean value minus the first's, as `statistics.difference` has it for accuracy.
 
     strata: int (images,), the classes, where the metric weighs them equally: then their sizes are
-    no chance, and only the spread within each counts. One model each: the permutation test; with
-    several seeds, t with images and seeds as samples. An image that only the first and one that
-    only the second gets right are added to the variance, without which few differences would look
-    like certainty.
+    no chance, and only the spread within each counts; None of a loss. One model each: the
+    permutation test; with several seeds, t with images and seeds as samples. In strata an image
+    that only the first and one that only the second gets right, of the mean squared weight, are
+    added to the variance, without which few differences would look like certainty. (Of the largest
+    weight they would make intervals several times too wide where a class has few images.)
     """
     a, b = first.mean(axis=0), second.mean(axis=0)
     change, n = b - a, first.shape[1]
-    images = _variance(change, strata) + 2 / n**2
+    images = _variance(change, strata) + (0.0 if strata is None else _two_images(strata))
     alone = one_model(first) and one_model(second)
     variance, df = images, float("inf")
     if not alone:
@@ -128,12 +129,27 @@ def value_difference(
     return Difference(
         change=centre,
         interval=(centre - half, centre + half),
-        p_value=swap_p_value(change) if alone else 2 * float(stats.t.sf(abs(centre) / error, df)),
+        p_value=swap_p_value(change) if alone else _t_p_value(centre, error, df),
         test=SWAP_TEST if alone else "paired t over images and seeds",
         disagreeing=float((change != 0).mean()),
         error=error,
         df=df,
     )
+
+
+def _two_images(strata: np.ndarray) -> float:
+    """What one image that gains and one that loses add to the variance of a mean in which each
+    class weighs the same."""
+    counts = np.bincount(strata)
+    weights = 1 / ((counts > 0).sum() * counts[strata])
+    return 2 * float((weights**2).mean())
+
+
+def _t_p_value(change: float, error: float, df: float) -> float:
+    """Two-sided. Without any spread only equality can be chance."""
+    if error == 0:
+        return float(change == 0)
+    return 2 * float(stats.t.sf(abs(change) / error, df))
 
 
 def estimate_value(
