@@ -92,6 +92,41 @@ def test_a_machine_whose_cores_others_have_is_marked_at_once(
     assert why_busy(1.0, steady=True) is None
 
 
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "200000 100000\n"}, 2.0),
+        ({"cpu.max": "max 100000\n"}, np.inf),
+        ({"cpu/cpu.cfs_quota_us": "150000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1.5),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, np.inf),
+        ({"cpu.max": "damaged"}, np.inf),
+        ({}, np.inf),
+    ],
+)
+def test_a_containers_quota_is_read(tmp_path: Path, files: dict[str, str], cores: float) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert timing.cores_granted(tmp_path) == cores
+
+
+def test_what_a_quota_withholds_was_taken_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two cores of sixteen are granted, and all of their time was ours."""
+    clock = {"wall": 0.0}
+
+    def now() -> float:
+        clock["wall"] += 0.01
+        return clock["wall"]
+
+    monkeypatch.setattr(timing, "cores_granted", lambda: 2.0, raising=False)
+    monkeypatch.setattr(timing.torch, "get_num_threads", lambda: 16)
+    monkeypatch.setattr(timing.time, "perf_counter", now)
+    monkeypatch.setattr(timing.time, "process_time", lambda: 2 * clock["wall"])
+    cores = timing.Cores()
+    cores.look()
+    assert cores.left == pytest.approx(1.0)
+
+
 def test_the_interval_of_a_median_covers_it() -> None:
     assert median_interval([3.0, 1.0, 2.0]) == (1.0, 3.0)
     assert median_interval(list(range(6))) == (0, 5)

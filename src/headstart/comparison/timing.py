@@ -9,6 +9,8 @@ one.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import secrets
 import time
 from collections.abc import Sequence
@@ -134,12 +136,32 @@ def why_busy(left: float, *, steady: bool) -> str | None:
     return None if steady else f"times were not steady within {STEADY:.0%}"
 
 
+def cores_granted(root: Path = Path("/sys/fs/cgroup")) -> float:
+    """The cores' time that a container's quota leaves us, in cores; infinite where none is set.
+
+    By cpu.max of cgroup v2 ("200000 100000": microseconds in each period), or the two files of v1.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = (root / "cpu.max").read_text().split()
+        return math.inf if quota == "max" else int(quota) / int(period)
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = (
+            (root / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")
+        )
+        return int(quota) / int(period) if int(quota) > 0 else math.inf
+    return math.inf
+
+
 class Cores:
-    """How much of the cores' time we get where every thread has work: 1 where nobody else runs."""
+    """How much of the cores' time we get where every thread has work: 1 where nobody else runs.
+
+    What a quota withholds was never ours, so no other has it.
+    """
 
     def __init__(self) -> None:
         self._numbers = torch.rand(PROBED)
         self._had = self._asked = 0.0
+        self._most = min(torch.get_num_threads(), cores_granted())
 
     def look(self) -> None:
         """Compute on every thread for PROBED_S."""
@@ -147,7 +169,7 @@ class Cores:
         while (wall := time.perf_counter() - began) < PROBED_S:
             torch.exp(self._numbers)
         self._had += time.process_time() - had
-        self._asked += wall * torch.get_num_threads()
+        self._asked += wall * self._most
 
     @property
     def left(self) -> float:
