@@ -244,13 +244,15 @@ def test_metrics_say_how_far_confidences_can_be_believed(probe: Path) -> None:
 
 
 def test_metrics_say_what_few_labels_give(probe: Path) -> None:
-    """450 training images: 45 of a class, so 1, 5 and 25 are drawn; all of them is the run."""
+    """450 training images: 45 of a class, so 1, 5 and 25 are drawn; the run's own head was fitted
+    to those of validation too."""
     run = open_run(probe)
     curve = run.metrics["label_efficiency"]
     assert (curve["split"], curve["n"]) == ("test", 100)
     one, five, many, whole = curve["points"]
     assert [point["per_class"] for point in curve["points"]] == [1, 5, 25, None]
-    assert [point["images"] for point in curve["points"]] == [10, 50, 250, 450]
+    assert [point["images"] for point in curve["points"]] == [10, 50, 250, 500]
+    assert curve["l2_from"].endswith("chosen by folds for all images")
     assert [point["draws"] for point in curve["points"]] == [5, 5, 5, 1]
     assert all(p["low"] <= p["accuracy"] <= p["high"] for p in curve["points"])
     assert 0.1 < one["accuracy"] < five["accuracy"] < many["accuracy"]
@@ -274,6 +276,7 @@ def test_few_labels_after_a_head_phase_are_judged_on_validation(
     assert (curve["split"], curve["n"]) == ("val", 50)
     solved = next(event for event in run.log if event["event"] == "phase_done")
     assert curve["points"][-1]["accuracy"] == pytest.approx(solved["val_accuracy"])
+    assert curve["points"][-1]["images"] == 450  # the head that phase 2 goes on from
     off = ("--set", "evaluation.label_efficiency=false", "--out", tmp_path / "off")
     assert headstart("run", tmp_path / "two.toml", *off).code == 0
     assert "label_efficiency" not in open_run(tmp_path / "off").metrics

@@ -12,7 +12,7 @@ from headstart.data.hashing import hash_ids
 from headstart.evaluation.predictions import Predictions
 from headstart.runtime import create_runtime
 from headstart.training import efficiency
-from headstart.training.efficiency import L2, label_efficiency
+from headstart.training.efficiency import L2, Whole, label_efficiency
 from headstart.training.feeds import CachedFeed
 
 
@@ -69,8 +69,9 @@ def test_draws_are_nested_and_go_by_image(judged: CachedFeed) -> None:
 def test_a_point_is_the_optimum_that_scikit_learn_finds(judged: CachedFeed) -> None:
     """Of the first view alone: the others would drown it."""
     feed = feed_of([25] * 4, 0, views=3)
-    whole = Predictions(judged.keys.astype(str), judged.labels, np.eye(4)[judged.labels])
-    point, last = label_efficiency(feed, judged, "val", seed=0, whole=whole)["points"][-2:]
+    told = Predictions(judged.keys.astype(str), judged.labels, np.eye(4)[judged.labels])
+    curve = label_efficiency(feed, judged, "val", seed=0, whole=Whole(told, 120, "chosen by folds"))
+    point, last = curve["points"][-2:]
     x, y = feed.array[:, 0].astype(np.float64), feed.labels
     mean, deviation = x.mean(axis=0), x.std(axis=0)
     scale = np.sqrt(deviation**2 + deviation.mean() ** 2)
@@ -79,7 +80,8 @@ def test_a_point_is_the_optimum_that_scikit_learn_finds(judged: CachedFeed) -> N
     expected = reference.score((judged.array[:, 0] - mean) / scale, judged.labels)
     assert point["accuracy"] == pytest.approx(expected, abs=1.5 / len(judged.labels))
     assert point["low"] == point["high"]  # 25 of 25: every draw is the same
-    assert (last["per_class"], last["images"], last["accuracy"]) == (None, 100, 1.0)
+    assert (last["per_class"], last["images"], last["accuracy"]) == (None, 120, 1.0)
+    assert curve["l2_from"] == "fixed at 0.1 for the draws, chosen by folds for all images"
 
 
 def test_large_subsets_have_fewer_draws_and_the_largest_are_left_out(

@@ -12,6 +12,7 @@ has, and flatter the curve. On three backbones and three data sets no other of f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,14 +33,23 @@ L2 = 0.1
 DRAWS, DRAWN_IMAGES, MOST_IMAGES = 5, 2_000, 10_000
 
 
+@dataclass(frozen=True)
+class Whole:
+    """The run's own linear head: what it says of the images judged, how many images it was fitted
+    to, and how its penalty was chosen, such as "chosen by folds"."""
+
+    told: Predictions
+    images: int
+    chosen: str
+
+
 def label_efficiency(
-    train: CachedFeed, judged: CachedFeed, split: Split, *, seed: int, whole: Predictions | None
+    train: CachedFeed, judged: CachedFeed, split: Split, *, seed: int, whole: Whole | None
 ) -> dict[str, Any]:
     """The curve as metrics.json has it: accuracy on `judged`, by labelled images of each class.
 
     train: features (n, views, d), of which the first view counts; classes that have too few images
-    for a size leave it out. whole: what the run's own linear head, solved on all images, says of
-    `judged`, if it has one; it is the last point.
+    for a size leave it out. whole: the run's own head, if it was solved; it is the last point.
     """
     rows = [_nested(train, named_seed(seed, "label efficiency", d)) for d in range(DRAWS)]
     held = min(map(len, rows[0]))
@@ -55,12 +65,14 @@ def label_efficiency(
             for drawn in rows[:draws]
         ]
         points.append(_point(size, images, found))
+    l2_from = f"fixed at {L2:g} for the draws"
     if whole is not None:
-        points.append(_point(None, len(train.labels), [_scores(whole)]))
+        points.append(_point(None, whole.images, [_scores(whole.told)]))
+        l2_from += f", {whole.chosen} for all images"
     return {
         "split": split,
         "n": len(judged.labels),
-        "l2_from": f"fixed at {L2:g} for the draws, chosen on validation for all images",
+        "l2_from": l2_from,
         "points": points,
         "note": "linear heads on the frozen features of this backbone, not the fine-tuned model; "
         "low and high are the least and the most of the draws",

@@ -31,7 +31,7 @@ from headstart.runtime import Runtime, named_seed
 from headstart.training.cache import footprint
 from headstart.training.checkpoints import load_checkpoint, read_phase, save_checkpoint
 from headstart.training.classifier import Classifier, compiling_pays
-from headstart.training.efficiency import label_efficiency
+from headstart.training.efficiency import Whole, label_efficiency
 from headstart.training.feeds import CachedFeed, Feed, batch_bounds
 from headstart.training.folds import FOLDS, PenaltyScore
 from headstart.training.loop import FitState, Job, consider, fit, predict
@@ -125,8 +125,13 @@ class Training:
         train, judged = feeds.train(), feeds.plain(split, images)
         if not (isinstance(train, CachedFeed) and isinstance(judged, CachedFeed)):
             return None
-        solved = self.recipe.phases[0].optimizer == "lbfgs"
-        whole = predict(self.model, judged, images.ids, self.runtime) if solved else None
+        whole = None
+        if self.recipe.phases[0].optimizer == "lbfgs":
+            told = predict(self.model, judged, images.ids, self.runtime)
+            problem = self._head_problem(train, feeds.plain("val", self.splits.val))
+            # Once it is handed over, the head has been fitted to validation too.
+            fitted = train.labels if self._held_out is None else problem.labels
+            whole = Whole(told, len(fitted), problem.told_choice(self.recipe.head.l2))
         with section("label efficiency"):
             return label_efficiency(train, judged, split, seed=self.recipe.seed, whole=whole)
 
