@@ -25,7 +25,7 @@ DRAWN = 10  # bins of a drawing at most: with 400 answers and more
 COLDEST, HOTTEST, STEPS = 0.01, 100.0, 121
 BLOCK = 2**16  # logits that are computed with at a time
 PRIOR = 1.0  # as a normal prior on log(T) of deviation 0.7
-DEVIATIONS = 1.64  # one-sided, 5 %
+DEVIATIONS = 2.33  # one-sided, 1 %
 
 
 @dataclass(frozen=True)
