@@ -32,8 +32,8 @@ from headstart.training.optimisation import WeightAverage, learning_rate
 CHECKPOINT_S = 60.0  # between checkpoints at most: what a kill can cost
 CHECKPOINT_SHARE = 0.02  # of the time, what checkpoints after short epochs may take
 # Attempts at lower rates, each at this share of the one before, and how sure it must be (p) that an
-# attempt has lost what an earlier phase had learnt.
-RESTARTS, RESTART_SHARE, LOST_P = 3, 1 / 3, 0.05
+# attempt has lost what an earlier phase had learnt; a loss of so much is not waited for.
+RESTARTS, RESTART_SHARE, LOST_P, COLLAPSE = 3, 1 / 3, 0.05, 0.3
 
 
 @dataclass
@@ -47,7 +47,8 @@ class FitState:
     `metrics.selection_key`. average: the moving average of the weights, where the phase keeps one.
     start: what training began with, for another attempt at a lower rate. values: of each validation
     image by the model that an earlier phase left, as `values.image_values` has them. lost: whether
-    every epoch of this attempt has been worse than that beyond chance. restarts: attempts before
+    every epoch of this attempt has been worse than that beyond chance. change: of the mean value in
+    the last epoch. restarts: attempts before
     this one. best_attempt: how many came before that of best_epoch. seconds: of this one's epochs.
     """
 
@@ -64,6 +65,7 @@ class FitState:
     lr_scale: float = 1.0
     values: tuple[float, ...] = ()
     lost: bool = True
+    change: float = 0.0
     restarts: int = 0
     best_attempt: int = 0
     seconds: float = 0.0
@@ -127,8 +129,9 @@ def fit(
 
     Best is by the job's metric, the lower loss on a tie. A model that `consider` was given before
     is a candidate too: a phase that betters nothing ends with it. Where the loss stops being a
-    number, or half of the epochs are over and each of them is worse than that candidate beyond
-    chance, the rate is too high: training starts again at a third of it, three times at most.
+    number, or each epoch so far is worse than that candidate beyond chance and half of them are
+    over or 0.3 of the metric is lost, the rate is too high: training starts again at a third
+    of it, three times at most.
 
     `on_epoch` is called after each epoch with its record; `on_checkpoint` every minute and after
     epochs, as far as that takes little time, when model, optimizer and state are fit to be saved;
@@ -282,8 +285,9 @@ def _too_fast(state: FitState, phase: PhaseSpec, epochs: int) -> bool:
     """Whether the attempt so far shows that the rate is too high, and a lower one may be tried."""
     if not math.isfinite(state.loss_sum):
         return True
+    collapsed = state.epoch > 0 and state.change < -COLLAPSE
     late = state.epoch >= (epochs + 1) // 2 or _out_of_patience(state, phase)
-    return late and bool(state.values) and state.lost and state.restarts < RESTARTS
+    return (late or collapsed) and bool(state.values) and state.lost and state.restarts < RESTARTS
 
 
 def _start_again(
@@ -299,7 +303,7 @@ def _start_again(
     model.load_state_dict(state.start, strict=False)
     optimizer.state.clear()
     state.epoch, state.step, state.loss_sum, state.hits = 0, 0, 0.0, 0.0
-    state.lowest_val_loss, state.stale, state.lost = math.inf, 0, True
+    state.lowest_val_loss, state.stale, state.lost, state.change = math.inf, 0, True, 0.0
     state.restarts += 1
     state.lr_scale = RESTART_SHARE**state.restarts
 
@@ -322,7 +326,8 @@ def _validate(
         state.values = tuple(_values(told, job).tolist())
     elif state.values and state.lost:
         change = _values(told, job) - np.array(state.values)
-        state.lost = bool(change.mean() < 0) and swap_p_value(change) < LOST_P
+        state.change = float(change.mean())
+        state.lost = state.change < 0 and swap_p_value(change) < LOST_P
     key = selection_key(told, job.select_by, balanced=job.balanced)
     if key > state.best_key:
         state.best_epoch, state.best_attempt = epoch, state.restarts
