@@ -383,8 +383,13 @@ def test_a_phase_that_betters_nothing_ends_where_it_began() -> None:
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_a_rate_that_is_too_high_is_lowered_from_the_start_again() -> None:
-    """The first attempt loses what was learnt and is left half way; a later one keeps it."""
+@pytest.mark.parametrize(("collapse", "left_after"), [(0.3, 1), (2.0, 3)])
+def test_a_rate_that_is_too_high_is_lowered_from_the_start_again(
+    collapse: float, left_after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first attempt loses what was learnt: it is left at once, or, where that is not as much,
+    half way; a later one keeps it."""
+    monkeypatch.setattr(loop, "COLLAPSE", collapse)
     model, job = learnt()
     fast = PHASE.model_copy(update={"lr": 1.0, "warmup": 0.0, "epochs": 6})
     job, state = replace(job, phase=fast), FitState()
@@ -402,8 +407,8 @@ def test_a_rate_that_is_too_high_is_lowered_from_the_start_again() -> None:
     )
     assert begun == pytest.approx([3.0**-k for k in range(1, len(begun) + 1)])
     assert len(begun) >= 1
-    assert [epoch for epoch, _ in epochs][:4] == [0, 1, 2, 0]
-    assert epochs[3][1] == pytest.approx(epochs[0][1] / 3)
+    assert [epoch for epoch, _ in epochs][: left_after + 1] == [*range(left_after), 0]
+    assert epochs[left_after][1] == pytest.approx(epochs[0][1] / 3)
     assert state.best_key[0] >= learnt_value
 
 
