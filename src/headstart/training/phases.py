@@ -8,7 +8,8 @@ closes it.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,6 +66,7 @@ class Training:
     started: float  # time.perf_counter() less the seconds that earlier parts of the run took
     _feeds: PhaseFeeds | None = None
     _held_out: Predictions | None = None  # of images that the head has since been fitted to
+    _logits: dict[int, torch.Tensor | None] = field(default_factory=dict)  # by folds, by phase
 
     @property
     def checkpoint(self) -> Path:
@@ -349,11 +351,12 @@ class Training:
     def _solve(self, number: int, train: Feed, val: Feed) -> dict[str, Any]:
         problem = self._head_problem(train, val)
         l2 = self.recipe.head.l2
-        path = L2_PATH if l2 is None else (l2,)
+        path = self._l2_path()
         label = f"phase {number + 1}: solving the head"
         steps = FOLDS * len(path) + 1 if problem.by_folds and l2 is None else len(path)
         with self.reporter.track(label, steps, "penalties") as advance:
-            best, tried = problem.solve(path, lambda: advance(1))
+            best, tried, logits = problem.solve(path, lambda: advance(1))
+        self._logits = {number: logits}
         for record in tried:
             values = {name: getattr(record, name) for name in _OF_A_PENALTY}
             self.run.append_log({"event": "solve", "phase": number, **values})
@@ -395,7 +398,10 @@ class Training:
         if problem.views > 1:
             return  # each of validation would count as one view of a training image
         told = self._validated(val)
-        solution, logits = problem.fit_to_all(l2)
+        logits = self._logits.get(number)
+        if logits is None:  # as they were before the run was cut off
+            logits = problem.held_out(self._l2_path())
+        solution = problem.fit_to_all(l2)
         if logits is not None:
             ids = np.concatenate([self.splits.train.ids, self.splits.val.ids])
             told = Predictions(ids, problem.labels, logits.cpu().numpy())
@@ -411,6 +417,11 @@ class Training:
             f"the head fitted to all {images:,} training and validation images; "
             f"{how} its accuracy is {told.correct.mean():.1%}"
         )
+
+    def _l2_path(self) -> Sequence[float]:
+        """The penalties that a solved head has to choose from."""
+        l2 = self.recipe.head.l2
+        return L2_PATH if l2 is None else (l2,)
 
     def _head_problem(self, train: Feed, val: Feed) -> HeadProblem:
         assert isinstance(train, CachedFeed) and isinstance(val, CachedFeed)

@@ -74,52 +74,46 @@ class HeadProblem:
 
     def solve(
         self, l2_path: Sequence[float], on_penalty: Callable[[], None]
-    ) -> tuple[Solution, Sequence[PenaltyRecord]]:
-        """The head for the training images at the penalty that is chosen, and what was tried.
-
-        `on_penalty` is called with each solution.
+    ) -> tuple[Solution, Sequence[PenaltyRecord], torch.Tensor | None]:
+        """The head for the training images at the penalty that is chosen; what was tried; and, by
+        folds, logits as `held_out` gives them. `on_penalty` is called with each solution.
         """
-        tables = self._tables()
-        tried: Sequence[PenaltyRecord]
+        if self.by_folds and len(l2_path) > 1:
+            crossed = self._cross_fit(l2_path, on_penalty)
+            return self.solve_at(crossed.l2), crossed.scores, crossed.logits
+        train, val = self._tables()
         with section("solve"), full_float32():
-            if self.by_folds and len(l2_path) > 1:
-                crossed = self._cross_fit(l2_path, on_penalty)
-                tried, l2_path = crossed.scores, [crossed.l2]
-                solutions = self._path(*tables, l2_path, on_penalty)
-            else:
-                tried = solutions = self._path(*tables, l2_path, on_penalty)
-        return next(solution for solution in solutions if solution.chosen), tried
+            tried = solve_path(
+                train,
+                val,
+                self.classes,
+                l2_path=l2_path,
+                class_weights=self.class_weights,
+                on_solution=lambda solution: on_penalty(),
+            )
+        return next(solution for solution in tried if solution.chosen), tried, None
+
+    def held_out(self, l2_path: Sequence[float]) -> torch.Tensor | None:
+        """By folds, logits float32 (n, classes) of each image, train and then validation, from a
+        head that was not fitted to it; else None."""
+        return self._cross_fit(l2_path, lambda: None).logits if self.by_folds else None
 
     def solve_at(self, l2: float) -> Solution:
         """The head for the training images at one penalty."""
-        with section("solve"), full_float32():
-            (solution,) = self._path(*self._tables(), [l2], lambda: None)
-        return solution
-
-    def fit_to_all(self, l2: float) -> tuple[Solution, torch.Tensor | None]:
-        """The head for train and validation together, and, by folds, logits float32 (n, classes)
-        of each image from a head that was not fitted to it."""
         train, val = self._tables()
-        with section("solve"), full_float32():
-            (solution,) = self._path(Joined((train, val)), val, [l2], lambda: None)
-            held_out = self._cross_fit([l2], lambda: None).logits if self.by_folds else None
-        return solution, held_out
+        return self._solve_at(train, val, l2)
 
-    def _path(
-        self,
-        train: Table | Joined,
-        val: Table,
-        l2_path: Sequence[float],
-        on_penalty: Callable[[], None],
-    ) -> list[Solution]:
-        return solve_path(
-            train,
-            val,
-            self.classes,
-            l2_path=l2_path,
-            class_weights=self.class_weights,
-            on_solution=lambda solution: on_penalty(),
-        )
+    def fit_to_all(self, l2: float) -> Solution:
+        """The head for train and validation together."""
+        train, val = self._tables()
+        return self._solve_at(Joined((train, val)), val, l2)
+
+    def _solve_at(self, train: Table | Joined, val: Table, l2: float) -> Solution:
+        with section("solve"), full_float32():
+            (solution,) = solve_path(
+                train, val, self.classes, l2_path=[l2], class_weights=self.class_weights
+            )
+        return solution
 
     def _cross_fit(self, l2_path: Sequence[float], on_penalty: Callable[[], None]) -> CrossFit:
         train, val = self._tables()
@@ -127,14 +121,15 @@ class HeadProblem:
             torch.cat([train.features, val.features]), torch.cat([train.labels, val.labels])
         )
         keys = np.concatenate([self.train.keys, self.val.keys])
-        return cross_fit(
-            pool,
-            assign_folds(self.labels, keys, self.seed),
-            self.classes,
-            l2_path=l2_path,
-            class_weights=self.class_weights,
-            on_solution=lambda solution: on_penalty(),
-        )
+        with section("solve"), full_float32():
+            return cross_fit(
+                pool,
+                assign_folds(self.labels, keys, self.seed),
+                self.classes,
+                l2_path=l2_path,
+                class_weights=self.class_weights,
+                on_solution=lambda solution: on_penalty(),
+            )
 
     def _tables(self) -> tuple[Table, Table]:
         with section("cache read"):
