@@ -187,7 +187,7 @@ def test_a_study_that_another_process_carries_out_is_left_alone(tmp_path: Path) 
     assert not list(out.iterdir())
 
 
-def test_the_predictor_takes_opened_images_and_no_bare_name(tmp_path: Path) -> None:
+def test_the_predictor_takes_opened_images_and_single_paths(tmp_path: Path) -> None:
     predictor = library.load_predictor(library.run(recipe(tmp_path), out=tmp_path / "run"))
     path = tmp_path / "noise.png"
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
@@ -198,5 +198,5 @@ def test_the_predictor_takes_opened_images_and_no_bare_name(tmp_path: Path) -> N
     assert (by_file.image, by_image.image, unnamed.image) == (str(path), str(path), "0")
     assert by_file.probabilities == pytest.approx(by_image.probabilities, abs=1e-6)
     assert by_file.probabilities == pytest.approx(unnamed.probabilities, abs=1e-6)
-    with pytest.raises(TypeError, match="takes a list of images"):
-        list(predictor.predict(str(path)))
+    (alone,) = predictor.predict(str(path))
+    assert (alone.image, alone.label) == (str(path), by_file.label)
