@@ -2,7 +2,7 @@
 BIN := .venv/bin
 export UV_LINK_MODE ?= hardlink
 
-.PHONY: setup demo test check bench bench-gpu docs lock clean
+.PHONY: setup demo test quick check bench bench-gpu docs lock clean
 
 setup: .venv/.complete
 
@@ -15,6 +15,15 @@ demo: setup            ## compare four networks on a sample of CIFAR-10, end wit
 
 test: setup            ## every test that this machine can run
 	$(BIN)/pytest -q
+
+# What needs no weights, no training and no process of its own: docs, recipes, data, statistics, text.
+QUICK := captions data_decode data_layout data_splits docs metrics names recipe report_text rundir
+
+quick: setup           ## format, lint, types and the fast tests: within a minute
+	$(BIN)/ruff format src tests tools bench
+	$(BIN)/ruff check --fix src tests tools bench
+	$(BIN)/mypy
+	$(BIN)/pytest -q $(QUICK:%=tests/unit/test_%.py)
 
 check: setup           ## format, lint, types, tests
 	$(BIN)/ruff format --check src tests tools bench

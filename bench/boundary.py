@@ -16,7 +16,7 @@ from pathlib import Path
 
 import headstart
 from headstart.data import fetch
-from headstart.runtime import machine
+from headstart.machine.runtime import machine
 from headstart.workbench import run as run_recipe
 
 OVERRIDES = ("data.train_limit=5000", "phases.0.epochs=3", "phases.1.epochs=3")
@@ -27,7 +27,7 @@ LIMITS_GB = {"cached": 20.0, "recomputed": 0.0}
 def main() -> None:
     data = fetch("cifar10")
     seconds: dict[str, list[float]] = {kind: [] for kind in LIMITS_GB}
-    accuracies: dict[str, tuple[float, list[float]]] = {}
+    accuracies: dict[str, tuple[float, tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["HEADSTART_DATA"] = str(data.parent)
         recipe = headstart.load_recipe("cifar10-two-phase", OVERRIDES)
@@ -36,10 +36,10 @@ def main() -> None:
                 os.environ["HEADSTART_CACHE"] = str(Path(scratch) / f"cache-{repeat}")
                 out = Path(scratch) / f"{kind}-{repeat}"
                 run = run_recipe(recipe, out=out, cache_limit_gb=limit)
-                epochs = [e for e in run.log if e["event"] == "epoch" and e["phase"] == 1]
-                seconds[kind].append(statistics.median(e["seconds"] for e in epochs))
-                test = run.metrics["test"]
-                accuracies[kind] = (test["accuracy"], test["interval"])
+                epochs = run.history.epochs_of(1)
+                seconds[kind].append(statistics.median(epoch.seconds for epoch in epochs))
+                test = run.metrics.test
+                accuracies[kind] = (test.accuracy, test.interval)
     print(f"machine: {machine()['cpu']}, {machine()['cores']} cores; n = {REPEATS}, seed 0")
     for kind, (accuracy, (low, high)) in accuracies.items():
         epoch = statistics.median(seconds[kind])

@@ -32,14 +32,14 @@ from harness import PEERS, leave_serving_unmeasured, machine_line, ratio
 
 import headstart
 from headstart.data import ImageSet, fetch, load_data
-from headstart.data.transforms import Transform
 from headstart.errors import HeadstartError
+from headstart.features.cache import BoundaryCache
+from headstart.machine.progress import Reporter
+from headstart.machine.runtime import create_runtime
 from headstart.models.anatomy import examine
 from headstart.models.backbones import Backbone, build_architecture, create_backbone
-from headstart.progress import Reporter
-from headstart.runtime import create_runtime
 from headstart.specs import BackboneSpec, DataSpec
-from headstart.training.cache import BoundaryCache
+from headstart.views.transforms import Transform
 
 sys.path.insert(0, str(PEERS))
 from torch_two_phase import Prepare  # type: ignore[import-not-found] # a script beside us
@@ -191,8 +191,8 @@ def accuracy(name: str, size: int, precision: str, scratch: str) -> str:
     )
     recipe = headstart.load_recipe("cifar10-probe", settings)
     run = headstart.run(recipe, out=Path(scratch) / f"{name}-{precision}")
-    low, high = run.metrics["test"]["interval"]
-    return f"{100 * run.metrics['test']['accuracy']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    low, high = run.metrics.test.interval
+    return f"{100 * run.metrics.test.accuracy:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 if __name__ == "__main__":

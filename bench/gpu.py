@@ -33,7 +33,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +45,13 @@ from safetensors.torch import save_file
 import headstart
 from headstart.data import fetch, load_data
 from headstart.errors import HeadstartError
+from headstart.models import classifier
 from headstart.models.anatomy import examine
 from headstart.models.backbones import build_architecture, create_backbone
 from headstart.models.weights import locate_weights
 from headstart.recipe import Recipe
-from headstart.rundir import Run
+from headstart.rundir.run import Run
 from headstart.specs import DataSpec
-from headstart.training import classifier
 
 ROWS = ("ceilings", "leaderboard", "tuning")
 PEERS = {"torch": "torch_full.py", "trainer": "trainer_full.py"}
@@ -256,7 +256,7 @@ def leaderboard(setting: Setting, folder: Path, repeats: int) -> None:
             each[name].append(time.perf_counter() - started)
         headstart.compare(runs, out=root / "comparison")
         totals.append(time.perf_counter() - began)
-        images = sum(runs[0].manifest["data"]["counts"].values())
+        images = sum(asdict(runs[0].provenance.data.counts).values())
     print(
         f"\nleaderboard: {len(amount.networks)} frozen networks, {images:,} images of "
         f"{setting.source} at {amount.frozen_size} pixels, empty cache to report, seconds"
@@ -346,9 +346,9 @@ def tune_here(setting: Setting, size: int, folder: Path, *, compiled: bool) -> T
         run = headstart.run(tuned_recipe(setting, size), out=folder / "run", device=setting.device)
     finally:
         classifier.COMPILE_STEPS = usual
-    seconds = [event["seconds"] for event in run.log if event["event"] == "epoch"]
+    seconds = [epoch.seconds for epoch in run.history.epochs]
     accuracy = float(run.predictions("test").correct.mean())
-    return Tuned(seconds[1:], run.manifest["data"]["counts"]["train"], accuracy)
+    return Tuned(seconds[1:], run.provenance.data.counts.train, accuracy)
 
 
 def tuned_recipe(setting: Setting, size: int) -> Recipe:

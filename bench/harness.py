@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from headstart.runtime import machine
+from headstart.machine.runtime import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ROOT / "bench" / "peers"
@@ -60,7 +60,7 @@ def run_peer(environment: str, script: str, job: Path, *, cuda: bool = False) ->
 
 def leave_serving_unmeasured() -> None:
     """Have runs end without measuring what their models cost to serve: eleven seconds each."""
-    mock.patch("headstart.workbench.measure_runs", lambda runs, **_: runs).start()
+    mock.patch("headstart.deployment.measuring.measure_runs", lambda runs, **_: runs).start()
 
 
 def machine_line(repeats: int) -> str:

@@ -24,15 +24,15 @@ import torch
 from harness import machine_line, ratio
 
 from headstart.data import ImageSet, fetch, load_data
-from headstart.data.transforms import Transform
 from headstart.errors import HeadstartError
+from headstart.features.cache import BoundaryCache, as_tensor
+from headstart.machine.progress import Reporter
+from headstart.machine.runtime import Runtime, create_runtime
 from headstart.models.backbones import create_backbone
-from headstart.progress import Reporter
-from headstart.runtime import Runtime, create_runtime
 from headstart.specs import BackboneSpec, DataSpec
 from headstart.training import solver
-from headstart.training.cache import BoundaryCache, as_tensor
 from headstart.training.solver import Solution, Table, solve_path
+from headstart.views.transforms import Transform
 
 PENALTIES = tuple(float(l2) for l2 in np.geomspace(10, 1e-5, 50))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import headstart
 from headstart.data import fetch
-from headstart.runtime import machine
+from headstart.machine.runtime import machine
 
 
 def main() -> None:
@@ -34,11 +34,11 @@ def measure(label: str, out: Path, overrides: tuple[str, ...]) -> None:
     started = time.perf_counter()
     run = headstart.run(headstart.load_recipe("cifar10-probe", overrides), out=out)
     seconds = time.perf_counter() - started
-    test, cost = run.metrics["test"], run.cost
-    low, high = test["interval"]
-    accuracy = f"{100 * test['accuracy']:.2f} % [{100 * low:.1f}, {100 * high:.1f}]"
-    rate = f"{cost['images_per_s']:,.0f}" if cost["extract_s"] else "-"
-    print(f"{label:<24}{accuracy:>24}{seconds:>10.1f}{cost['extract_s']:>10.1f}{rate:>10}")
+    test, cost = run.metrics.test, run.cost
+    low, high = test.interval
+    accuracy = f"{100 * test.accuracy:.2f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    rate = f"{cost.images_per_s:,.0f}" if cost.extract_s else "-"
+    print(f"{label:<24}{accuracy:>24}{seconds:>10.1f}{cost.extract_s:>10.1f}{rate:>10}")
 
 
 if __name__ == "__main__":

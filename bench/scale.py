@@ -27,9 +27,9 @@ from harness import machine_line
 from PIL import Image
 
 from headstart.data import load_data
+from headstart.features import room
 from headstart.models.backbones import create_backbone
 from headstart.specs import BackboneSpec, DataSpec
-from headstart.training import cache
 
 IMAGES = (2_000, 200_000)
 FEW, REPEATS = 20_000, 3
@@ -38,10 +38,11 @@ TESTED = 1_000
 TOLD = ("images", "frozen_ms", "whole_s", "peak_mb")
 RUN = """
 import json, sys, time
+from dataclasses import asdict
 from pathlib import Path
 import headstart
 from harness import leave_serving_unmeasured
-from headstart.runtime import peak_memory_mb
+from headstart.machine.host import peak_memory_mb
 leave_serving_unmeasured()
 started = time.perf_counter()
 recipe = headstart.load_recipe("cifar10-probe", [
@@ -51,8 +52,8 @@ recipe = headstart.load_recipe("cifar10-probe", [
 with headstart.profiled() as profile:
     run = headstart.run(recipe, out=Path(sys.argv[2]))
 whole = time.perf_counter() - started
-sections = {s["name"]: s["seconds"] for s in profile.as_dict()["sections"]}
-images = sum(run.manifest["data"]["counts"].values())
+sections = {s["name"]: s["seconds"] for s in profile.to_json()["sections"]}
+images = sum(asdict(run.provenance.data.counts).values())
 frozen = sum(sections[name] for name in ("decode", "transform", "prefix", "cache write"))
 print(json.dumps({
     "frozen_ms": 1e3 * frozen / images, "whole_s": whole, "peak_mb": peak_memory_mb(),
@@ -76,7 +77,7 @@ def main() -> None:
             copy_photos(Path(scratch) / "originals", photos, count)
             found = []
             for number in range(REPEATS if count <= FEW else 1):
-                cache.clear_cache()
+                room.clear_cache()
                 found.append(run_on(photos, Path(scratch) / f"run-{count}-{number}"))
             middle = {k: statistics.median(f[k] for f in found) for k in TOLD}
             print(

@@ -38,10 +38,11 @@ from harness import leave_serving_unmeasured, machine_line, ratio, run_peer
 import headstart
 from headstart.data import fetch, load_data
 from headstart.errors import HeadstartError
+from headstart.features import room
+from headstart.machine.runtime import create_runtime
 from headstart.models.backbones import create_backbone
 from headstart.recipe import Recipe
-from headstart.runtime import create_runtime
-from headstart.training import cache
+from headstart.rundir.history import Extract
 
 PEERS = {
     "keras": ("keras", "keras_two_phase.py"),
@@ -117,16 +118,12 @@ def seconds_here(folder: Path, precision: str) -> Seconds:
     for number, (phase, images) in enumerate(
         zip(PHASES, (FROZEN_IMAGES, TUNED_IMAGES), strict=True)
     ):
-        cache.clear_cache()
+        room.clear_cache()
         timed = recipe(images, precision, phases=number + 1, tested=100)
         run = headstart.run(timed, out=folder / phase)
-        seconds = sum(
-            event["seconds"]
-            for event in run.log
-            if event["event"] in ("extract", "phase_done")
-            and event["phase"] == number
-            and event.get("split") != "test"
-        )
+        passes = [each for each in run.history.every(Extract) if each.split != "test"]
+        seconds = run.history.done[number].seconds
+        seconds += sum(each.seconds for each in passes if each.phase == number)
         found[phase] = seconds * TOLD / images
     return found
 

@@ -8,21 +8,28 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from headstart.errors import WeightsError
-from headstart.openmp import BUSY
+from headstart.machine.openmp import BUSY
+from headstart.specs import BackboneSpec
 
 # As on a busy machine, before torch is loaded: there a spinning barrier costs more than all tests
 # together.
 os.environ.setdefault("GOMP_SPINCOUNT", BUSY)
+# The networks here are too small to share out, and another worker of xdist has the other core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
+
+# timm's own for tests: an EfficientNet with a block a stage, 0.1 million parameters.
+SMALL = "test_efficientnet"
 
 
 def leave_unmeasured(patch: pytest.MonkeyPatch) -> None:
     """Serving costs are not looked at: each measurement imports torch in a process of its own."""
-    patch.setattr("headstart.workbench.measure_runs", lambda runs, **_: list(runs))
+    patch.setattr("headstart.deployment.measuring.measure_runs", lambda runs, **_: list(runs))
 
 
 @pytest.fixture
@@ -82,6 +89,38 @@ def real_weights(shared_cache: Path) -> str:
     return name
 
 
+@pytest.fixture(scope="session")
+def small_backbone(tmp_path_factory: pytest.TempPathFactory) -> BackboneSpec:
+    """A small network whose weights are a file: nothing fetches them, and a run may freeze them.
+
+    The numbers are random, and its norms those of real images, so that features tell classes apart
+    as random projections do.
+    """
+    path = tmp_path_factory.mktemp("small") / "weights.safetensors"
+    write_random_weights(SMALL, path)
+    return BackboneSpec(name=SMALL, weights=f"file:{path}")
+
+
+def write_random_weights(name: str, path: Path) -> None:
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    from headstart.data.sources.mini import open_mini
+
+    pixels = torch.from_numpy(open_mini().train.read(np.arange(200)))
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        model = timm.create_model(name, num_classes=0).train()
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = 1.0
+        model(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1)
+        # Features so small that a fresh head's logits stay below one: there float32 resolves 1e-7.
+        model.bn2.weight.mul_(0.2)
+    save_file(model.state_dict(), path)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a command left: its exit status, stdout and stderr."""
@@ -98,7 +137,7 @@ def headstart(
     """Run the command line in this process, as `headstart ARGUMENTS` would."""
 
     def command(*arguments: str | Path) -> Outcome:
-        from headstart.cli import main
+        from headstart.cli.app import main
 
         monkeypatch.setattr(sys, "argv", ["headstart", *map(str, arguments)])
         capsys.readouterr()

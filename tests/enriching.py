@@ -8,16 +8,20 @@ real numbers in the same shapes without a network or minutes of training.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
-from headstart.evaluation.calibration import calibration, fit_temperature
+from headstart.assessment.assess import split_scores
+from headstart.evaluation.calibration import fit_temperature
+from headstart.evaluation.corruptions import Applied, Corruptions, corrupted_scores
+from headstart.evaluation.duplicates import without_duplicates
 from headstart.evaluation.metrics import score
 from headstart.evaluation.predictions import Predictions
-from headstart.evaluation.statistics import wilson_interval
-from headstart.rundir import Run, write_arrays, write_json
+from headstart.evaluation.two_classes import DEFAULT_POSITIVE
+from headstart.files import write_arrays, write_json
+from headstart.rundir.records import EfficiencyPoint, LabelEfficiency, Metrics
+from headstart.rundir.run import Run
 
 BINS = 15
 Model = Callable[[np.ndarray], np.ndarray]  # uint8 (n, side, side, 3) to logits (n, classes)
@@ -27,45 +31,24 @@ Features = tuple[np.ndarray, np.ndarray]  # (n, width), labels (n,)
 def enrich(run: Run, model: Model, pixels: np.ndarray, train: Features, test: Features) -> None:
     """Add to a run's files what other parts of Headstart write; `pixels` are the test set's."""
     val, given = run.predictions("val"), run.predictions("test")
-    temperature = fit_temperature(val).value
-    metrics: dict[str, Any] = {
-        split: {
-            **score(predictions).to_dict(),
-            "calibration": calibration(predictions).to_dict(),
-            "calibrated": calibration(predictions.tempered(temperature)).to_dict(),
-        }
-        for split, predictions in (("val", val), ("test", given))
-    }
+    temperature = fit_temperature(val)
     kept = np.arange(len(given)) % 17 != 3  # as if these were listed as near copies
-    right = int(given.correct[kept].sum())
-    metrics["test"]["without_duplicates"] = {
-        "n": int(kept.sum()),
-        "left_out": int((~kept).sum()),
-        "accuracy": right / int(kept.sum()),
-        "interval": wilson_interval(right, int(kept.sum())),
-        "source": "every 17th test image, for the sake of the test",
-    }
-    metrics["temperature"] = temperature
-    metrics["label_efficiency"] = label_efficiency(train, test)
-    metrics["robustness"] = robustness(model, pixels[:200], given.labels[:200])
+    unseen = without_duplicates(given, ~kept, "every 17th test image, for the sake of the test")
+    metrics = Metrics(
+        val=split_scores(val, temperature, DEFAULT_POSITIVE),
+        test=split_scores(given, temperature, DEFAULT_POSITIVE, unseen),
+        temperature=temperature.value,
+        temperature_note=temperature.note,
+        corruptions=corruptions(model, pixels[:200], given.labels[:200]),
+        label_efficiency=label_efficiency(train, test),
+        further={},
+    )
     write_json(run.path / "metrics.json", metrics)
     write_arrays(run.path / "pictures.npz", {**run.pictures, **pictures(given, model, pixels)})
     write_arrays(run.path / "feature_map.npz", feature_map(given, test[0]))
-    cost = run.cost
-    phases = [{"phase": 1, "train": "head", "extract_s": cost["extract_s"], "train_s": 0.2}]
-    own = {
-        "phases": [*phases, {"phase": 2, "train": "last_stage", "extract_s": 0.0,
-                             "train_s": cost["train_s"]}],
-        "throughput": {"images_per_s": 1.7e3 / cost["latency_ms"]["median"], "batch": 32, "n": 10},
-        "file_mb": cost["size_mb"] * 1.01,
-        "serving_rss_mb": cost["peak_rss_mb"] * 0.6,
-        "measured": {**cost["measured"], "process": "its own, after the runs", "warm_up": 5,
-                     "at": "2025-11-20T10:05:00+00:00"},
-    }  # fmt: skip
-    write_json(run.path / "cost.json", {**cost, **own})
 
 
-def label_efficiency(train: Features, test: Features, l2: float = 30.0) -> dict[str, Any]:
+def label_efficiency(train: Features, test: Features, l2: float = 30.0) -> LabelEfficiency:
     """A ridge classifier on a few images of each class, three draws a size."""
     (X, y), (Z, labels) = train, test
     shift, scale = X.mean(axis=0), X.std(axis=0) + 1e-6
@@ -81,15 +64,16 @@ def label_efficiency(train: Features, test: Features, l2: float = 30.0) -> dict[
             K = X[own] @ X[own].T + l2 * X.shape[1] / 100 * np.eye(len(own))
             weights = X[own].T @ np.linalg.solve(K, np.eye(classes)[y[own]] - 1 / classes)
             found.append(float(((Z @ weights).argmax(axis=1) == labels).mean()))
+        mean = float(np.mean(found))
+        images = per_class * classes
         points.append(
-            {"per_class": per_class, "images": per_class * classes, "draws": len(found),
-             "accuracy": float(np.mean(found)), "low": min(found), "high": max(found)}
-        )  # fmt: skip
-    return {"split": "test", "n": len(labels), "l2_from": "a fixed value", "points": points,
-            "note": "a linear head on frozen features, images drawn at random"}  # fmt: skip
+            EfficiencyPoint(per_class, images, len(found), mean, min(found), max(found), mean)
+        )
+    note = "a linear head on frozen features, images drawn at random"
+    return LabelEfficiency("test", len(labels), "a fixed value", tuple(points), note)
 
 
-def robustness(model: Model, pixels: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+def corruptions(model: Model, pixels: np.ndarray, labels: np.ndarray) -> Corruptions:
     rng = np.random.default_rng(0)
     noise = rng.normal(size=pixels.shape)
     x = pixels / 255.0
@@ -101,19 +85,13 @@ def robustness(model: Model, pixels: np.ndarray, labels: np.ndarray) -> dict[str
         "contrast": [(f"times {c}", (x - 0.5) * c + 0.5) for c in (0.6, 0.4, 0.2)],
         "brightness": [(f"plus {b}", x + b) for b in (0.15, 0.3, 0.45)],
     }
-    rows = []
+    applied, logits = [], []
     for name, severities in changes.items():
         for severity, (setting, changed) in zip((1, 3, 5), severities, strict=True):
-            logits = model(np.clip(changed * 255, 0, 255).astype(np.uint8))
-            right = int((logits.argmax(axis=1) == labels).sum())
-            rows.append(
-                {"name": name, "severity": severity, "setting": setting,
-                 "accuracy": right / len(labels), "interval": wilson_interval(right, len(labels))}
-            )  # fmt: skip
-    clean = float((model(pixels).argmax(axis=1) == labels).mean())
-    mean = float(np.mean([row["accuracy"] for row in rows]))
-    return {"n": len(labels), "accuracy": clean, "side": pixels.shape[1], "corruptions": rows,
-            "mean": mean}  # fmt: skip
+            applied.append(Applied(name, severity, setting))
+            logits.append(model(np.clip(changed * 255, 0, 255).astype(np.uint8)))
+    clean = Predictions(np.arange(len(labels)).astype(str), labels, model(pixels))
+    return corrupted_scores(clean, applied, np.stack(logits), pixels.shape[1])
 
 
 def pictures(test: Predictions, model: Model, pixels: np.ndarray) -> dict[str, np.ndarray]:

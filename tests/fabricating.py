@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,36 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from headstart.assessment.assess import split_scores
 from headstart.comparison.leaderboard import build_comparison
-from headstart.data.mini import open_mini
-from headstart.evaluation.metrics import score
+from headstart.comparison.records import Comparison
+from headstart.data.sources.mini import open_mini
+from headstart.evaluation.calibration import Temperature
 from headstart.evaluation.notable import confident_mistakes
 from headstart.evaluation.predictions import Predictions
+from headstart.evaluation.two_classes import DEFAULT_POSITIVE
+from headstart.files import write_arrays, write_json
 from headstart.recipe import Recipe
-from headstart.rundir import Run, create_run, write_arrays, write_json
+from headstart.rundir.history import Epoch, PhaseBegun, PhaseDone, Solve
+from headstart.rundir.records import (
+    Cost,
+    Counts,
+    Data,
+    LatencyMs,
+    LeftOut,
+    Machine,
+    Measured,
+    Metrics,
+    PhaseCost,
+    Preprocess,
+    Provenance,
+    Throughput,
+    WeightsIdentity,
+)
+from headstart.rundir.run import Run, create_run
 from tests.enriching import enrich
+
+FINGERPRINT = "0" * 8  # of a run whose recipe nobody carries out
 
 
 def fabricate(
@@ -58,20 +81,16 @@ def fabricate(
         {"name": name, "seed": seed, "data": {"source": "cifar10-mini"}, "phases": phases,
          "backbone": {"name": backbone or name.replace("<", "")}, **(settings or {})}
     )  # fmt: skip
-    run = create_run(path, recipe)
+    run = create_run(path, recipe, FINGERPRINT)
+    made = provenance(
+        Data("cifar10-mini", "f" * 16, "e" * 16, tuple(names), Counts(1800, 200, n), 144,
+             (LeftOut("bird/7.jpg", "cut short"),)),
+        WeightsIdentity("registry", name, "in1k", "ab" * 32, "apache-2.0", "a package index"),
+        marks=marks,
+    )  # fmt: skip
     run.update_manifest(
-        status="finished", error=None, created="2025-11-20T10:00:00+00:00", commit="0" * 40,
-        versions={"headstart": "0.1.0", "torch": "2.9.1", "timm": "1.0.22"},
-        machine={"device": "cpu", "cpu": "AMD EPYC", "cores": 2},
-        data={"source": "cifar10-mini", "fingerprint": "f" * 16, "test_fingerprint": "e" * 16,
-              "class_names": names,
-              "counts": {"train": 1800, "val": 200, "test": n},
-              "quarantined": [{"path": "bird/7.jpg", "reason": "cut short"}]},
-        weights={"provider": "registry", "name": name, "tag": "in1k", "sha256": "ab" * 32,
-                 "licence": "apache-2.0", "source": "a package index"},
-        preprocess={"size": 128, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],
-                    "interpolation": "bicubic", "side": 144},
-        marks=list(marks), warnings=["left out bird/7.jpg: cut short", *warnings],
+        status="finished", created="2025-11-20T10:00:00+00:00", provenance=made,
+        warnings=("left out bird/7.jpg: cut short", *warnings),
     )  # fmt: skip
     _log(run, rng, skill, solved=solved, tuned=tuned)
     noise = rng.normal(size=(n, classes)).astype(np.float32) * 1.4
@@ -82,7 +101,7 @@ def fabricate(
     val, test = given or (drawn, drawn)
     write_arrays(path / "predictions" / "val.npz", vars_of(val))
     write_arrays(path / "predictions" / "test.npz", vars_of(test))
-    write_json(path / "metrics.json", {"val": score(val).to_dict(), "test": score(test).to_dict()})
+    write_json(path / "metrics.json", metrics(val, test))
     wrong = confident_mistakes(test, 16)
     write_arrays(
         path / "pictures.npz",
@@ -102,18 +121,7 @@ def fabricate(
             "mistake_confidence": test.probabilities[wrong, test.predicted[wrong]].astype("f4"),
         },
     )
-    write_json(
-        path / "cost.json",
-        {"wall_s": 80 * cost, "extract_s": 40 * cost, "train_s": 21.5 * cost,
-         "spared_s": 0.0, "alone_s": 61.5 * cost,
-         "images_per_s": 210 / cost, "peak_rss_mb": 700 + 300 * cost,
-         "parameters": int(3.2e6 * cost), "trainable_parameters": 12810, "macs": int(2.1e8 * cost),
-         "size_mb": 13.2 * cost,
-         "latency_ms": {"median": 9.1 * cost, "low": 8.8 * cost, "high": 9.6 * cost,
-                        "p95": 11.3 * cost, "n": 50},
-         "measured": {"session": "one", "busy": None, "precision": "float32"},
-         "device": "cpu", "threads": 2},
-    )  # fmt: skip
+    write_json(path / "cost.json", cost_of(cost))
     return run
 
 
@@ -122,44 +130,100 @@ def vars_of(predictions: Predictions) -> dict[str, np.ndarray]:
 
 
 def _log(run: Run, rng: np.random.Generator, skill: float, *, solved: bool, tuned: bool) -> None:
-    start = {"event": "phase", "phase": 0, "train": "head", "boundary": "pool", "cached": True,
-             "trainable_parameters": 12810}  # fmt: skip
-    run.append_log({**start, "optimizer": "lbfgs" if solved else "adamw", "epochs": None})
+    run.append_log(PhaseBegun(0, "head", "lbfgs" if solved else "adamw", "pool", True, None, 12810))
     best = 1.9 / skill
     if solved:
         for k, l2 in enumerate([1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0]):
             loss = best + 0.05 * (k - 3) ** 2
-            run.append_log(
-                {"event": "solve", "phase": 0, "l2": l2, "iterations": 40,
-                 "train_loss": 0.02 + 0.12 * k, "train_accuracy": 1 - 0.03 * k,
-                 "val_loss": loss, "val_accuracy": 0.8 - 0.1 * (loss - best)}
-            )  # fmt: skip
+            right = 0.8 - 0.1 * (loss - best)
+            run.append_log(Solve(0, 0.02 + 0.12 * k, 1 - 0.03 * k, loss, right, l2, 40))
     else:
         _epochs(run, rng, 0, 10, best + 0.4)
-    run.append_log(
-        {"event": "phase_done", "phase": 0, "seconds": 41.2, "val_loss": best,
-         "val_accuracy": 0.8, "best_epoch": None if solved else 9, "l2": 1e-2 if solved else None}
-    )  # fmt: skip
+    chosen = 1e-2 if solved else None
+    run.append_log(PhaseDone(0, True, best, 0.8, None if solved else 9, chosen, chosen, 41.2))
     if tuned:
-        run.append_log(
-            {**start, "phase": 1, "train": "last_stage", "optimizer": "adamw",
-             "boundary": "blocks.5", "epochs": 8, "trainable_parameters": 730000}
-        )  # fmt: skip
+        run.append_log(PhaseBegun(1, "last_stage", "adamw", "blocks.5", True, 8, 730000))
         _epochs(run, rng, 1, 8, best)
-        run.append_log(
-            {"event": "phase_done", "phase": 1, "seconds": 61.0, "val_loss": best - 0.1,
-             "val_accuracy": 0.84, "best_epoch": 7, "l2": None}
-        )  # fmt: skip
+        run.append_log(PhaseDone(1, True, best - 0.1, 0.84, 7, None, None, 61.0))
 
 
 def _epochs(run: Run, rng: np.random.Generator, phase: int, epochs: int, start: float) -> None:
     for epoch in range(epochs):
-        loss = start * (0.55 + 0.45 * np.exp(-0.35 * epoch)) + 0.02 * float(rng.normal())
-        run.append_log(
-            {"event": "epoch", "phase": phase, "epoch": epoch, "train_loss": loss * 0.8,
-             "train_accuracy": 0.97 - 0.2 * loss, "val_loss": loss,
-             "val_accuracy": 0.93 - 0.2 * loss, "lr": 1e-4, "seconds": 4.0}
-        )  # fmt: skip
+        loss = start * (0.55 + 0.45 * float(np.exp(-0.35 * epoch))) + 0.02 * float(rng.normal())
+        right = 0.97 - 0.2 * loss, 0.93 - 0.2 * loss
+        run.append_log(Epoch(phase, loss * 0.8, right[0], loss, right[1], epoch, 1e-4, 4.0))
+
+
+MADE = Preprocess(128, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic")
+
+
+def provenance(
+    data: Data,
+    weights: WeightsIdentity,
+    *,
+    preprocess: Preprocess = MADE,
+    expects: Preprocess = MADE,
+    marks: tuple[str, ...] = (),
+) -> Provenance:
+    return Provenance(
+        versions={"headstart": "0.1.0", "torch": "2.9.1", "timm": "1.0.22"},
+        commit="0" * 40,
+        machine=Machine("cpu", "float32", "AMD EPYC", 2, None, "Linux"),
+        data=data,
+        weights=weights,
+        preprocess=preprocess,
+        expects=expects,
+        marks=marks,
+    )
+
+
+def remake(run: Run, **changes: Any) -> None:
+    """Change what the run's manifest says it is made of."""
+    run.update_manifest(provenance=replace(run.provenance, **changes))
+
+
+def metrics(val: Predictions, test: Predictions, **others: Any) -> Metrics:
+    """Scores as they are without a temperature; `others` are further fields."""
+    plain = Metrics(
+        val=split_scores(val, Temperature(), DEFAULT_POSITIVE),
+        test=split_scores(test, Temperature(), DEFAULT_POSITIVE),
+        temperature=1.0,
+        temperature_note=None,
+        corruptions=None,
+        label_efficiency=None,
+        further={},
+    )
+    return replace(plain, **others)
+
+
+def cost_of(share: float = 1.0, **others: Any) -> Cost:
+    """A cost that has been measured; `others` are fields with other values."""
+    ms = 9.1 * share
+    plain = Cost(
+        wall_s=80 * share, extract_s=40 * share, train_s=21.5 * share, spared_s=0.0,
+        alone_s=61.5 * share,
+        phases=(PhaseCost(1, "head", 40 * share, 0.2),
+                PhaseCost(2, "last_stage", 0.0, 21.5 * share)),
+        images_per_s=210 / share, peak_rss_mb=700 + 300 * share, parameters=int(3.2e6 * share),
+        macs=int(2.1e8 * share), size_mb=13.2 * share, file_mb=13.3 * share,
+        trainable_parameters=12810, device="cpu", threads=2,
+        latency_ms=LatencyMs(ms, 8.8 * share, 9.6 * share, 11.3 * share, 50),
+        throughput=Throughput(1.7e3 / ms, None, None, 32, 10),
+        serving_rss_mb=0.6 * (700 + 300 * share), measured=measured(), cuda=None,
+        not_measured=None,
+    )  # fmt: skip
+    return replace(plain, **others)
+
+
+def measured(session: str | None = "one", busy: str | None = None) -> Measured:
+    return Measured("its own, after the runs", 5, "float32", 2, "AMD EPYC",
+                    "2025-11-20T10:05:00+00:00", session, 6, 1.0, busy)  # fmt: skip
+
+
+def recost(run: Run, **changes: Any) -> Run:
+    """The run with other values of its cost, opened anew."""
+    write_json(run.path / "cost.json", replace(Run(run.path).cost, **changes))
+    return Run(run.path)
 
 
 def fail(path: Path, name: str, error: str) -> Run:
@@ -168,7 +232,7 @@ def fail(path: Path, name: str, error: str) -> Run:
         {"name": name, "data": {"source": "cifar10-mini"}, "phases": [{"train": "head"}],
          "backbone": {"name": "vgg16"}}
     )  # fmt: skip
-    run = create_run(path, recipe)
+    run = create_run(path, recipe, FINGERPRINT)
     run.update_manifest(status="failed", error=error)
     return run
 
@@ -208,7 +272,7 @@ def _mini() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray,
             tuple(source.class_names))  # fmt: skip
 
 
-def pixel_study(folder: Path) -> tuple[list[Run], dict[str, Any]]:
+def pixel_study(folder: Path) -> tuple[list[Run], Comparison]:
     """Linear models on raw pixels of cifar10-mini, three kinds with two seeds: real predictions.
 
     A stand-in for a study of networks that takes seconds: everything a report shows is computed
@@ -237,7 +301,7 @@ def pixel_study(folder: Path) -> tuple[list[Run], dict[str, Any]]:
 
             enrich(run, model, test_images, (X, y), (Z, labels))
             runs.append(Run(run.path))
-    return runs, build_comparison("pixels", runs, [], folder).to_dict()
+    return runs, build_comparison("pixels", runs, [], folder)
 
 
 def _ridge(X: np.ndarray, y: np.ndarray, l2: float = 40.0) -> tuple[np.ndarray, np.ndarray]:

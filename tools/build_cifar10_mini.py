@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from headstart.data.cifar import CIFAR10, SIDE, open_cifar
-from headstart.data.fetching import fetch_cifar
-from headstart.data.mini import ASSET, COUNTS
+from headstart.data.sources.cifar import CIFAR10, SIDE, open_cifar
+from headstart.data.sources.fetching import fetch_cifar
+from headstart.data.sources.mini import ASSET, COUNTS
 from headstart.data.splits import take_share
 
 ASSETS = Path(__file__).resolve().parents[1] / "src" / "headstart" / "assets"

@@ -13,7 +13,7 @@ from typing import Any
 
 from typer.main import get_command
 
-from headstart.cli import app
+from headstart.cli.app import app
 from headstart.recipe import Recipe, shipped_recipes
 from headstart.specs import (
     AugmentSpec,

@@ -4,7 +4,7 @@
 
 writes src/headstart/assets/duplicates_NAME.csv, a pair a row, the surest first. Candidates are
 neighbours by thumbnail and in the feature space of EfficientNet-Lite0 at 96 pixels; what makes a
-duplicate of a candidate is `headstart.data.duplicates`. Images are named by their content. The
+duplicate of a candidate is `headstart.data.check.pairs`. Images are named by their content. The
 features are cached: the first time takes ten minutes a data set on two cores, and then five.
 """
 
@@ -17,17 +17,17 @@ from pathlib import Path
 
 import numpy as np
 
-from headstart.data.duplicates import Features, Pairs, find_duplicates, unit_rows
+from headstart.data.check.duplicates import COLUMNS, content_name, list_name
+from headstart.data.check.pairs import Features, Pairs, find_duplicates, unit_rows
 from headstart.data.images import ImageSet, Store
-from headstart.data.leakage import COLUMNS, content_name, list_name
-from headstart.data.sources import open_source
-from headstart.data.transforms import Transform
+from headstart.data.loading import open_source
+from headstart.features.cache import BoundaryCache
+from headstart.machine.progress import Reporter
+from headstart.machine.runtime import create_runtime
 from headstart.models.backbones import load_backbone
 from headstart.models.weights import locate_weights
-from headstart.progress import Reporter
-from headstart.runtime import create_runtime
 from headstart.specs import DataSpec
-from headstart.training.cache import BoundaryCache
+from headstart.views.transforms import Transform
 
 ASSETS = Path(__file__).resolve().parents[1] / "src" / "headstart" / "assets"
 BACKBONE, SIZE = "tf_efficientnet_lite0", 96

@@ -1,9 +1,9 @@
 """python -m headstart."""
 
-from headstart.processes import forget_current_folder
+from headstart.machine.processes import forget_current_folder
 
 if __name__ == "__main__":
     forget_current_folder()
-    from headstart.cli import main
+    from headstart.cli.app import main
 
     main()

@@ -21,7 +21,6 @@ import tomli_w
 from pydantic import Field, Strict, ValidationError
 
 from headstart.errors import RecipeError, did_you_mean
-from headstart.shown import Card, Shown
 from headstart.specs import (
     AugmentSpec,
     BackboneSpec,
@@ -32,6 +31,7 @@ from headstart.specs import (
     Positive,
     Spec,
 )
+from headstart.text.cards import Card, Shown
 
 
 class Recipe(Shown, Spec):
@@ -81,22 +81,20 @@ class Recipe(Shown, Spec):
         ]
         return Card(f"Recipe {self.name}", facts)
 
-    @property
-    def fingerprint(self) -> str:
-        """Eight hex digits of everything but the name: the identity of the run's result."""
-        told = self.identity()
-        del told["name"]
-        if self.precision == "auto":  # so that runs from before there was a choice are still found
-            del told["precision"]
-        return _fingerprint(told)
+    def fingerprint(self, *, images: str, weights: str, precision: str) -> str:
+        """Eight hex digits of what decides the trained weights of a resolved recipe.
 
-    def identity(self) -> dict[str, Any]:
-        """Every field as JSON, without an evaluation table and a select_by that say nothing: the
-        runs and studies from before there were any are still found. A select_by that auto would
-        give says nothing either; a run's own recipe always names it."""
-        silent = {"evaluation"} if self.evaluation == EvaluationSpec() else set()
-        silent |= {"select_by"} if self.chooses_by == self._auto_choice else set()
-        return self.model_dump(mode="json", exclude=silent)
+        Content counts, not places: images is the splits' fingerprint, weights the SHA-256 of their
+        file, or "random". Names, paths and what is measured afterwards play no part, nor does a
+        field at its default, so that a further field changes no run that leaves it alone.
+        """
+        apart: Any = {
+            **dict.fromkeys(("name", "evaluation", "precision"), True),
+            "backbone": {"weights"},
+            "data": {"source"},
+        }
+        told = self.model_dump(mode="json", exclude_defaults=True, exclude=apart)
+        return _digest([told, images, weights, precision])
 
     def to_toml(self) -> str:
         """The recipe as TOML that loads back to an equal recipe (None is left out)."""
@@ -156,9 +154,15 @@ class Study(Shown, Spec):
         raw["name"] = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(parts)).strip("-") or self.name
         return _validate(Recipe, raw, where=f"study {self.name}, run {raw['name']}")
 
-    @property
-    def fingerprint(self) -> str:
-        return _fingerprint([recipe.identity() for recipe in self.recipes()])
+    def fingerprint(self, images: Mapping[str, str]) -> str:
+        """Eight hex digits of the study's recipes. images: of sources whose content counts and not
+        their place, the content's fingerprint."""
+        dumps = []
+        for recipe in self.recipes():
+            dumps.append(told := recipe.model_dump(mode="json", exclude_defaults=True))
+            source = recipe.data.source
+            told["data"]["source"] = images.get(source, source)
+        return _digest(dumps)
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -382,6 +386,6 @@ def _line_of(text: str, location: tuple[int | str, ...]) -> int | None:
     return None
 
 
-def _fingerprint(value: Any) -> str:
+def _digest(value: Any) -> str:
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from headstart.data.mini import open_mini
-from headstart.data.transforms import Transform
+from headstart.assessment.heat import SaliencyError, heat, overlay
+from headstart.data.sources.mini import open_mini
 from headstart.errors import WeightsError
 from headstart.models.backbones import Backbone, build_architecture, create_backbone
+from headstart.models.classifier import Classifier
 from headstart.models.heads import create_head
 from headstart.models.identity import Preprocess, WeightsIdentity
-from headstart.saliency import SaliencyError, heat, overlay
 from headstart.specs import BackboneSpec, HeadSpec
-from headstart.training.classifier import Classifier
+from headstart.views.transforms import Transform
 from tests.contracts.test_stages import FAMILIES, make
 
 # Sizes at which pixels cost little and a grid still says where.

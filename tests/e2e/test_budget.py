@@ -14,15 +14,16 @@ import numpy as np
 import pytest
 
 import headstart as library
-from headstart.comparison import evidence
-from headstart.comparison.estimating import total
-from headstart.comparison.evidence import Judge
-from headstart.comparison.workload import TORCH, TRAINED, workload
 from headstart.data import Splits, load_data
-from headstart.progress import Reporter
+from headstart.machine.progress import Reporter
+from headstart.machine.runtime import create_runtime
+from headstart.plan.plan import make_plan
 from headstart.recipe import load_study
-from headstart.resolution import resolve
-from headstart.rundir import open_run
+from headstart.rundir.run import open_run
+from headstart.selection import evidence
+from headstart.selection.estimating import total
+from headstart.selection.evidence import Judge
+from headstart.selection.workload import TORCH, TRAINED, workload
 from headstart.specs import DataSpec
 from headstart.training.folds import FOLDS
 from tests.conftest import Outcome
@@ -126,11 +127,9 @@ def test_a_budget_drops_what_is_clearly_worse_and_shows_its_regret(
 
     # All runs are finished here, so the choice can be judged.
     runs = {name: open_run(tmp_path / "out" / name) for name in first["carried_out"]}
-    full = max(
-        runs.values(), key=lambda r: (r.metrics["val"]["accuracy"], -r.metrics["val"]["loss"])
-    )
+    full = max(runs.values(), key=lambda r: (r.metrics.val.accuracy, -r.metrics.val.loss))
     chosen = runs[json.loads(outcome.out)["best"]]
-    difference = full.metrics["test"]["accuracy"] - chosen.metrics["test"]["accuracy"]
+    difference = full.metrics.test.accuracy - chosen.metrics.test.accuracy
     assert second["regret"]["value"] == pytest.approx(difference)
     low, high = second["regret"]["interval"]
     assert low <= difference <= high
@@ -212,11 +211,11 @@ def test_evidence_looks_at_train_alone_and_at_no_image_twice(
 
 
 def test_a_run_is_estimated_by_what_its_phases_compute(study: Path, cache: Path) -> None:
-    recipes = {recipe.name: resolve(recipe) for recipe in load_study(study).recipes()[:4]}
-    counts = {"train": 540, "val": 60, "test": 100}
-    head = workload(*recipes["96"], counts)
+    runtime, few = create_runtime("cpu"), load_study(study).recipes()[:4]
+    plans = {recipe.name: make_plan(recipe, runtime, Reporter()) for recipe in few}
+    head = workload(plans["96"])
     assert (head.passes, head.steps, head.solved) == (700, 0, FOLDS * 540)
-    tuned = workload(*recipes["tuned"], counts)
+    tuned = workload(plans["tuned"])
     # The second phase computes the stages below the last for all images, and trains the last.
     frozen = tuned.passes - 600
     trained = 540 * TRAINED + (60 + 100) * TORCH
@@ -251,6 +250,6 @@ def test_check_of_a_study_is_short_and_estimates(
     weights = library.run(previews[0].recipe, out=tmp_path / "run").path / "checkpoints"
     size = (weights / "best.safetensors").stat().st_size
     assert previews[0].estimate.run_bytes == pytest.approx(size + 2e6, rel=0.05)
-    assert library.open_run(tmp_path / "run").cost["wall_s"] > 0
+    assert library.open_run(tmp_path / "run").cost.wall_s > 0
     detailed = headstart("check", study, "--details")
     assert detailed.out.count("phase 1: head") == 4

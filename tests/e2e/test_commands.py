@@ -16,10 +16,15 @@ from PIL import Image
 import headstart as library
 from headstart.data import load_data
 from headstart.evaluation.calibration import calibration, fit_temperature
+from headstart.files import to_json
+from headstart.machine.progress import Reporter
+from headstart.machine.runtime import create_runtime
+from headstart.plan.plan import make_plan
 from headstart.recipe import load_recipe
-from headstart.rundir import open_run
+from headstart.rundir.run import open_run
 from headstart.specs import DataSpec
 from tests.conftest import Outcome
+from tests.recipes import log_of
 
 Command = Callable[..., Outcome]
 
@@ -132,8 +137,8 @@ def test_run_json_has_the_promised_shape(probe: Path, headstart: Command) -> Non
 def test_golden_run(probe: Path) -> None:
     """Guards the numbers. A change here needs a reason in the log."""
     run = open_run(probe)
-    assert run.metrics["test"]["accuracy"] == pytest.approx(GOLDEN_ACCURACY, abs=0.011)
-    assert run.metrics["test"]["loss"] == pytest.approx(GOLDEN_LOSS, abs=2e-3)
+    assert run.metrics.test.accuracy == pytest.approx(GOLDEN_ACCURACY, abs=0.011)
+    assert run.metrics.test.loss == pytest.approx(GOLDEN_LOSS, abs=2e-3)
 
 
 GOLDEN_ACCURACY, GOLDEN_LOSS = 0.66, 0.9719
@@ -153,9 +158,10 @@ def test_the_run_directory_is_complete_and_traceable(probe: Path) -> None:
     recipe = load_recipe(probe / "recipe.toml")
     assert recipe == library.resolve(recipe)[0]
     assert (recipe.data.size, recipe.phases[0].optimizer) == (96, "lbfgs")
-    assert run.manifest["fingerprint"] == recipe.fingerprint
+    plan = make_plan(recipe, create_runtime("cpu"), Reporter())
+    assert run.manifest.fingerprint == plan.fingerprint
     scores = library.score(run.predictions("test"))
-    assert scores.accuracy == run.metrics["test"]["accuracy"]
+    assert scores.accuracy == run.metrics.test.accuracy
     html = (probe / "report" / "report.html").read_text()
     assert f"{100 * scores.accuracy:.1f}" in html
     assert 'class="badge bad"' not in html  # not "running", which it was while it wrote the page
@@ -181,7 +187,7 @@ def test_another_head_uses_the_cache(probe: Path, tmp_path: Path, headstart: Com
     assert outcome.code == 0, outcome.err
     assert outcome.err.count("from the cache") == 3
     assert "images in" not in outcome.err
-    assert open_run(tmp_path / "mlp").cost["extract_s"] == 0
+    assert open_run(tmp_path / "mlp").cost.extract_s == 0
 
 
 @pytest.mark.usefixtures("in_shared_cache")
@@ -189,7 +195,7 @@ def test_predict_agrees_with_the_saved_predictions(
     probe: Path, pictures: Path, headstart: Command
 ) -> None:
     answers = json.loads(headstart("predict", probe, pictures, "--json").out)
-    saved = open_run(probe).predictions("test").tempered(open_run(probe).temperature)
+    saved = open_run(probe).predictions("test").tempered(open_run(probe).metrics.temperature)
     rows = {str(i).replace("/", "-"): row for row, i in enumerate(saved.ids)}
     assert len(answers) == 10
     for answer in answers:
@@ -204,19 +210,16 @@ def test_predict_agrees_with_the_saved_predictions(
 
 
 @pytest.mark.usefixtures("in_shared_cache")
-@pytest.mark.parametrize("temperature", [None, 4.0])
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_predict_says_calibrated_probabilities(
-    probe: Path, pictures: Path, tmp_path: Path, headstart: Command, temperature: float | None
+    probe: Path, pictures: Path, tmp_path: Path, headstart: Command, temperature: float
 ) -> None:
-    """At the run's own temperature; a run from before there was one answers as it did."""
+    """At the run's own temperature."""
     other = shutil.copytree(probe, tmp_path / "other")
     metrics = json.loads((other / "metrics.json").read_text())
-    del metrics["temperature"]
     (other / "metrics.json").write_text(json.dumps({**metrics, "temperature": temperature}))
-    if temperature is None:
-        (other / "metrics.json").write_text(json.dumps(metrics))
     saved = open_run(probe).predictions("test")
-    expected = saved.tempered(temperature or 1.0)
+    expected = saved.tempered(temperature)
     rows = {str(i).replace("/", "-"): row for row, i in enumerate(saved.ids)}
     for answer in json.loads(headstart("predict", other, pictures, "--json").out):
         row = rows[Path(answer["image"]).stem]
@@ -226,18 +229,18 @@ def test_predict_says_calibrated_probabilities(
 
 def test_metrics_say_how_far_confidences_can_be_believed(probe: Path) -> None:
     run = open_run(probe)
-    assert run.temperature == fit_temperature(run.predictions("val")).value
+    assert run.metrics.temperature == fit_temperature(run.predictions("val")).value
     for split in ("val", "test"):
-        scores, predictions = run.metrics[split], run.predictions(split)
-        assert scores["calibration"] == calibration(predictions).to_dict()
-        served = calibration(predictions.tempered(run.temperature)).to_dict()
+        scores, predictions = to_json(run.metrics)[split], run.predictions(split)
+        assert scores["calibration"] == to_json(calibration(predictions))
+        served = to_json(calibration(predictions.tempered(run.metrics.temperature)))
         assert scores["calibrated"] == served
         for name in ("brier", "loss"):  # what is told is what is served
             assert scores[name] == served[name]
         assert sum(part["n"] for part in served["bins"]) == scores["n"]
-    val = run.metrics["val"]
+    val = to_json(run.metrics.val)
     assert val["calibrated"]["loss"] <= val["calibration"]["loss"]
-    confidence = run.predictions("test").tempered(run.temperature).confidence
+    confidence = run.predictions("test").tempered(run.metrics.temperature).confidence
     by_id = dict(zip(run.predictions("test").ids, confidence, strict=True))
     shown = [by_id[image] for image in run.pictures["mistake_ids"]]
     assert run.pictures["mistake_confidence"] == pytest.approx(np.array(shown))
@@ -247,7 +250,7 @@ def test_metrics_say_what_few_labels_give(probe: Path) -> None:
     """450 training images: 45 of a class, so 1, 5 and 25 are drawn; the run's own head was fitted
     to those of validation too."""
     run = open_run(probe)
-    curve = run.metrics["label_efficiency"]
+    curve = to_json(run.metrics.label_efficiency)
     assert (curve["split"], curve["n"]) == ("test", 100)
     one, five, many, whole = curve["points"]
     assert [point["per_class"] for point in curve["points"]] == [1, 5, 25, None]
@@ -256,8 +259,8 @@ def test_metrics_say_what_few_labels_give(probe: Path) -> None:
     assert [point["draws"] for point in curve["points"]] == [5, 5, 5, 1]
     assert all(p["low"] <= p["accuracy"] <= p["high"] for p in curve["points"])
     assert 0.1 < one["accuracy"] < five["accuracy"] < many["accuracy"]
-    assert whole["accuracy"] == run.metrics["test"]["accuracy"]
-    assert not any(event["event"] == "label_efficiency" for event in run.log)
+    assert whole["accuracy"] == run.metrics.test.accuracy
+    assert not any(event["event"] == "label_efficiency" for event in log_of(run))
 
 
 @pytest.mark.usefixtures("in_shared_cache")
@@ -272,14 +275,14 @@ def test_few_labels_after_a_head_phase_are_judged_on_validation(
     outcome = headstart("run", tmp_path / "two.toml", "--out", tmp_path / "two")
     assert outcome.code == 0, outcome.err
     run = open_run(tmp_path / "two")
-    curve = run.metrics["label_efficiency"]
+    curve = to_json(run.metrics.label_efficiency)
     assert (curve["split"], curve["n"]) == ("val", 50)
-    solved = next(event for event in run.log if event["event"] == "phase_done")
+    solved = next(event for event in log_of(run) if event["event"] == "phase_done")
     assert curve["points"][-1]["accuracy"] == pytest.approx(solved["val_accuracy"])
     assert curve["points"][-1]["images"] == 450  # the head that phase 2 goes on from
     off = ("--set", "evaluation.label_efficiency=false", "--out", tmp_path / "off")
     assert headstart("run", tmp_path / "two.toml", *off).code == 0
-    assert "label_efficiency" not in open_run(tmp_path / "off").metrics
+    assert open_run(tmp_path / "off").metrics.label_efficiency is None
 
 
 @pytest.mark.usefixtures("in_shared_cache")
@@ -324,7 +327,7 @@ def test_a_study_goes_past_failures_and_ends_in_a_report(
     assert not (tmp_path / "study" / "fails").exists()
     html = (tmp_path / "study" / "report.html").read_text()
     assert all(name in html for name in ("tuned", "scratch", "fails"))
-    events = [e["event"] for e in open_run(tmp_path / "study" / "tuned").log]
+    events = [e["event"] for e in log_of(open_run(tmp_path / "study" / "tuned"))]
     assert events.count("phase_done") == 2
     again = headstart(*command)
     assert again.err.count("nothing to repeat") == 3
@@ -401,12 +404,12 @@ def test_a_profile_says_where_the_time_went(
     outcome = headstart("run", recipe, "--out", tmp_path / "run", "--profile")
     assert outcome.code == 0, outcome.err
     run = open_run(tmp_path / "run")
-    seconds = {part["name"]: part["seconds"] for part in run.profile["sections"]}
+    seconds = {part.name: part.seconds for part in run.profile.sections}
     met = {"set-up", "decode", "transform", "suffix forward", "backward", "optimiser"}
     met |= {"evaluation", "checkpoints", "compile", "prefix", "cache write", "cache read", "report"}
     assert met <= seconds.keys()
-    assert run.profile["total_s"] == pytest.approx(sum(seconds.values()))
-    assert run.profile["total_s"] >= run.cost["wall_s"]
+    assert run.profile.total_s == pytest.approx(sum(seconds.values()))
+    assert run.profile.total_s >= run.cost.wall_s
     assert "where the time went" in outcome.out
     assert "backward" in outcome.out
     assert "Where the time went" in (run.path / "report" / "report.html").read_text()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.rundir import open_run
+from headstart.rundir.run import open_run
 from tests.conftest import Outcome, leave_unmeasured, link_weights
 
 Command = Callable[..., Outcome]
@@ -42,7 +42,7 @@ def test_the_ladder_is_explained_from_its_directory(ladder: Path, headstart: Com
     assert [entry["run"] for entry in told["entries"]] == RUNGS
     assert told["ladder"] is True
     assert [step["groups"] for step in told["steps"]] == [["scaling"], ["size"], ["training"]]
-    accuracies = [open_run(ladder / rung).metrics["test"]["accuracy"] for rung in RUNGS]
+    accuracies = [open_run(ladder / rung).metrics.test.accuracy for rung in RUNGS]
     changes = [step["change"] for step in told["steps"]]
     assert changes == pytest.approx(np.diff(accuracies))
     assert changes[1] > 0.1  # 112 pixels instead of 32
@@ -87,7 +87,7 @@ def test_every_rung_answers_for_the_same_random_images(ladder: Path) -> None:
         rows = [list(saved.ids).index(name) for name in pictures["prediction_ids"]]
         assert np.array_equal(saved.predicted[rows], pictures["prediction_predicted"])
         assert np.array_equal(saved.labels[rows], pictures["prediction_labels"])
-        sure = saved.tempered(open_run(ladder / rung).temperature).confidence[rows]
+        sure = saved.tempered(open_run(ladder / rung).metrics.temperature).confidence[rows]
         assert pictures["prediction_confidence"] == pytest.approx(sure, abs=1e-6)
 
 
@@ -117,7 +117,7 @@ def test_what_cannot_be_explained_is_one_line(
     for name in ("recipe.toml", "metrics.json", "cost.json"):
         (other / name).write_bytes((ladder / "right-size" / name).read_bytes())
     manifest = json.loads((ladder / "right-size" / "manifest.json").read_text())
-    manifest["data"]["test_fingerprint"] = "0" * 16
+    manifest["provenance"]["data"]["test_fingerprint"] = "0" * 16
     (other / "manifest.json").write_text(json.dumps(manifest))
     for words, says in (
         ((ladder / "as-claimed", other), "tested on different images"),

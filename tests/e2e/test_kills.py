@@ -14,55 +14,44 @@ from typing import Any, NoReturn
 import pytest
 from safetensors.numpy import load_file
 
-from headstart import results, workbench
+from headstart import workbench
+from headstart.assessment import assess as results
+from headstart.features import cache, room
 from headstart.recipe import load_recipe
-from headstart.rundir import open_run
-from headstart.training import cache, loop, phases
+from headstart.rundir.run import open_run
+from headstart.specs import BackboneSpec
+from headstart.training import fitting, loop, trainer
+from tests.recipes import FROM_SCRATCH, Table, recipe_text, write_recipe
 
-RECIPE = """
-name = "killed"
-batch_size = 16
+AUGMENT = {"flip": True, "shift": 0.1, "mixup": 0.3, "cutmix": 0.3, "erasing": 0.3}
+SCRATCH: tuple[Table, ...] = (
+    {
+        "train": "from_scratch",
+        "epochs": 4,
+        "ema": 0.9,
+        "schedule": "plateau",
+        "plateau_patience": 1,
+    },
+    {"train": "last_stage", "optimizer": "sgd", "epochs": 3, "norm": "train"},
+)
+FINETUNED: tuple[Table, ...] = (
+    {"train": "head", "epochs": 4, "lr": 1e-3},
+    {"train": "last_layers:6", "epochs": 4, "schedule": "one_cycle"},
+)
 
-[data]
-source = "cifar10-mini"
-train_limit = 200
-test_limit = 20
-size = 32
-augment = { flip = true, shift = 0.1, mixup = 0.3, cutmix = 0.3, erasing = 0.3 }
 
-[backbone]
-name = "BACKBONE"
-weights = "PROVIDER"
+def text_of(backbone: BackboneSpec, phases: tuple[Table, ...]) -> str:
+    return recipe_text(
+        "killed",
+        *phases,
+        backbone=backbone,
+        train=200,
+        test=20,
+        more="batch_size = 16",
+        data={"augment": AUGMENT},
+        head={"hidden": [16], "dropout": 0.3},
+    )
 
-[head]
-hidden = [16]
-dropout = 0.3
-"""
-SCRATCH = """
-[[phases]]
-train = "from_scratch"
-epochs = 4
-ema = 0.9
-schedule = "plateau"
-plateau_patience = 1
-
-[[phases]]
-train = "last_stage"
-optimizer = "sgd"
-epochs = 3
-norm = "train"
-"""
-FINETUNED = """
-[[phases]]
-train = "head"
-epochs = 4
-lr = 1e-3
-
-[[phases]]
-train = "last_layers:6"
-epochs = 4
-schedule = "one_cycle"
-"""
 
 EPOCHS, STEPS = 4, 12  # of the first phase from scratch: 180 images in batches of 16
 
@@ -71,7 +60,7 @@ KILLED_RUNS = int(os.environ.get("HEADSTART_KILLED_RUNS", "1"))
 
 # Every process is forked from one that has torch loaded and has not yet used it.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["headstart.workbench", "timm", "headstart.training.cache"])
+CONTEXT.set_forkserver_preload(["headstart.workbench", "timm", "headstart.features.cache"])
 
 
 def train(
@@ -83,7 +72,7 @@ def train(
     """
     os.environ.update(environment)  # the server's is that of the first test
     loop.CHECKPOINT_S = 0.0
-    save = phases.save_checkpoint
+    save = trainer.save_checkpoint
     saves = 0
 
     def saving(*arguments: Any) -> None:
@@ -94,7 +83,7 @@ def train(
         if moment == "last epoch" and saves == EPOCHS * STEPS:
             die()
 
-    phases.save_checkpoint = saving  # type: ignore[assignment]
+    trainer.save_checkpoint = fitting.save_checkpoint = saving  # type: ignore[assignment]
     if moment == "extraction":
         cache.BoundaryCache._pack = die  # type: ignore[method-assign]
     if moment == "finish":
@@ -128,21 +117,20 @@ def run_until(recipe: Path, out: Path, saves: int | None = None, moment: str | N
     return seen
 
 
-@pytest.mark.parametrize("kind", ["from scratch", "fine-tuned"])
+@pytest.fixture(params=["from scratch", "fine-tuned", "fine-tuned from fetched weights"])
+def recipe(request: pytest.FixtureRequest, tmp_path: Path, small_backbone: BackboneSpec) -> Path:
+    if request.param == "from scratch":
+        return write_recipe(tmp_path, text_of(FROM_SCRATCH, SCRATCH))
+    if request.param == "fine-tuned":
+        return write_recipe(tmp_path, text_of(small_backbone, FINETUNED))
+    fetched = BackboneSpec(name=request.getfixturevalue("real_weights"), weights="registry")
+    return write_recipe(tmp_path, text_of(fetched, FINETUNED))
+
+
 @pytest.mark.usefixtures("cache")
 def test_a_killed_run_ends_bit_for_bit_as_an_uninterrupted_one(
-    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+    recipe: Path, tmp_path: Path
 ) -> None:
-    if kind == "fine-tuned":
-        backbone, provider, text = (
-            request.getfixturevalue("real_weights"),
-            "registry",
-            RECIPE + FINETUNED,
-        )
-    else:
-        backbone, provider, text = "small_cnn", "random", RECIPE + SCRATCH
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(text.replace("BACKBONE", backbone).replace("PROVIDER", provider))
     saves = run_until(recipe, tmp_path / "whole")
     for number in range(KILLED_RUNS):
         draw = random.Random(number)
@@ -156,19 +144,17 @@ def test_a_killed_run_ends_bit_for_bit_as_an_uninterrupted_one(
 @pytest.mark.usefixtures("cache")
 def test_kills_at_the_worst_moments(tmp_path: Path) -> None:
     """After the last epoch but before its phase is closed; in a frozen pass; while it finishes."""
-    recipe = tmp_path / "recipe.toml"
-    text = RECIPE + SCRATCH
-    recipe.write_text(text.replace("BACKBONE", "small_cnn").replace("PROVIDER", "random"))
+    recipe = write_recipe(tmp_path, text_of(FROM_SCRATCH, SCRATCH))
     first, second = tmp_path / "first", tmp_path / "second"
     # The next kill would hide what the first one did: each of these two goes on to its end.
     assert run_until(recipe, first, moment="last epoch") == EPOCHS * STEPS
     run_until(recipe, first)
-    cache.clear_cache()  # a poisoned entry would serve the other runs as well
+    room.clear_cache()  # a poisoned entry would serve the other runs as well
     run_until(recipe, second, moment="extraction")
     run_until(recipe, second, moment="finish")
     run_until(recipe, second)
     assert not list(second.rglob(".*.partial"))
-    cache.clear_cache()
+    room.clear_cache()
     run_until(recipe, tmp_path / "whole")
     for killed in (first, second):
         assert_same_weights(killed, tmp_path / "whole")

@@ -9,46 +9,35 @@ import stat
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import headstart as library
-from headstart.comparison import measuring
-from headstart.comparison.measuring import measure_runs
-from headstart.progress import Reporter
+from headstart.deployment import measuring
+from headstart.deployment.measuring import measure_runs
+from headstart.files import to_json, write_json
+from headstart.machine.progress import Reporter
 from headstart.recipe import load_recipe
-from headstart.report.contenders import training_seconds
-from headstart.rundir import Run, open_run
+from headstart.rundir.records import LatencyMs, Measured, Serving, Throughput
+from headstart.rundir.run import Run, open_run
 from tests.conftest import Outcome, leave_unmeasured
+from tests.recipes import Table, log_of, recipe_text, write_recipe
 
-RECIPE = """\
-name = "tiny"
-[data]
-source = "cifar10-mini"
-train_limit = 100
-test_limit = 40
-size = 32
-[backbone]
-name = "small_cnn"
-weights = "random"
-[[phases]]
-train = "from_scratch"
-epochs = 1
-[[phases]]
-train = "head"
-"""
+PHASES: tuple[Table, ...] = ({"train": "from_scratch", "epochs": 1}, {"train": "head"})
 
 
 @pytest.fixture(scope="module")
 def finished(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run that nobody has measured."""
     folder = tmp_path_factory.mktemp("measuring")
-    (folder / "tiny.toml").write_text(RECIPE)
+    recipe = load_recipe(write_recipe(folder, recipe_text("tiny", *PHASES)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEADSTART_CACHE", str(shared_cache))
         leave_unmeasured(patch)
-        return library.run(load_recipe(folder / "tiny.toml"), out=folder / "run").path
+        return library.run(recipe, out=folder / "run").path
 
 
 @pytest.fixture
@@ -71,8 +60,8 @@ class Listener(Reporter):
 
 
 def test_a_finished_run_says_what_it_costs_by_phase(finished: Path) -> None:
-    cost = open_run(finished).cost
-    assert "measured" not in cost
+    cost = to_json(open_run(finished).cost)
+    assert cost["measured"] is None
     assert [(phase["phase"], phase["train"]) for phase in cost["phases"]] == [
         (1, "from_scratch"),
         (2, "head"),
@@ -89,33 +78,38 @@ def test_a_run_that_finds_its_features_costs_what_it_would_alone(
 ) -> None:
     """Two runs of one recipe, the second with a warm cache: nothing that is compared differs but
     the training itself."""
-    (tmp_path / "tiny.toml").write_text(RECIPE)
-    recipe = load_recipe(tmp_path / "tiny.toml")
+    recipe = load_recipe(write_recipe(tmp_path, recipe_text("tiny", *PHASES)))
     cold, warm = (library.run(recipe, out=tmp_path / name) for name in ("cold", "warm"))
-    passes = [e for e in cold.log if e["event"] == "extract"]
+    passes = [e for e in log_of(cold) if e["event"] == "extract"]
     seconds = sum(e["entry_seconds"] for e in passes)
     assert len(passes) > 1
     assert not any(e["cached"] for e in passes)
-    assert cold.cost["spared_s"] == 0.0
-    assert warm.cost["extract_s"] == 0.0
-    assert warm.cost["spared_s"] == pytest.approx(seconds)
+    assert cold.cost.spared_s == 0.0
+    assert warm.cost.extract_s == 0.0
+    assert warm.cost.spared_s == pytest.approx(seconds)
     for run in (cold, warm):
-        assert run.cost["alone_s"] == pytest.approx(seconds + run.cost["train_s"])
-        row = {"cost": run.cost}
-        assert training_seconds(row) == run.cost["alone_s"]
+        assert run.cost.alone_s == pytest.approx(seconds + run.cost.train_s)
     compared = library.compare([cold, warm], out=tmp_path / "compared")
-    assert {c["alone_s"] for c in compared.configurations} == {
-        run.cost["alone_s"] for run in (cold, warm)
+    assert {c.alone_s for c in compared.configurations} == {
+        run.cost.alone_s for run in (cold, warm)
     }
 
 
-def answer(ms: float, session: str, busy: str | None = None) -> dict[str, object]:
+MEASURED = Measured("its own", 3, "float32", 2, "a CPU", "2026-01-01T00:00:00", "s", 5, 1.0, None)
+
+
+def answer(ms: float, session: str, busy: str | None = None) -> measuring.Answer:
     """What the measuring process says of a run in the end."""
-    return {
-        "latency_ms": {"median": ms, "low": ms, "high": ms, "p95": ms, "n": 30},
-        "throughput": {"batch": 32, "images_per_s": 200.0},
-        "measured": {"session": session, "busy": busy},
-    }
+    return measuring.Answer(
+        Serving(
+            LatencyMs(ms, ms, ms, ms, 30),
+            Throughput(200.0, None, None, 32, 5),
+            100.0,
+            replace(MEASURED, session=session, busy=busy),
+            None,
+        ),
+        None,
+    )
 
 
 def test_a_busy_machine_is_told_and_measured_again_and_replaces_no_quiet_one(
@@ -124,7 +118,7 @@ def test_a_busy_machine_is_told_and_measured_again_and_replaces_no_quiet_one(
     said = [answer(90.0, "first", "others had the cores")]
     asked: list[int] = []
 
-    def answers(left: list[Run], device: str, reporter: Reporter) -> list[dict[str, object]]:
+    def answers(left: list[Run], device: str, reporter: Reporter) -> list[measuring.Answer]:
         asked.append(len(left))
         return said * len(left)
 
@@ -132,20 +126,20 @@ def test_a_busy_machine_is_told_and_measured_again_and_replaces_no_quiet_one(
     listener = Listener()
     (run,) = measure_runs(runs[:1], reporter=listener)
     assert sum("too busy to time models (others had the cores)" in x for x in listener.lines) == 1
-    assert run.cost["latency_ms"]["median"] == 90.0
+    assert run.cost.latency_ms.median == 90.0
     said[:] = [answer(10.0, "second")]
     (run,) = measure_runs([run], reporter=listener)
-    assert run.cost["latency_ms"]["median"] == 10.0
+    assert run.cost.latency_ms.median == 10.0
     assert measure_runs([run]) == [run]
     assert asked == [1, 1]
     # Beside a run that nobody has measured, both are measured together.
     said[:] = [answer(80.0, "third", "others had the cores")]
     both = measure_runs([run, runs[1]])
     assert asked == [1, 1, 2]
-    assert [each.cost["measured"]["session"] for each in both] == ["second", "third"]
+    assert [each.cost.measured.session for each in both] == ["second", "third"]
     said[:] = [answer(9.0, "fourth")]
     both = measure_runs(both)
-    assert {each.cost["measured"]["session"] for each in both} == {"fourth"}
+    assert {each.cost.measured.session for each in both} == {"fourth"}
 
 
 def test_runs_are_measured_once_and_keep_what_was_measured(
@@ -155,7 +149,7 @@ def test_runs_are_measured_once_and_keep_what_was_measured(
     both = measure_runs(runs, on_measured=lambda run: told.append(run.path))
     assert told == [run.path for run in runs]
     for run in both:
-        cost = run.cost
+        cost = to_json(run.cost)
         one, many = cost["latency_ms"], cost["throughput"]
         assert 0 < one["median"] <= one["p95"]
         assert one["low"] <= one["median"] <= one["high"]
@@ -167,11 +161,14 @@ def test_runs_are_measured_once_and_keep_what_was_measured(
         assert cost["wall_s"] > 0  # what was there stays
         assert f"{one['median']:.1f}" in (run.path / "report" / "report.html").read_text()
     # They are copies of one network, timed together and as one.
-    assert both[0].cost["latency_ms"] == both[1].cost["latency_ms"]
-    assert both[0].cost["measured"]["session"] == both[1].cost["measured"]["session"]
+    assert both[0].cost.latency_ms == both[1].cost.latency_ms
+    assert both[0].cost.measured.session == both[1].cost.measured.session
     for run in both:  # however busy the machine was
-        measured_then = {**run.cost["measured"], "busy": None}
-        (run.path / "cost.json").write_text(json.dumps({**run.cost, "measured": measured_then}))
+        assert run.cost.measured is not None
+        write_json(
+            run.path / "cost.json",
+            replace(run.cost, measured=replace(run.cost.measured, busy=None)),
+        )
     both = [open_run(run.path) for run in both]
     before = [(run.path / "cost.json").read_bytes() for run in both]
     listener = Listener()
@@ -185,11 +182,11 @@ def test_runs_are_measured_once_and_keep_what_was_measured(
 def test_a_run_and_a_study_are_measured_at_their_end(
     cache: Path, tmp_path: Path, headstart: Callable[..., Outcome], measured: None
 ) -> None:
-    (tmp_path / "tiny.toml").write_text(RECIPE)
-    outcome = headstart("run", tmp_path / "tiny.toml", "--out", tmp_path / "run", "--json")
+    recipe = write_recipe(tmp_path, recipe_text("tiny"))
+    outcome = headstart("run", recipe, "--out", tmp_path / "run", "--json")
     assert json.loads(outcome.out)["cost"]["measured"]["warm_up"] > 0
-    (tmp_path / "study.toml").write_text(RECIPE + "[grid]\nseed = [0, 1]\n")
-    outcome = headstart("compare", tmp_path / "study.toml", "--out", tmp_path / "study", "--json")
+    study = write_recipe(tmp_path, recipe_text("tiny", grid={"seed": [0, 1]}))
+    outcome = headstart("compare", study, "--out", tmp_path / "study", "--json")
     assert outcome.err.count("measuring what 2 runs cost") == 1
     costs = [run["cost"] for run in json.loads(outcome.out)["runs"]]
     assert all(cost["latency_ms"]["median"] > 0 for cost in costs)
@@ -212,13 +209,13 @@ def test_a_killed_measurement_costs_one_run_its_measurement(
         listener = Listener()
         first, second = measure_runs(runs, reporter=listener)
     assert first.finished
-    assert first.cost["not_measured"] == "the measuring process was killed (SIGKILL)"
-    assert "latency_ms" not in first.cost
-    assert "measured" in second.cost
+    assert first.cost.not_measured == "the measuring process was killed (SIGKILL)"
+    assert first.cost.latency_ms is None
+    assert second.cost.measured is not None
     assert any("SIGKILL" in line for line in listener.lines)
     again = measure_runs([first, second])[0]
-    assert "measured" in again.cost
-    assert "not_measured" not in again.cost
+    assert again.cost.measured is not None
+    assert again.cost.not_measured is None
 
 
 def test_a_model_that_cannot_be_loaded_is_said_and_the_others_are_measured(
@@ -226,8 +223,8 @@ def test_a_model_that_cannot_be_loaded_is_said_and_the_others_are_measured(
 ) -> None:
     (runs[0].path / "checkpoints" / "best.safetensors").write_bytes(b"nothing")
     first, second = measure_runs(runs)
-    assert "cannot be loaded" in first.cost["not_measured"]
-    assert "measured" in second.cost
+    assert "cannot be loaded" in (first.cost.not_measured or "")
+    assert second.cost.measured is not None
 
 
 def test_two_commands_do_not_measure_at_once(runs: list[Run], cache: Path) -> None:
@@ -237,20 +234,19 @@ def test_two_commands_do_not_measure_at_once(runs: list[Run], cache: Path) -> No
         worker = threading.Thread(target=lambda: measure_runs(runs[:1], reporter=listener))
         worker.start()
         assert listener.waits.wait(60)
-        assert "measured" not in open_run(runs[0].path).cost
+        assert open_run(runs[0].path).cost.measured is None
     worker.join()
-    assert "measured" in open_run(runs[0].path).cost
+    assert open_run(runs[0].path).cost.measured is not None
 
 
 def set_cost(run: Run, accuracy: float, ms: float | None, mb: float) -> None:
     """Give a run another validation accuracy, latency and size."""
-    cost = {**run.cost, "file_mb": mb, "measured": {}}
+    cost = replace(run.cost, file_mb=mb)
     if ms is not None:
-        cost["latency_ms"] = {"median": ms, "p95": ms, "n": 10}
-    (run.path / "cost.json").write_text(json.dumps(cost))
-    metrics = run.metrics
-    metrics["val"]["accuracy"] = accuracy
-    (run.path / "metrics.json").write_text(json.dumps(metrics))
+        cost = replace(cost, latency_ms=LatencyMs(ms, None, None, ms, 10), measured=MEASURED)
+    write_json(run.path / "cost.json", cost)
+    val = replace(run.metrics.val, accuracy=accuracy)
+    write_json(run.path / "metrics.json", replace(run.metrics, val=val))
 
 
 def test_the_best_within_limits_is_named(
@@ -259,7 +255,7 @@ def test_the_best_within_limits_is_named(
     big, small = runs
     set_cost(big, 0.9, 12.0, 30.0)
     set_cost(small, 0.8, 5.0, 10.0)
-    fingerprint = big.manifest["fingerprint"]
+    fingerprint = big.manifest.fingerprint
     command = ("compare", big.path, small.path, "--out", tmp_path / "c")
 
     def asked(*limits: str) -> tuple[dict[str, object], str]:
@@ -279,30 +275,29 @@ def test_the_best_within_limits_is_named(
     outcome = headstart(*command, "--json", "--max-ms", "1000")
     assert json.loads(outcome.out)["limits"]["best"] == json.loads(outcome.out)["best"]
     assert headstart(*command).code == 0
-    assert "limits" not in json.loads((tmp_path / "c" / "comparison.json").read_text())
+    assert json.loads((tmp_path / "c" / "comparison.json").read_text())["limits"] is None
 
 
 def test_noise_on_either_side_of_a_limit_is_told(runs: list[Run], tmp_path: Path) -> None:
     for run, ms in zip(runs, (9.8, 10.3), strict=True):
         set_cost(run, 0.9, ms, 30.0)
-        cost = json.loads((run.path / "cost.json").read_text())
-        cost["latency_ms"] = {"median": ms, "low": ms - 0.1, "high": ms + 0.1, "p95": ms}
-        (run.path / "cost.json").write_text(json.dumps(cost))
+        latency = LatencyMs(ms, ms - 0.1, ms + 0.1, ms, 10)
+        cost = replace(open_run(run.path).cost, latency_ms=latency, measured=MEASURED)
+        write_json(run.path / "cost.json", cost)
     fresh = [open_run(run.path) for run in runs]
 
-    def asked(max_ms: float) -> dict[str, object]:
+    def asked(max_ms: float) -> Any:
         limits = library.compare(fresh, out=tmp_path / "c", max_ms=max_ms).limits
         assert limits is not None
-        return limits
+        return to_json(limits)
 
     limits = asked(10.0)
     assert str(limits["best"]).endswith("-1")
-    assert [str(run)[-2:] for run in limits["uncertain"]] == ["-1", "-2"]  # type: ignore[attr-defined]
+    assert [str(run)[-2:] for run in limits["uncertain"]] == ["-1", "-2"]
     assert "noise does not tell" in str(limits["text"])
     assert asked(20.0)["uncertain"] == []
-    busy = fresh[0].cost
-    busy["measured"] = {"busy": "others had the cores"}
-    (fresh[0].path / "cost.json").write_text(json.dumps(busy))
+    busy = replace(MEASURED, busy="others had the cores")
+    write_json(fresh[0].path / "cost.json", replace(fresh[0].cost, measured=busy))
     fresh = [open_run(run.path) for run in runs]
     assert "the machine was too busy to time them" in str(asked(20.0)["text"])
 
@@ -313,4 +308,5 @@ def test_limits_work_on_the_library_too(runs: list[Run], tmp_path: Path) -> None
     fresh = [open_run(run.path) for run in runs]
     compared = library.compare(fresh, out=tmp_path / "c", max_ms=100.0)
     assert compared.limits is not None
-    assert str(compared.limits["best"]).endswith("-2")
+    assert compared.limits is not None
+    assert str(compared.limits.best).endswith("-2")

@@ -15,11 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.rundir import open_run
+from headstart.files import LOCK
+from headstart.rundir.run import open_run
+from headstart.specs import BackboneSpec
 from tests.conftest import Outcome
-from tests.e2e.test_commands import RECIPE
+from tests.recipes import recipe_text, write_recipe
 
 Command = Callable[..., Outcome]
+HEAD = {"train": "head"}
 
 
 def one_line(outcome: Outcome, *says: str) -> None:
@@ -32,10 +35,8 @@ def one_line(outcome: Outcome, *says: str) -> None:
 
 
 @pytest.fixture
-def recipe(tmp_path: Path) -> Path:
-    path = tmp_path / "recipe.toml"
-    path.write_text(RECIPE)
-    return path
+def recipe(tmp_path: Path, small_backbone: BackboneSpec) -> Path:
+    return write_recipe(tmp_path, recipe_text("probe", HEAD, backbone=small_backbone))
 
 
 @pytest.fixture
@@ -77,7 +78,6 @@ def test_recipes(run_with: Command, override: str, says: str) -> None:
     one_line(run_with(override), says)
 
 
-@pytest.mark.usefixtures("real_weights")
 def test_recipes_that_contradict_themselves(run_with: Command) -> None:
     one_line(run_with("backbone.weights=random"), "would freeze noise", 'train = "from_scratch"')
     one_line(run_with("phases.0.optimizer=lbfgs", "head.hidden=[8]"), "needs a linear head")
@@ -122,7 +122,7 @@ def test_folders(run_with: Command, tmp_path: Path) -> None:
     one_line(run_with(f"data.source=folder:{broken}"), "dog", "0.jpg")
 
 
-@pytest.mark.usefixtures("real_weights", "cache")
+@pytest.mark.usefixtures("cache")
 def test_bad_images_are_left_out_and_listed(
     tmp_path: Path, recipe: Path, headstart: Command
 ) -> None:
@@ -136,7 +136,7 @@ def test_bad_images_are_left_out_and_listed(
     )
     assert outcome.code == 0, outcome.err
     assert outcome.err.count("warning: left out 2 images that cannot be read") == 1
-    listed = [bad["path"] for bad in open_run(tmp_path / "run").manifest["data"]["quarantined"]]
+    listed = [bad.path for bad in open_run(tmp_path / "run").provenance.data.quarantined]
     assert sorted(Path(path).name for path in listed) == ["cut.jpg", "text.jpg"]
 
 
@@ -174,7 +174,7 @@ def test_hub_unreachable_fails_in_seconds(
     one_line(outcome, "resnet50", "file:PATH")
 
 
-@pytest.mark.usefixtures("real_weights", "cache")
+@pytest.mark.usefixtures("cache")
 def test_output_that_cannot_be_written(recipe: Path, tmp_path: Path, headstart: Command) -> None:
     (tmp_path / "file").touch()
     one_line(headstart("run", recipe, "--out", tmp_path / "file" / "run"), "choose another place")
@@ -189,14 +189,14 @@ def test_a_file_where_a_folder_is(tmp_path: Path, headstart: Command) -> None:
     assert not list(tmp_path.parent.glob(".*.partial"))
 
 
-@pytest.mark.usefixtures("real_weights", "cache")
+@pytest.mark.usefixtures("cache")
 def test_a_run_of_another_recipe_is_left_alone(
     recipe: Path, tmp_path: Path, headstart: Command
 ) -> None:
-    small = ("--set", "data.train_limit=60", "--set", "data.size=32", "--out", tmp_path / "run")
-    assert headstart("run", recipe, *small).code == 0
+    out = ("--out", tmp_path / "run")
+    assert headstart("run", recipe, *out).code == 0
     before = (tmp_path / "run" / "manifest.json").read_bytes()
-    outcome = headstart("run", recipe, *small, "--set", "seed=1")
+    outcome = headstart("run", recipe, *out, "--set", "seed=1")
     one_line(outcome, "holds the run of another recipe", "choose another --out")
     assert (tmp_path / "run" / "manifest.json").read_bytes() == before
 
@@ -205,8 +205,7 @@ def test_a_run_of_another_recipe_is_left_alone(
 def test_a_folder_that_holds_other_things_is_refused_at_once_and_left_alone(
     tmp_path: Path, headstart: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(INTERRUPTED)
+    recipe = write_recipe(tmp_path, INTERRUPTED)
     home = tmp_path / "home"
     names = ("notes.txt", ".draft.partial", "mail/.big.zip.17.partial", "report/.a.html.17.partial")
     for name in names:
@@ -214,7 +213,7 @@ def test_a_folder_that_holds_other_things_is_refused_at_once_and_left_alone(
         (home / name).write_text("mine")
     (tmp_path / "empty").mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr("headstart.workbench.load_data", interrupt)  # would take long
+        patch.setattr("headstart.plan.plan.load_data", interrupt)  # would take long
         one_line(headstart("run", recipe, "--out", home), "not empty, and not a run", "--out")
     with monkeypatch.context() as patch:
         patch.setattr("headstart.workbench.create_run", interrupt)
@@ -224,17 +223,16 @@ def test_a_folder_that_holds_other_things_is_refused_at_once_and_left_alone(
     assert (tmp_path / "empty").is_dir()  # which the command did not make
 
 
-@pytest.mark.usefixtures("real_weights", "cache")
+@pytest.mark.usefixtures("cache")
 def test_a_run_cut_off_after_its_last_phase_keeps_what_it_learned(
     recipe: Path, tmp_path: Path, headstart: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = ("--set", "data.train_limit=200", "--set", "data.size=64")
-    assert headstart("run", recipe, *small, "--out", tmp_path / "whole").code == 0
+    assert headstart("run", recipe, "--out", tmp_path / "whole").code == 0
     with monkeypatch.context() as patch:
-        patch.setattr("headstart.results.write_arrays", interrupt)
-        outcome = headstart("run", recipe, *small, "--out", tmp_path / "run")
+        patch.setattr("headstart.assessment.assess.write_arrays", interrupt)
+        outcome = headstart("run", recipe, "--out", tmp_path / "run")
         one_line(outcome, "interrupted")
-    resumed = headstart("run", recipe, *small, "--out", tmp_path / "run")
+    resumed = headstart("run", recipe, "--out", tmp_path / "run")
     assert resumed.code == 0, resumed.err
     assert "resuming after the last phase" in resumed.err
     logits = [open_run(tmp_path / name).predictions("test").logits for name in ("run", "whole")]
@@ -245,23 +243,28 @@ def interrupt(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
-@pytest.mark.usefixtures("real_weights", "cache")
+@pytest.mark.usefixtures("cache")
 def test_a_run_is_not_continued_on_other_images(
-    recipe: Path, tmp_path: Path, headstart: Command, monkeypatch: pytest.MonkeyPatch
+    small_backbone: BackboneSpec,
+    tmp_path: Path,
+    headstart: Command,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = photos(tmp_path / "photos", {"cat": 12, "dog": 12})
-    whole = RECIPE.replace("train_limit = 500\n", "").replace("test_limit = 100\n", "")
-    recipe.write_text(whole)
-    command = ("run", recipe, "--out", tmp_path / "run", "--set", f"data.source=folder:{folder}")
-    limits = ("--set", "data.size=32")
+    source = {"source": f"folder:{folder}"}
+    recipe = write_recipe(
+        tmp_path,
+        recipe_text("probe", HEAD, backbone=small_backbone, train=None, test=None, data=source),
+    )
+    command = ("run", recipe, "--out", tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr("headstart.results.write_arrays", interrupt)
-        one_line(headstart(*command, *limits), "interrupted")
+        patch.setattr("headstart.assessment.assess.write_arrays", interrupt)
+        one_line(headstart(*command), "interrupted")
     for path in sorted((folder / "cat").iterdir())[:1]:
         path.unlink()
-    one_line(headstart(*command, *limits), "its data have changed", "choose another --out")
+    one_line(headstart(*command), "its data have changed", "choose another --out")
     # Nor is a finished one shown for them: a folder that is gone contradicts nothing.
-    finished = (*command[:2], "--out", tmp_path / "finished", *command[4:], *limits)
+    finished = ("run", recipe, "--out", tmp_path / "finished")
     assert headstart(*finished).code == 0
     assert "nothing to repeat" in headstart(*finished).err
     Image.new("RGB", (40, 40)).save(folder / "cat" / "new.png")
@@ -270,51 +273,44 @@ def test_a_run_is_not_continued_on_other_images(
     assert "nothing to repeat" in headstart(*finished).err
 
 
-@pytest.mark.usefixtures("real_weights", "cache")
+@pytest.mark.usefixtures("cache")
 def test_a_run_that_another_process_writes_is_left_alone(
     recipe: Path, tmp_path: Path, headstart: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    command = ("run", recipe, "--out", out, "--set", "data.train_limit=200", "--set=data.size=32")
+    command = ("run", recipe, "--out", out)
     with monkeypatch.context() as patch:
-        patch.setattr("headstart.results.write_arrays", interrupt)
+        patch.setattr("headstart.assessment.assess.write_arrays", interrupt)
         one_line(headstart(*command), "interrupted")
     half_written = out / ".log.jsonl.1.partial"
     half_written.touch()
     before = (out / "manifest.json").read_bytes()
-    folder = os.open(out, os.O_RDONLY)
-    fcntl.flock(folder, fcntl.LOCK_EX)  # of an open file: this process is another, too
-    try:
+    with (out / LOCK).open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # of an open file: this process is another, too
         one_line(headstart(*command), "another process is at work on this", "--out")
-    finally:
-        os.close(folder)
     assert half_written.exists()
     assert (out / "manifest.json").read_bytes() == before
     assert headstart(*command).code == 0
     assert not half_written.exists()
 
 
-@pytest.mark.usefixtures("real_weights")
 def test_what_the_architecture_cannot_do_is_told_before_the_run(run_with: Command) -> None:
-    one_line(run_with("backbone.name=vgg16", "data.size=8"), "cannot take 8 pixels")
+    scratch = ("backbone.weights=random", 'phases=[{train="from_scratch"}]')
+    one_line(run_with("backbone.name=vgg11", "data.size=8", *scratch), "cannot take 8 pixels")
     one_line(
         run_with("phases.0.train=last_stage", "batch_size=1", "phases.0.norm=train"),
         "raise batch_size",
     )
 
 
-INTERRUPTED = (
-    RECIPE.replace('[[phases]]\ntrain = "head"', '[[phases]]\ntrain = "from_scratch"\nepochs = 3')
-    .replace("EfficientNet-Lite0", "small_cnn")
-    .replace('"registry"', '"random"')
-)
+# Long enough to be stopped between two of its epochs.
+INTERRUPTED = recipe_text("long", {"train": "from_scratch", "epochs": 3}, train=250)
 
 
 @pytest.mark.usefixtures("cache")
 def test_interrupt_leaves_a_run_that_goes_on(tmp_path: Path, headstart: Command) -> None:
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(INTERRUPTED)
-    command = ("run", recipe, "--out", tmp_path / "run", "--set", "data.size=32")
+    recipe = write_recipe(tmp_path, INTERRUPTED)
+    command = ("run", recipe, "--out", tmp_path / "run")
     process = subprocess.Popen(
         [sys.executable, "-m", "headstart", *map(str, command)],
         stderr=subprocess.PIPE,
@@ -336,7 +332,7 @@ def test_interrupt_leaves_a_run_that_goes_on(tmp_path: Path, headstart: Command)
     assert resumed.code == 0, resumed.err
     assert "resuming in phase 1 of 1" in resumed.err
     assert "epoch   1/3" not in resumed.err
-    whole = headstart(*("run", recipe, "--out", tmp_path / "whole", "--set", "data.size=32"))
+    whole = headstart("run", recipe, "--out", tmp_path / "whole")
     assert whole.code == 0, whole.err
     logits = [open_run(tmp_path / name).predictions("test").logits for name in ("run", "whole")]
     assert np.array_equal(*logits)

@@ -12,52 +12,23 @@ from PIL import Image
 
 import headstart as library
 from headstart.data import load_data
-from headstart.data.mini import open_mini
+from headstart.data.sources.mini import open_mini
 from headstart.evaluation.predictions import Predictions
-from headstart.rundir import Run
-from headstart.specs import DataSpec
-from headstart.training.cache import list_cache
+from headstart.features.room import list_cache
+from headstart.files import to_json
+from headstart.rundir.run import Run
+from headstart.specs import BackboneSpec, DataSpec
 from tests.conftest import Outcome
+from tests.recipes import recipe_text, write_recipe
 
 Command = Callable[..., Outcome]
 
-PROBE = """\
-name = "probe"
-[data]
-source = "cifar10-mini"
-train_limit = 500
-test_limit = 100
-size = 64
-[backbone]
-name = "tf_efficientnet_lite0"
-weights = "registry"
-[[phases]]
-train = "head"
-[evaluation]
-corruptions = [1, 5]
-corrupted_images = 60
-"""
-SCRATCH = """\
-name = "scratch"
-[data]
-source = "cifar10-mini"
-train_limit = 200
-test_limit = 50
-size = 32
-[backbone]
-name = "small_cnn"
-weights = "random"
-[[phases]]
-train = "from_scratch"
-epochs = 1
-[evaluation]
-corruptions = [3]
-"""
+DAMAGED = {"corruptions": [1, 5], "corrupted_images": 60}
+SCRATCH = recipe_text("scratch", test=50, evaluation={"corruptions": [3]})
 
 
 def carry_out(text: str, folder: Path) -> Run:
-    (folder / "recipe.toml").write_text(text)
-    return library.run(library.load_recipe(folder / "recipe.toml"), out=folder / "run")
+    return library.run(library.load_recipe(write_recipe(folder, text)), out=folder / "run")
 
 
 def corrupted(run: Run) -> dict[str, np.ndarray]:
@@ -68,8 +39,11 @@ def corrupted(run: Run) -> dict[str, np.ndarray]:
 def test_a_cached_run_is_measured_on_damaged_images(
     real_weights: str, cache: Path, tmp_path: Path
 ) -> None:
-    run = carry_out(PROBE, tmp_path)
-    found, saved = run.metrics["robustness"], corrupted(run)
+    fetched = BackboneSpec(name=real_weights, weights="registry")
+    sizes = {"train": 500, "test": 100, "size": 64}
+    text = recipe_text("probe", {"train": "head"}, backbone=fetched, evaluation=DAMAGED, **sizes)
+    run = carry_out(text, tmp_path)
+    found, saved = to_json(run.metrics.corruptions), corrupted(run)
     assert (found["n"], found["side"], len(found["corruptions"])) == (60, 32, 10)
     assert saved["logits"].shape == (10, 60, 10) and saved["logits"].dtype == np.float32
     test = run.predictions("test")
@@ -94,36 +68,31 @@ def test_a_cached_run_is_measured_on_damaged_images(
 
 def test_an_uncached_run_is_measured_alike(cache: Path, tmp_path: Path) -> None:
     run = carry_out(SCRATCH, tmp_path)
-    assert run.metrics["robustness"]["n"] == 50
+    assert run.metrics.corruptions.n == 50
     assert corrupted(run)["logits"].shape == (5, 50, 10)
 
 
-def test_the_cache_changes_no_answer(real_weights: str, cache: Path, tmp_path: Path) -> None:
+def test_the_cache_changes_no_answer(
+    small_backbone: BackboneSpec, cache: Path, tmp_path: Path
+) -> None:
     """A head trained on pixels meets the damaged images that a cached one meets."""
-    for name in ("cached", "fresh"):
-        (tmp_path / name).mkdir()
-    trained = PROBE.replace('train = "head"', 'train = "head"\nepochs = 1\nlr = 1e-3\nviews = 1')
-    cached = carry_out(trained, tmp_path / "cached")
-    fresh = carry_out(trained.replace("views = 1", "views = 0"), tmp_path / "fresh")
-    np.testing.assert_allclose(
-        corrupted(cached)["logits"], corrupted(fresh)["logits"], atol=2e-3, rtol=1e-3
-    )
+    logits = []
+    for views in (1, 0):
+        head = {"train": "head", "epochs": 1, "lr": 1e-3, "views": views}
+        text = recipe_text("probe", head, backbone=small_backbone, test=60, evaluation=DAMAGED)
+        (tmp_path / str(views)).mkdir()
+        logits.append(corrupted(carry_out(text, tmp_path / str(views)))["logits"])
+    np.testing.assert_allclose(*logits, atol=1e-4)
 
 
 def test_without_a_recipes_word_nothing_is_damaged(cache: Path, tmp_path: Path) -> None:
-    plain = SCRATCH.partition("[evaluation]")[0]
+    plain = recipe_text("scratch", test=50)
     run = carry_out(plain, tmp_path)
-    assert "robustness" not in run.metrics
+    assert run.metrics.corruptions is None
     assert not (run.path / "predictions" / "corrupted.npz").exists()
-    told = run.metrics["test"]["without_duplicates"]
+    told = to_json(run.metrics.test.without_duplicates)
     assert told["n"] + told["left_out"] == 50
     assert told["source"].endswith("duplicates_cifar10.csv")
-    explicit = plain + "[evaluation]\ncorruptions = []\n"
-    (tmp_path / "explicit.toml").write_text(explicit)
-    recipe = library.load_recipe(tmp_path / "explicit.toml")
-    assert recipe.fingerprint == library.load_recipe(tmp_path / "recipe.toml").fingerprint
-    asked = library.load_recipe(tmp_path / "explicit.toml", ["evaluation.corruptions=[1]"])
-    assert asked.fingerprint != recipe.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -133,8 +102,8 @@ def test_without_a_recipes_word_nothing_is_damaged(cache: Path, tmp_path: Path) 
 def test_a_wrong_severity_is_one_line(
     headstart: Command, tmp_path: Path, value: str, message: str
 ) -> None:
-    (tmp_path / "r.toml").write_text(SCRATCH)
-    done = headstart("run", tmp_path / "r.toml", "--set", f"evaluation.corruptions={value}")
+    recipe = write_recipe(tmp_path, SCRATCH)
+    done = headstart("run", recipe, "--set", f"evaluation.corruptions={value}")
     assert done.code == 2
     assert message in done.err and len(done.err.strip().splitlines()) == 1
 

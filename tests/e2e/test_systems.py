@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 
 from headstart import workbench
 from headstart.recipe import Recipe, load_recipes, shipped_recipes
-from headstart.rundir import Run
+from headstart.rundir.run import Run
+from tests.recipes import log_of
 
 HUB_ONLY = {
     "resnet50": "resnet50.a1_in1k",
@@ -152,10 +153,10 @@ def test_systems_run(
     run = workbench.run(shrink(recipe), out=tmp_path / "run")
     assert run.finished
     check_weights(run, recipe)
-    done = [event for event in run.log if event["event"] == "phase_done"]
+    done = [event for event in log_of(run) if event["event"] == "phase_done"]
     assert len(done) == len(recipe.phases)
-    assert run.metrics["test"]["n"] == 10
-    assert run.manifest["marks"] == expected_marks(run.recipe)
+    assert run.metrics.test.n == 10
+    assert list(run.provenance.marks) == expected_marks(run.recipe)
     assert (run.path / "report" / "report.html").stat().st_size > 10_000
 
 
@@ -167,7 +168,7 @@ def expected_marks(recipe: Recipe) -> list[str]:
 
 def check_weights(run: Run, recipe: Recipe) -> None:
     """Registry weights where there are any, else the hub's path; from scratch only when asked."""
-    provider = run.manifest["weights"]["provider"]
+    provider = run.provenance.weights.provider
     name = run.recipe.backbone.name.partition(".")[0]
     if recipe.backbone.weights == "random":
         assert provider == "random"

@@ -13,6 +13,7 @@ import time
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,16 @@ from PIL import Image
 
 from headstart import tracking, workbench
 from headstart.data import load_data
+from headstart.files import to_json
 from headstart.recipe import load_recipe
-from headstart.rundir import Run, open_run
+from headstart.rundir.history import Epoch, Extract, History, PhaseBegun, PhaseDone, Solve
+from headstart.rundir.run import Run, open_run
 from headstart.specs import DataSpec
 from headstart.tracking import TrackingError, track
+from headstart.tracking import server as connection
+from headstart.tracking.record import epoch_points
 from tests.conftest import Outcome
+from tests.recipes import Table, log_of, recipe_text, write_recipe
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of MLflow and of what it imports
@@ -37,25 +43,8 @@ with warnings.catch_warnings():
 # SQLAlchemy's, of what MLflow's local store is written with.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
 Command = Callable[..., Outcome]
-RECIPE = """\
-name = "tiny"
-batch_size = 32
-[data]
-source = "cifar10-mini"
-train_limit = 40
-test_limit = 20
-size = 16
-[backbone]
-name = "small_cnn"
-weights = "random"
-[[phases]]
-train = "from_scratch"
-epochs = 2
-[[phases]]
-train = "from_scratch"
-epochs = 1
-"""
-STUDY = RECIPE.replace('"tiny"', '"pair"') + "[grid]\nseed = [0, 1]\n"
+SCRATCH = ({"train": "from_scratch", "epochs": 2}, {"train": "from_scratch", "epochs": 1})
+TINY: Table = {"train": 40, "test": 20, "size": 16, "more": "batch_size = 32"}
 CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr")
 START_S = 60
 
@@ -98,10 +87,10 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 def trained(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of three epochs in two phases."""
     folder = tmp_path_factory.mktemp("trained")
-    (folder / "tiny.toml").write_text(RECIPE)
+    recipe = load_recipe(write_recipe(folder, recipe_text("tiny", *SCRATCH, **TINY)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEADSTART_CACHE", str(shared_cache))
-        return workbench.run(load_recipe(folder / "tiny.toml"), out=folder / "run").path
+        return workbench.run(recipe, out=folder / "run").path
 
 
 @pytest.fixture
@@ -117,9 +106,7 @@ def local(tmp_path: Path) -> str:
 
 @pytest.fixture
 def recipe(tmp_path: Path, cache: Path) -> Path:
-    path = tmp_path / "tiny.toml"
-    path.write_text(RECIPE)
-    return path
+    return write_recipe(tmp_path, recipe_text("tiny", *SCRATCH, **TINY))
 
 
 @pytest.fixture(autouse=True)
@@ -164,7 +151,7 @@ def test_the_server_gets_parameters_curves_scores_and_tags(finished: Run, server
     got = client.get_run(run_id)
     assert (got.info.status, got.info.run_name) == ("FINISHED", "tiny")
     params, tags, metrics = got.data.params, got.data.tags, got.data.metrics
-    manifest = finished.manifest
+    manifest = to_json(finished.provenance)
     assert params["phases.0.epochs"] == "2"
     assert params["phases.1.train"] == "from_scratch"
     assert params["data.size"] == "16"
@@ -175,7 +162,7 @@ def test_the_server_gets_parameters_curves_scores_and_tags(finished: Run, server
     assert tags["versions.torch"] == manifest["versions"]["torch"]
     assert tags["machine.cores"] == str(manifest["machine"]["cores"])
     assert tags["headstart.path"] == str(finished.path)
-    epochs = [event for event in finished.log if event["event"] == "epoch"]
+    epochs = [event for event in log_of(finished) if event["event"] == "epoch"]
     assert len(epochs) == 3
     for name in CURVES:
         history = client.get_metric_history(run_id, f"epoch/{name}")
@@ -185,12 +172,12 @@ def test_the_server_gets_parameters_curves_scores_and_tags(finished: Run, server
         assert got.info.start_time <= history[0].timestamp <= got.info.end_time
     for split in ("val", "test"):
         for score in ("accuracy", "loss"):
-            assert metrics[f"{split}/{score}"] == finished.metrics[split][score]
-    assert metrics["test/interval_low"] == finished.metrics["test"]["interval"][0]
-    assert metrics["cost/wall_s"] == finished.cost["wall_s"]
-    assert metrics["cost/latency_ms/median"] == finished.cost["latency_ms"]["median"]
-    assert metrics["temperature"] == finished.temperature
-    assert metrics["test/calibrated/ece"] == finished.metrics["test"]["calibrated"]["ece"]
+            assert metrics[f"{split}/{score}"] == to_json(finished.metrics)[split][score]
+    assert metrics["test/interval_low"] == finished.metrics.test.interval[0]
+    assert metrics["cost/wall_s"] == finished.cost.wall_s
+    assert metrics["cost/latency_ms/median"] == finished.cost.latency_ms.median
+    assert metrics["temperature"] == finished.metrics.temperature
+    assert metrics["test/calibrated/ece"] == finished.metrics.test.calibrated.ece
     assert not any("per_class" in name or "bins" in name for name in metrics)
 
 
@@ -231,7 +218,7 @@ def test_mlflow_loads_the_model_without_pickle(
         Image.fromarray(test.read(np.array([row]))[0]).save(path)
     answers = model.predict(paths)
     names = finished.class_names
-    served = saved.tempered(finished.temperature).probabilities
+    served = saved.tempered(finished.metrics.temperature).probabilities
     for answer, expected in zip(answers, served[:5], strict=True):
         got = [answer["probabilities"][name] for name in names]
         assert got == pytest.approx(list(expected), abs=1e-4)
@@ -247,8 +234,9 @@ def test_a_run_tracked_twice_is_one_mlflow_run(
     client = mlflow.MlflowClient(uri)
     before = {name: client.get_metric_history(first, name) for name in ("epoch/lr", "test/loss")}
     # Or else nothing at all would be sent; the points are a minute later, and the same.
-    created = datetime.fromisoformat(finished.manifest["created"]) + timedelta(minutes=1)
-    finished.update_manifest(commit="another", created=created.isoformat())
+    created = datetime.fromisoformat(finished.manifest.created) + timedelta(minutes=1)
+    made = replace(finished.provenance, commit="another")
+    finished.update_manifest(provenance=made, created=created.isoformat())
     assert track(finished, uri, f"twice-{store}") == first
     (run,) = tracked_runs(uri, f"twice-{store}")
     assert run.data.tags["mlflow.source.git.commit"] == "another"
@@ -262,37 +250,37 @@ def test_a_run_that_has_not_changed_sends_nothing(
     before = dict(os.environ)
     first = track(finished, local, "still")
     assert dict(os.environ) == before  # what MLflow is told is told for the call
-    monkeypatch.setattr(tracking, "_send", lambda *_: pytest.fail("sent again"))
+    monkeypatch.setattr(tracking, "send", lambda *_: pytest.fail("sent again"))
     assert track(finished, local, "still") == first
 
 
 def test_another_run_at_the_same_path_is_another_mlflow_run(finished: Run, local: str) -> None:
     first = track(finished, local, "place")
-    data = {**finished.manifest["data"], "fingerprint": "of other images"}
-    finished.update_manifest(data=data)
+    finished.update_manifest(fingerprint="of other images")
     second = track(finished, local, "place")
     assert second != first
     assert track(finished, local, "place") == second
 
 
 def test_steps_count_on_over_phases_and_a_solved_head_is_one() -> None:
-    def epoch(phase: int, number: int, loss: float) -> dict[str, Any]:
-        return {"event": "epoch", "phase": phase, "epoch": number, "val_loss": loss, "seconds": 2.0}
+    def epoch(phase: int, number: int, loss: float) -> Epoch:
+        return Epoch(phase, 0.0, 0.0, loss, 0.0, number, 1e-3, 2.0)
 
-    log: list[dict[str, Any]] = [
-        {"event": "phase", "phase": 0},
-        {"event": "extract", "phase": 0, "seconds": 1.0},
-        {"event": "solve", "phase": 0, "l2": 1.0, "val_loss": 0.9},
-        {"event": "solve", "phase": 0, "l2": 0.1, "val_loss": 0.8},
-        {"event": "phase_done", "phase": 0, "l2": 1.0, "seconds": 3.0},
-        {"event": "phase", "phase": 1},
+    log = [
+        PhaseBegun(0, "head", "lbfgs", "head", True, None, 10),
+        Extract(0, "train", 4, 1.0, False, "entry", 1.0),
+        Solve(0, 0.0, 0.0, 0.9, 0.0, 1.0, 5),
+        Solve(0, 0.0, 0.0, 0.8, 0.0, 0.1, 5),
+        PhaseDone(0, True, 0.9, 0.0, None, 1.0, 2.0, 3.0),
+        PhaseBegun(1, "all", "adamw", "stem", False, 2, 10),
         epoch(1, 0, 0.7),
         epoch(1, 1, 0.6),
         epoch(1, 1, 0.5),  # again, by a run that was resumed
-        {"event": "phase_done", "phase": 1, "l2": None, "seconds": 4.0},
+        PhaseDone(1, True, 0.5, 0.0, 1, None, None, 4.0),
         epoch(2, 0, 0.4),
     ]
-    points = [p for p in tracking._epochs(log, 10_000) if p.key == "epoch/val_loss"]
+    history = History.of(log)
+    points = [p for p in epoch_points(history, 10_000) if p.key == "epoch/val_loss"]
     assert [(p.step, p.value) for p in points] == [(1, 0.9), (2, 0.7), (3, 0.5), (4, 0.4)]
     assert [p.timestamp for p in points] == [14_000, 16_000, 20_000, 22_000]
 
@@ -306,7 +294,7 @@ def test_an_interrupted_run_is_killed_and_its_resumption_finishes_it(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(workbench, "finish_run", interrupt)
+        patch.setattr(workbench, "assess", interrupt)
         assert "interrupted" in error_line(headstart(*command))
     (killed,) = [r for r in tracked_runs(server, "tiny") if r.data.params["seed"] == "7"]
     assert killed.info.status == "KILLED"
@@ -325,19 +313,18 @@ def test_an_interrupted_run_is_killed_and_its_resumption_finishes_it(
 def test_a_study_is_an_experiment_and_its_failed_run_is_failed(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, headstart: Command
 ) -> None:
-    (tmp_path / "study.toml").write_text(STUDY)
+    study = write_recipe(tmp_path, recipe_text("pair", **TINY, grid={"seed": [0, 1]}))
     monkeypatch.chdir(tmp_path)
-    finish = workbench.finish_run
+    assess = workbench.assess
 
-    def fail_once(training: Any) -> None:
-        if training.recipe.seed == 1:
+    def fail_once(trained: Any, journal: Any) -> None:
+        if trained.plan.recipe.seed == 1:
             raise RuntimeError("the disk went away")
-        finish(training)
+        assess(trained, journal)
 
-    monkeypatch.setattr(workbench, "finish_run", fail_once)
+    monkeypatch.setattr(workbench, "assess", fail_once)
     outcome = headstart(
-        *("compare", "study.toml", "--out", "study", "--set", "phases.0.epochs=1"),
-        *("--track", "local", "--json"),
+        *("compare", study, "--out", "study", "--track", "local", "--json"),
     )
     assert outcome.code == 0, outcome.err
     assert len(json.loads(outcome.out)["runs"]) == 1  # stdout is for results alone
@@ -374,7 +361,7 @@ def test_an_unreachable_server_costs_seconds_and_not_the_run(
 
 
 def test_a_server_that_hangs_is_given_up_on(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(tracking.FIRST, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setitem(connection.FIRST, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
         started = time.monotonic()
         with pytest.raises(TrackingError, match="no answer"):
@@ -386,8 +373,10 @@ def test_a_server_that_hangs_is_given_up_on(finished: Run, monkeypatch: pytest.M
 def test_a_missing_package_is_told_before_training(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, headstart: Command, package: str
 ) -> None:
-    find = tracking.find_spec
-    monkeypatch.setattr(tracking, "find_spec", lambda name: None if name == package else find(name))
+    find = connection.find_spec
+    monkeypatch.setattr(
+        connection, "find_spec", lambda name: None if name == package else find(name)
+    )
     outcome = headstart("run", recipe, "--out", tmp_path / "run", "--track", "sqlite:///x.db")
     line = error_line(outcome)
     assert f"{package} is not installed" in line
@@ -428,7 +417,7 @@ def test_a_wrong_uri_is_told_before_training(
 
 def test_nothing_is_imported_before_something_is_tracked(tmp_path: Path) -> None:
     program = (
-        "import sys\nfrom headstart.progress import Reporter\n"
+        "import sys\nfrom headstart.machine.progress import Reporter\n"
         "from headstart import cli, tracking\n"
         f"tracking.create_tracker('sqlite:///{tmp_path / 'x.db'}', None, Reporter())\n"
         "print([name for name in ('torch', 'mlflow') if name in sys.modules])"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.data.mini import open_mini
+from headstart.data.sources.mini import open_mini
 from headstart.errors import WeightsError
 from headstart.models.weights import locate_weights
 from headstart.recipe import load_study

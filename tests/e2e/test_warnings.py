@@ -8,27 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from headstart.data import leakage
-from headstart.rundir import open_run
+from headstart.data.check import duplicates as leakage
+from headstart.files import to_json
+from headstart.rundir.run import open_run
 from tests.conftest import Outcome
+from tests.recipes import recipe_text, write_recipe
 from tests.unit.test_leakage import folder_of, scene, shot_again
 
 Command = Callable[..., Outcome]
-
-STUDY = """\
-name = "leaky"
-[data]
-source = "SOURCE"
-size = 32
-[backbone]
-name = "small_cnn"
-weights = "random"
-[[phases]]
-train = "from_scratch"
-epochs = 1
-[grid]
-seed = [0, 1]
-"""
 
 
 @pytest.fixture
@@ -43,9 +30,8 @@ def study(tmp_path: Path, cache: Path) -> Path:
     images["test/b/1.jpg"] = images["train/b/2.jpg"]
     source = folder_of(tmp_path / "photos", images)
     (tmp_path / "photos/train/a/text.jpg").write_text("not a picture")
-    path = tmp_path / "study.toml"
-    path.write_text(STUDY.replace("SOURCE", source))
-    return path
+    two = {"train": None, "test": None, "data": {"source": source}, "grid": {"seed": [0, 1]}}
+    return write_recipe(tmp_path, recipe_text("leaky", **two))
 
 
 def test_a_folders_faults_travel(study: Path, tmp_path: Path, headstart: Command) -> None:
@@ -59,7 +45,7 @@ def test_a_folders_faults_travel(study: Path, tmp_path: Path, headstart: Command
     assert len(runs) == 2
     run = open_run(runs[0])
     assert any(line.startswith(told) for line in run.warnings)
-    without = run.metrics["test"]["without_duplicates"]
+    without = to_json(run.metrics.test.without_duplicates)
     assert (without["n"], without["left_out"]) == (6, 2)
     right = run.predictions("test")
     kept = [name not in ("test/a/0.jpg", "test/b/1.jpg") for name in right.ids.tolist()]
@@ -82,7 +68,7 @@ def test_the_score_that_a_warning_names_is_there_without_a_search(
     assert "1 of 8 test images (12.5 %)" in outcome.err
     assert "test.without_duplicates in metrics.json is without them" in outcome.err
     path = next((tmp_path / "out").glob("*/manifest.json")).parent
-    without = open_run(path).metrics["test"]["without_duplicates"]
+    without = to_json(open_run(path).metrics.test.without_duplicates)
     assert (without["n"], without["left_out"]) == (7, 1)
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from headstart.rundir import Run
+from headstart.comparison.records import Comparison
+from headstart.rundir.run import Run
 from tests.fabricating import pixel_study
 
 
 @pytest.fixture(scope="session")
-def pixels(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Run], dict[str, Any]]:
+def pixels(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Run], Comparison]:
     """Six runs with everything a report can show, and their comparison; read only."""
     return pixel_study(tmp_path_factory.mktemp("pixels"))

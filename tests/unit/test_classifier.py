@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from headstart.machine.runtime import Runtime, create_runtime
 from headstart.models.backbones import Backbone, build_architecture
+from headstart.models.classifier import COMPILE_STEPS, Classifier, compiling_pays
 from headstart.models.freezing import plan_phase, set_training
 from headstart.models.heads import create_head
 from headstart.models.identity import Preprocess, WeightsIdentity
-from headstart.runtime import Runtime, create_runtime
 from headstart.specs import HeadSpec, PhaseSpec
-from headstart.training.classifier import COMPILE_STEPS, Classifier, compiling_pays
 
 ROWS = 6
 Function = Callable[[torch.Tensor], torch.Tensor]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from headstart.data.corruptions import CORRUPTIONS, SEVERITIES, Corruption, corrupt
+from headstart.data.corruptions import CORRUPTIONS, Corruption, corrupt
 from headstart.data.images import ImageSet, PlanarPixels, build_image_set
-from headstart.data.mini import open_mini
+from headstart.data.sources.mini import open_mini
 
 KINDS = pytest.mark.parametrize("corruption", CORRUPTIONS, ids=lambda c: c.name)
 
@@ -42,7 +42,7 @@ def distances(images: ImageSet, corruption: Corruption) -> np.ndarray:
             np.sqrt(
                 ((read_all(corrupt(images, corruption, s, 0)) - clean) ** 2).mean(axis=(1, 2, 3))
             )
-            for s in SEVERITIES
+            for s in range(1, 6)
         ]
     )
 
@@ -80,7 +80,7 @@ def test_labels_and_ids_stay_and_content_does_not(images: ImageSet, corruption: 
     np.testing.assert_array_equal(damaged.ids, images.ids)
     np.testing.assert_array_equal(damaged.labels, images.labels)
     assert damaged.side == images.side
-    prints = {corrupt(images, corruption, s, 0).fingerprint for s in SEVERITIES}
+    prints = {corrupt(images, corruption, s, 0).fingerprint for s in range(1, 6)}
     assert len(prints | {images.fingerprint}) == 6
 
 

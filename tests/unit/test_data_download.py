@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from headstart.data import download as downloading
-from headstart.data.download import UnreachableError, download
+from headstart.data.sources import download as downloading
+from headstart.data.sources.download import UnreachableError, download
 from headstart.errors import DataError
 
 CONTENT = random.Random(0).randbytes(1_500_000)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from headstart.data import Splits, describe, find_warnings, load_data
-from headstart.data import scan as scanning
+from headstart.data.sources import scan as scanning
 from headstart.errors import DataError
 from headstart.specs import DataSpec
 
@@ -262,7 +262,7 @@ def test_describe(root: Path, pixels: np.ndarray) -> None:
     assert found.counts == {"train": [14, 8], "val": [2, 1], "test": [4, 2]}
     assert found.smallest == (32, 32) and found.largest == (60, 40)
     assert found.balance == pytest.approx(14 / 8)
-    assert found.as_dict()["quarantined"][0]["path"] == "b/bad.jpg"
+    assert found.to_json()["quarantined"][0]["path"] == "b/bad.jpg"
 
 
 def test_a_folder_needs_a_size(root: Path, pixels: np.ndarray) -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from headstart.data import Splits, describe, load_data
-from headstart.data.layout import find_photos, split_of
+from headstart.data.sources.layout import find_photos, split_of
 from headstart.errors import DataError
 from headstart.specs import DataSpec
 

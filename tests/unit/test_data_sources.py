@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.data import Splits, describe, fetch, load_data, mini, sample_grid
+from headstart.data import Splits, describe, fetch, load_data, sample_grid
 from headstart.data.images import map_threads
 from headstart.data.samples import choose_samples
+from headstart.data.sources import mini
 from headstart.errors import DataError
-from headstart.paths import cache_root, data_root
+from headstart.files import cache_root, data_root
 from headstart.specs import DataSpec
 
 PIXELS_SHA256 = "9675e60770c6a58d332ebd4964ecb9e9c5ae383ae565f56f2396d2155c220ac2"

@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.data.alignment import correlate, detail, enlarge
-from headstart.data.cifar import CIFARS, find, open_cifar
-from headstart.data.duplicates import Features, find_duplicates, unit_rows
-from headstart.data.images import ImageSet, PlanarPixels, build_image_set
-from headstart.data.leakage import (
+from headstart.data.check.alignment import correlate, detail, enlarge
+from headstart.data.check.duplicates import (
     content_name,
     find_leakage,
     find_overlap,
     known_duplicates,
 )
-from headstart.data.mini import open_mini
-from headstart.data.sources import load_data
-from headstart.evaluation.leakage import without_duplicates
+from headstart.data.check.pairs import Features, find_duplicates, unit_rows
+from headstart.data.images import ImageSet, PlanarPixels, build_image_set
+from headstart.data.loading import load_data
+from headstart.data.sources.cifar import CIFARS, find, open_cifar
+from headstart.data.sources.mini import open_mini
+from headstart.evaluation.duplicates import without_duplicates
 from headstart.evaluation.predictions import Predictions
 from headstart.specs import DataSpec
 
@@ -211,8 +211,8 @@ def test_accuracy_without_duplicates() -> None:
     logits = np.eye(2, dtype=np.float32)[[0, 0, 1, 1]]
     test = Predictions(np.array(list("abcd")), np.array([0, 1, 1, 1]), logits)
     found = without_duplicates(test, np.array([True, False, False, False]), "a list")
-    assert (found["n"], found["left_out"]) == (3, 1)
-    assert found["accuracy"] == pytest.approx(2 / 3)
-    assert found["interval"][0] < 2 / 3 < found["interval"][1]
+    assert (found.n, found.left_out) == (3, 1)
+    assert found.accuracy == pytest.approx(2 / 3)
+    assert found.interval[0] < 2 / 3 < found.interval[1]
     with pytest.raises(ValueError, match="every test image"):
         without_duplicates(test, np.ones(4, bool), "a list")

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from headstart.assessment import few_labels as efficiency
+from headstart.assessment.few_labels import L2, Whole, label_efficiency
 from headstart.data.hashing import hash_ids
 from headstart.evaluation.predictions import Predictions
-from headstart.runtime import create_runtime
-from headstart.training import efficiency
-from headstart.training.efficiency import L2, Whole, label_efficiency
-from headstart.training.feeds import CachedFeed
+from headstart.features.feeds import CachedFeed
+from headstart.machine.runtime import create_runtime
 
 
 def feed_of(counts: list[int], seed: int, views: int = 1) -> CachedFeed:
@@ -34,14 +34,14 @@ def judged() -> CachedFeed:
 
 def test_the_curve_is_of_balanced_draws(judged: CachedFeed) -> None:
     curve = label_efficiency(feed_of([40, 30, 25, 26], 0), judged, "test", seed=0, whole=None)
-    points = curve["points"]
-    assert [(p["per_class"], p["images"], p["draws"]) for p in points] == [
+    points = curve.points
+    assert [(p.per_class, p.images, p.draws) for p in points] == [
         *((1, 4, 5), (5, 20, 5), (25, 100, 5))
     ]
-    assert (curve["split"], curve["n"]) == ("test", 240)
-    assert points[0]["accuracy"] < points[1]["accuracy"] < points[2]["accuracy"]
-    assert all(p["low"] <= p["accuracy"] <= p["high"] for p in points)
-    assert points[0]["low"] < points[0]["high"]
+    assert (curve.split, curve.n) == ("test", 240)
+    assert points[0].accuracy < points[1].accuracy < points[2].accuracy
+    assert all(p.low <= p.accuracy <= p.high for p in points)
+    assert points[0].low < points[0].high
 
 
 def test_pages_of_features_are_given_back_after_every_draw(judged: CachedFeed) -> None:
@@ -71,17 +71,17 @@ def test_a_point_is_the_optimum_that_scikit_learn_finds(judged: CachedFeed) -> N
     feed = feed_of([25] * 4, 0, views=3)
     told = Predictions(judged.keys.astype(str), judged.labels, np.eye(4)[judged.labels])
     curve = label_efficiency(feed, judged, "val", seed=0, whole=Whole(told, 120, "chosen by folds"))
-    point, last = curve["points"][-2:]
+    point, last = curve.points[-2:]
     x, y = feed.array[:, 0].astype(np.float64), feed.labels
     mean, deviation = x.mean(axis=0), x.std(axis=0)
     scale = np.sqrt(deviation**2 + deviation.mean() ** 2)
     reference = LogisticRegression(C=1 / (L2 * len(x)), tol=1e-8, max_iter=1000)
     reference.fit((x - mean) / scale, y)
     expected = reference.score((judged.array[:, 0] - mean) / scale, judged.labels)
-    assert point["accuracy"] == pytest.approx(expected, abs=1.5 / len(judged.labels))
-    assert point["low"] == point["high"]  # 25 of 25: every draw is the same
-    assert (last["per_class"], last["images"], last["accuracy"]) == (None, 120, 1.0)
-    assert curve["l2_from"] == "fixed at 0.1 for the draws, chosen by folds for all images"
+    assert point.accuracy == pytest.approx(expected, abs=1.5 / len(judged.labels))
+    assert point.low == point.high  # 25 of 25: every draw is the same
+    assert (last.per_class, last.images, last.accuracy) == (None, 120, 1.0)
+    assert curve.l2_from == "fixed at 0.1 for the draws, chosen by folds for all images"
 
 
 def test_large_subsets_have_fewer_draws_and_the_largest_are_left_out(
@@ -90,4 +90,4 @@ def test_large_subsets_have_fewer_draws_and_the_largest_are_left_out(
     monkeypatch.setattr(efficiency, "DRAWN_IMAGES", 50)
     monkeypatch.setattr(efficiency, "MOST_IMAGES", 150)
     curve = label_efficiency(feed_of([100] * 4, 0), judged, "test", seed=0, whole=None)
-    assert [(p["images"], p["draws"]) for p in curve["points"]] == [(4, 5), (20, 2), (100, 1)]
+    assert [(p.images, p.draws) for p in curve.points] == [(4, 5), (20, 2), (100, 1)]

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from headstart import tables
+from headstart.cli.tables.explanation import format_explanation
 from headstart.comparison.explain import explain_runs
 from headstart.comparison.mistakes import find_departures, siblings
 from headstart.comparison.settings import changes, differing, group_of, settings_of
 from headstart.errors import RunError
-from headstart.evaluation.metrics import score
 from headstart.evaluation.predictions import Predictions
 from headstart.evaluation.statistics import paired_change
+from headstart.files import write_arrays, write_json
 from headstart.recipe import Recipe, load_recipe
-from headstart.rundir import Run, create_run, list_runs, open_runs, write_arrays, write_json
+from headstart.rundir.records import Counts, Data, LatencyMs, Preprocess, WeightsIdentity
+from headstart.rundir.run import Run, create_run, list_runs, open_runs
+from tests.fabricating import FINGERPRINT, cost_of, measured, metrics, provenance, remake
 
 N = 400
-EXPECTS = {
-    "size": 224, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],
-    "interpolation": "bicubic",
-}  # fmt: skip
+EXPECTS = Preprocess(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic")
+WEIGHTS = WeightsIdentity("registry", "mobilenetv2_100", "packaged-1.0", "ab" * 32, "MIT", "a==1")
+DATA = Data("cifar10-mini", "f" * 16, "t" * 16, tuple("abcd"), Counts(9000, 1000, N), 32, ())
 HEAD = {"train": "head", "optimizer": "adam", "epochs": 10, "lr": 1e-3, "views": 1}
 TUNE = {"train": "last_stage", "optimizer": "adam", "epochs": 5, "lr": 1e-4, "norm": "frozen"}
 
@@ -44,38 +46,32 @@ def plant(
     *,
     data: dict[str, Any] | None = None,
     phases: list[dict[str, Any]] | None = None,
-    manifest: dict[str, Any] | None = None,
+    made_of: dict[str, Any] | None = None,
     provider: str = "registry",
     **recipe: Any,
 ) -> Run:
-    """A finished run; `hits`: how many of the 400 test images, the first ones, or which."""
+    """A finished run; `hits`: how many of the 400 test images, the first ones, or which. made_of:
+    other values of its provenance."""
     made = Recipe.model_validate(
         {"name": name, "phases": phases or [HEAD],
          "data": {"source": "cifar10-mini", "size": 224, **(data or {})},
          "backbone": {"name": "mobilenetv2_100", "weights": provider}, **recipe}
     )  # fmt: skip
-    run = create_run(folder / name, made)
+    run = create_run(folder / name, made, FINGERPRINT)
+    weights = replace(WEIGHTS, provider=provider)
     run.update_manifest(
         status="finished", created=f"2025-01-01T00:00:{len(list(folder.iterdir())):02d}",
-        data={"source": "cifar10-mini", "test_fingerprint": "t" * 16, "class_names": list("abcd"),
-              "counts": {"train": 9000, "val": 1000, "test": N}},
-        weights={"provider": provider, "name": "mobilenetv2_100", "tag": "packaged-1.0",
-                 "sha256": "ab" * 32},
-        preprocess={**EXPECTS, "side": 32}, expects=EXPECTS, marks=[],
+        provenance=provenance(DATA, weights, preprocess=EXPECTS, expects=EXPECTS),
     )  # fmt: skip
-    run.update_manifest(**(manifest or {}))
+    remake(run, **(made_of or {}))
     test = answers(np.arange(N) < hits if isinstance(hits, int) else hits)
     arrays = {key: getattr(test, key) for key in ("ids", "labels", "logits")}
     for split in ("val", "test"):
         write_arrays(run.path / "predictions" / f"{split}.npz", arrays)
-    scores = score(test).to_dict()
-    write_json(run.path / "metrics.json", {"val": scores, "test": scores})
-    latency = {"median": 5.0, "p95": 6.0, "n": 30}
-    write_json(
-        run.path / "cost.json",
-        {"wall_s": 12.5, "alone_s": 9.5, "trainable_parameters": 12810, "parameters": 2_236_682,
-         "latency_ms": latency},
-    )  # fmt: skip
+    write_json(run.path / "metrics.json", metrics(test, test))
+    latency = LatencyMs(5.0, None, None, 6.0, 30)
+    cost = cost_of(alone_s=9.5, parameters=2_236_682, latency_ms=latency, measured=measured(None))
+    write_json(run.path / "cost.json", cost)
     return run
 
 
@@ -115,8 +111,8 @@ def test_phases_that_both_have_differ_field_by_field(tmp_path: Path) -> None:
 
 
 def test_weights_of_another_tag_are_another_backbone(tmp_path: Path) -> None:
-    other = {"provider": "registry", "name": "mobilenetv2_100", "tag": "packaged-2.0"}
-    pair = [plant(tmp_path, "old"), plant(tmp_path, "new", manifest={"weights": other})]
+    other = replace(WEIGHTS, tag="packaged-2.0")
+    pair = [plant(tmp_path, "old"), plant(tmp_path, "new", made_of={"weights": other})]
     (step,) = explain_runs(pair).steps
     assert step.cause == "weights.tag packaged-1.0 -> packaged-2.0"
     assert step.groups == ("backbone",)
@@ -137,7 +133,7 @@ def test_a_ladder_attributes_each_step(ladder: list[Run]) -> None:
     assert explained.ladder
     assert [step.groups for step in explained.steps] == [("scaling",), ("size",), ("training",)]
     assert [round(400 * step.change) for step in explained.steps] == [60, 150, 4]
-    text = tables.explanation(explained)
+    text = format_explanation(explained)
     assert "as-claimed -> right-scaling: +15.0 points [+11.4, +18.5], p < 0.001" in text
     assert "(data.normalize unit -> weights)" in text
     assert "p = 0.12, not told from chance (training as a whole: data.augment.flip false" in text
@@ -152,7 +148,7 @@ def test_several_settings_at_once_are_not_attributed(ladder: list[Run]) -> None:
     assert not step.attributed
     assert not explained.ladder
     assert "size and scaling changed at once, so the change cannot be assigned" in step.cause
-    assert "right-size: +52.5 points" in tables.explanation(explained)
+    assert "right-size: +52.5 points" in format_explanation(explained)
 
 
 def test_a_run_is_set_beside_the_nearest_before_it(tmp_path: Path) -> None:
@@ -192,8 +188,8 @@ def test_equal_recipes_differ_by_chance_alone(tmp_path: Path) -> None:
 
 
 def test_other_test_images_are_refused(tmp_path: Path) -> None:
-    other = {"data": {"test_fingerprint": "u" * 16, "counts": {"train": 90}}}
-    pair = [plant(tmp_path, "one"), plant(tmp_path, "two", manifest=other)]
+    other = {"data": replace(DATA, test_fingerprint="u" * 16)}
+    pair = [plant(tmp_path, "one"), plant(tmp_path, "two", made_of=other)]
     with pytest.raises(RunError, match="two and one were tested on different images"):
         explain_runs(pair)
     pair[1].update_manifest(status="interrupted")
@@ -259,7 +255,7 @@ def test_a_single_run_is_told_its_departures(tmp_path: Path) -> None:
     assert (size.has, size.wants, size.mistake) == ("32", "224", True)
     assert "the last feature map is 1x1 instead of 7x7" in size.why
     first, second = siblings(run)
-    text = tables.explanation(explain_runs([run]))
+    text = format_explanation(explain_runs([run]))
     words = f"run {run.path} --set data.normalize=weights --set data.size=224 --set name="
     assert words in text
     assert f"explain {run.path} {first.path} {second.path}" in text
@@ -273,8 +269,8 @@ def test_a_single_run_is_told_its_departures(tmp_path: Path) -> None:
      (32, [16, 64], "detail finer than 16 pixels a side is gone")],
 )  # fmt: skip
 def test_a_chain_of_resizes_is_told(tmp_path: Path, side: int, via: list[int], says: str) -> None:
-    before = {"preprocess": {**EXPECTS, "side": side}}
-    run = plant(tmp_path, "chained", data={"resize_via": via}, manifest=before)
+    stored = {"data": replace(DATA, side=side)}
+    run = plant(tmp_path, "chained", data={"resize_via": via}, made_of=stored)
     (finding,) = find_departures(run)
     assert says in finding.why
     (sibling,) = siblings(run)
@@ -293,11 +289,14 @@ def test_the_siblings_are_the_runs_they_promise(tmp_path: Path) -> None:
         sets = [words[k + 1] for k, word in enumerate(words) if word == "--set"]
         recipe = load_recipe(words[2], sets)
         assert (recipe.data.size, recipe.data.normalize) == (size, scaling)
-        assert sibling.path == f"runs/{recipe.name}-{recipe.fingerprint}"
+        promised = recipe.fingerprint(
+            images=DATA.fingerprint, weights=str(WEIGHTS.sha256), precision="float32"
+        )
+        assert sibling.path == f"runs/{recipe.name}-{promised}"
 
 
 def test_a_run_without_departures_is_told_so(tmp_path: Path) -> None:
-    text = tables.explanation(explain_runs([plant(tmp_path, "right")]))
+    text = format_explanation(explain_runs([plant(tmp_path, "right")]))
     assert "handles its images as its weights expect" in text
 
 
@@ -307,7 +306,7 @@ def test_a_smaller_size_is_a_mistake_only_far_below(
 ) -> None:
     (finding,) = find_departures(plant(tmp_path, "small", data={"size": size}))
     assert finding.mistake is mistake
-    assert ("Known to cost" in tables.explanation(
+    assert ("Known to cost" in format_explanation(
         explain_runs([plant(tmp_path, "full"), open_runs([tmp_path / "small"])[0]])
     )) is mistake  # fmt: skip
 
@@ -318,20 +317,12 @@ def test_patches_and_weights_without_a_wish(tmp_path: Path) -> None:
     scaling, size = find_departures(run)
     assert "grid of patches is 2x2 instead of 14x14" in size.why
     assert "batch norm" not in scaling.why
-    plain = {"expects": {**EXPECTS, "mean": [0, 0, 0], "std": [1, 1, 1]}}
-    run = plant(tmp_path, "unit", data={"normalize": "unit"}, manifest=plain)
+    plain = {"expects": replace(EXPECTS, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))}
+    run = plant(tmp_path, "unit", data={"normalize": "unit"}, made_of=plain)
     assert find_departures(run) == ()
     scratch = [{"train": "from_scratch", "epochs": 1, "lr": 1e-3, "norm": "train"}]
     run = plant(tmp_path, "scratch", data={"size": 32, "normalize": "unit"}, phases=scratch,
                 provider="random", batch_size=8)  # fmt: skip
-    assert find_departures(run) == ()
-
-
-def test_runs_of_before_know_their_packaged_weights(tmp_path: Path) -> None:
-    run = plant(tmp_path, "old", data={"size": 32}, manifest={"expects": None})
-    assert [finding.wants for finding in find_departures(run)] == ["224"]
-    unknown = {"provider": "hub", "name": "mobilenetv2_100", "tag": "x"}
-    run.update_manifest(weights=unknown)
     assert find_departures(run) == ()
 
 
@@ -361,7 +352,7 @@ def test_a_study_directory_gives_its_runs_in_its_order(ladder: list[Run], tmp_pa
 
 
 def test_json_holds_plain_values(ladder: list[Run]) -> None:
-    content = json.loads(json.dumps(explain_runs(ladder).to_dict()))
+    content = json.loads(json.dumps(explain_runs(ladder).to_json()))
     assert content["ladder"] is True
     assert content["settings"]["data.size"] == ["32", "32", "96", "96"]
     assert content["steps"][1]["cause"] == "data.size 32 -> 96"

@@ -11,17 +11,18 @@ import pytest
 import torch
 
 from headstart.data.images import ImageSet, build_image_set
-from headstart.data.transforms import Transform
+from headstart.features import feeds, resident
+from headstart.features.cache import BoundaryCache
+from headstart.features.engines import StageChain, TorchPrefix
+from headstart.features.feeds import Batch, CachedFeed, Feed, PixelFeed, batches, reads_ahead
+from headstart.features.resident import DeviceRows
+from headstart.machine.host import memory_bytes
+from headstart.machine.progress import Reporter
+from headstart.machine.runtime import Runtime, create_runtime
 from headstart.models.backbones import create_backbone
 from headstart.models.identity import Preprocess
-from headstart.progress import Reporter
-from headstart.runtime import Runtime, create_runtime, memory_bytes
 from headstart.specs import AugmentSpec, BackboneSpec
-from headstart.training import feeds, resident
-from headstart.training.cache import BoundaryCache
-from headstart.training.feeds import Batch, CachedFeed, Feed, PixelFeed, batches, reads_ahead
-from headstart.training.prefix import StageChain, TorchPrefix
-from headstart.training.resident import DeviceRows
+from headstart.views.transforms import Transform
 
 RUNTIME = create_runtime("cpu")
 SIDE, COUNT = 8, 37

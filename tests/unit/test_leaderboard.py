@@ -10,13 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headstart import tables
-from headstart.comparison.leaderboard import Comparison, Failure, build_comparison
+from headstart.cli.tables.comparison import comparison_to_json, format_comparison
+from headstart.comparison.leaderboard import Failure, build_comparison
 from headstart.comparison.protocol import require_one_protocol
+from headstart.comparison.records import Comparison
 from headstart.errors import RecipeError, RunError
+from headstart.files import write_arrays
 from headstart.recipe import Recipe, Study
-from headstart.rundir import Run, write_arrays, write_json
-from tests.unit.test_explain import HEAD, N, answers, plant
+from headstart.rundir.history import Solve
+from headstart.rundir.records import Counts, LatencyMs
+from headstart.rundir.run import Run
+from tests.fabricating import measured, recost, remake
+from tests.unit.test_explain import DATA, HEAD, WEIGHTS, N, answers, plant
 
 SOLVED = {"train": "head", "optimizer": "lbfgs", "views": 1}
 
@@ -40,12 +45,8 @@ def set_val(run: Run, accuracy: float, prefix: str = "test", n: int = N) -> None
 
 
 def set_cost(run: Run, ms: float, session: str = "one", macs: int | None = None) -> None:
-    latency = {"median": ms, "low": ms, "high": ms, "p95": ms}
-    cost = {**run.cost, "latency_ms": latency, "measured": {"session": session}}
-    if macs is not None:
-        cost["macs"] = macs
-    write_json(run.path / "cost.json", cost)
-    run.__dict__.pop("cost", None)
+    others = {} if macs is None else {"macs": macs}
+    recost(run, latency_ms=LatencyMs(ms, ms, ms, ms, 50), measured=measured(session), **others)
 
 
 @pytest.fixture
@@ -66,14 +67,14 @@ def test_runs_that_differ_by_seed_alone_are_one_configuration(
 ) -> None:
     result = compared(seeded, tmp_path)
     first, second = result.configurations
-    assert (first["name"], second["name"]) == ("lite", "mobile")
-    assert first["runs"] == ["lite-0", "lite-1", "lite-2"]
-    assert first["seeds"] == [0, 1, 2]
+    assert (first.name, second.name) == ("lite", "mobile")
+    assert first.runs == ("lite-0", "lite-1", "lite-2")
+    assert first.seeds == (0, 1, 2)
     accuracies = np.array([340, 343, 346]) / N
-    assert first["accuracy"] == pytest.approx(accuracies.mean())
-    assert first["sd"] == pytest.approx(accuracies.std(ddof=1))
-    assert first["interval"][0] < first["accuracy"] < first["interval"][1]
-    assert (first["group"], second["group"]) == (1, 2)
+    assert first.accuracy == pytest.approx(accuracies.mean())
+    assert first.sd == pytest.approx(accuracies.std(ddof=1))
+    assert first.interval[0] < first.accuracy < first.interval[1]
+    assert (first.group, second.group) == (1, 2)
     assert result.winner == "lite"
     (pair,) = result.pairs
     assert pair.change == pytest.approx(-140 / N)
@@ -88,17 +89,17 @@ def test_runs_that_differ_by_seed_alone_are_one_configuration(
 def test_a_seed_twice_is_no_second_sample(tmp_path: Path) -> None:
     runs = [plant(tmp_path / folder, "same", 300) for folder in ("a", "b")]
     result = compared(runs, tmp_path)
-    assert [c["seeds"] for c in result.configurations] == [[0], [0]]
-    assert len({c["name"] for c in result.configurations}) == 2
+    assert [c.seeds for c in result.configurations] == [(0,), (0,)]
+    assert len({c.name for c in result.configurations}) == 2
     assert result.pairs[0].p_value == 1.0
-    assert [c["group"] for c in result.configurations] == [1, 1]
+    assert [c.group for c in result.configurations] == [1, 1]
 
 
 def test_names_of_configurations(tmp_path: Path) -> None:
     def name(*named: tuple[str, int], **others: Any) -> list[str]:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         runs = [plant(folder / str(k), n, seed=s, **others) for k, (n, s) in enumerate(named)]
-        return [c["name"] for c in compared(runs, folder).configurations]
+        return [c.name for c in compared(runs, folder).configurations]
 
     assert name(("7-net", 7), ("8-net", 8)) == ["net"]
     assert name(("net", 0), ("net", 1)) == ["net"]
@@ -107,10 +108,10 @@ def test_names_of_configurations(tmp_path: Path) -> None:
 
 
 def test_other_weights_or_images_are_another_configuration(tmp_path: Path) -> None:
-    weights = {"provider": "registry", "name": "x", "tag": None, "sha256": "cd" * 32}
+    weights = replace(WEIGHTS, sha256="cd" * 32)
     runs = [
         plant(tmp_path, "a", seed=0),
-        plant(tmp_path, "b", seed=1, manifest={"weights": weights}),
+        plant(tmp_path, "b", seed=1, made_of={"weights": weights}),
     ]
     assert len(compared(runs, tmp_path).configurations) == 2
 
@@ -122,12 +123,12 @@ def test_chance_crowns_no_winner_and_the_cheapest_is_named(tmp_path: Path) -> No
         plant(tmp_path, "c", right(325, 9)),
         plant(tmp_path, "low", right(150)),
     ]
-    for run, ms in zip(runs, (9.0, 4.0, 6.0, 1.0), strict=True):
-        set_cost(run, ms)
+    for number, (run, ms) in enumerate(zip(runs, (9.0, 4.0, 6.0, 1.0), strict=True)):
+        set_cost(run, ms, macs=100_000_000 * (number + 1))
     set_val(runs[2], 0.99)
     result = compared(runs, tmp_path)
     assert result.winner is None
-    assert [c["group"] for c in result.configurations] == [1, 1, 1, 2]
+    assert [c.group for c in result.configurations] == [1, 1, 1, 2]
     assert result.verdict == (
         "Take c, validation's choice: it is 1.2 points below a on 400 test images, which may be "
         "chance. a and b cannot be told from it; b (4.0 ms an image) is the cheapest of them. "
@@ -142,11 +143,11 @@ def test_chance_crowns_no_winner_and_the_cheapest_is_named(tmp_path: Path) -> No
         p.p_adjusted for p in result.pairs if (p.first, p.second) == ("c", "low")
     )
     assert result.cheapest is not None
-    assert result.cheapest["beyond_noise"]
+    assert result.cheapest.beyond_noise
     set_cost(runs[0], 1.0, session="another")  # milliseconds of two measurements are not compared
     unknown = compared(runs, tmp_path)
-    assert "cheapest" not in unknown.verdict
-    assert unknown.cheapest is None
+    assert "the cheapest of them by operations: they were not timed side by" in unknown.verdict
+    assert unknown.cheapest is not None and not unknown.cheapest.beyond_noise
 
 
 def test_a_network_and_its_copy_tie_and_noise_names_no_cheapest(tmp_path: Path) -> None:
@@ -157,7 +158,7 @@ def test_a_network_and_its_copy_tie_and_noise_names_no_cheapest(tmp_path: Path) 
     result = compared(runs, tmp_path)
     assert "they compute the same, so none of them is the cheapest." in result.verdict
     assert result.cheapest is not None
-    assert result.cheapest["names"] == ["net", "tuned"]
+    assert result.cheapest.names == ("net", "tuned")
     runs.append(plant(tmp_path, "small", right(326, 5)))
     set_cost(runs[2], 7.8, macs=200_000_000)
     verdict = compared(runs, tmp_path).verdict
@@ -186,10 +187,10 @@ def test_a_group_whose_members_differ_is_not_said_to_be_alike(tmp_path: Path) ->
     masks = {"best": best, "nearly": nearly, "below": below, "third": third}
     runs = [plant(tmp_path, name, mask) for name, mask in masks.items()]
     result = compared(runs, tmp_path)
-    groups = {c["name"]: c["group"] for c in result.configurations}
+    groups = {c.name: c.group for c in result.configurations}
     assert groups == {"best": 1, "nearly": 1, "third": 1, "below": 2}
     again = compared([runs[0], runs[3]], tmp_path)
-    assert again.verdict.endswith("third cannot be told from it.")
+    assert "third cannot be told from it" in again.verdict
 
 
 def test_one_configuration_and_failures(tmp_path: Path) -> None:
@@ -199,7 +200,7 @@ def test_one_configuration_and_failures(tmp_path: Path) -> None:
     assert result.pairs == ()
     assert result.detectable is None
     assert result.verdict == "One configuration: there is nothing to compare it with."
-    text = tables.comparison(result)
+    text = format_comparison(result)
     assert "failed: torn: no weights" in text
     assert "x failed" in text
 
@@ -217,15 +218,15 @@ def test_more_images_show_smaller_differences(tmp_path: Path) -> None:
 
 def test_the_comparison_is_plain_json_and_printed(seeded: list[Run], tmp_path: Path) -> None:
     result = replace(compared(seeded, tmp_path), path=tmp_path, report=tmp_path / "report.html")
-    plain = json.loads(json.dumps(result.to_dict()))
+    plain = json.loads(json.dumps(result.to_json()))
     assert plain["configurations"][0]["budget"] == {"penalties": 0, "epochs": 10}
     assert set(plain["pairs"][0]) == {
         "first", "second", "change", "interval", "bootstrap", "p_value", "p_adjusted",
         "told_apart", "test",
     }  # fmt: skip
-    shown = tables.comparison_as_dict(result)
+    shown = comparison_to_json(result)
     assert {"winner", "verdict", "configurations", "runs", "best", "best_run"} <= set(shown)
-    lines = tables.comparison(result).splitlines()
+    lines = format_comparison(result).splitlines()
     assert lines[0].split() == [
         "group", "configuration", "test", "accuracy", "95", "%", "interval", "sd", "seeds", "val",
         "train", "s", "ms/image",
@@ -233,14 +234,14 @@ def test_the_comparison_is_plain_json_and_printed(seeded: list[Run], tmp_path: P
     assert lines[1].startswith("*      1  lite")
     assert lines[1].split()[-5:] == ["3", "85.8", "%", "9.5", "5.0"]
     assert " ".join(lines).count("choice, which wins") == 1
-    single = tables.comparison(compared(seeded[::3], tmp_path)).splitlines()
+    single = format_comparison(compared(seeded[::3], tmp_path)).splitlines()
     assert "seeds" not in single[0]
 
 
 def test_the_protocol_states_images_budget_and_seeds(tmp_path: Path) -> None:
     solved = plant(tmp_path, "solved", 300, phases=[SOLVED])
     for l2 in (1.0, 0.1, 0.01, 0.1):  # the best comes once more, refined
-        solved.append_log({"event": "solve", "phase": 0, "l2": l2})
+        solved.append_log(Solve(0, 0.5, 0.8, 0.6, 0.7, l2, 40))
     fitted = plant(tmp_path, "fitted", 310, phases=[HEAD])
     protocol = compared([solved, fitted], tmp_path).protocol
     assert protocol["images"].startswith("the same 400 test images of cifar10-mini, 9,000 training")
@@ -261,10 +262,8 @@ def test_the_protocol_states_images_budget_and_seeds(tmp_path: Path) -> None:
 def test_validation_on_different_images_is_said(tmp_path: Path) -> None:
     runs = []
     for name, fingerprint, count in (("small", "f1", 100), ("large", "f2", 1000)):
-        data = {"source": "cifar10-mini", "fingerprint": fingerprint, "test_fingerprint": "t" * 16,
-                "class_names": list("abcd"),
-                "counts": {"train": 9 * count, "val": count, "test": N}}  # fmt: skip
-        run = plant(tmp_path, name, 300, manifest={"data": data}, data={"train_limit": 10 * count})
+        data = replace(DATA, fingerprint=fingerprint, counts=Counts(9 * count, count, N))
+        run = plant(tmp_path, name, 300, made_of={"data": data}, data={"train_limit": 10 * count})
         set_val(run, 1.0, n=count)
         runs.append(run)
     protocol = compared(runs, tmp_path).protocol
@@ -281,8 +280,7 @@ def test_answers_in_another_order_are_refused(tmp_path: Path) -> None:
     write_arrays(runs[1].path / "predictions" / "test.npz", arrays)
     with pytest.raises(RunError, match="not in one order"):
         compared([runs[0], Run(runs[1].path)], tmp_path)
-    other = {**runs[1].manifest["data"], "test_fingerprint": "u" * 16}
-    runs[1].update_manifest(data=other)
+    remake(runs[1], data=replace(DATA, test_fingerprint="u" * 16))
     with pytest.raises(RunError, match="tested on different images"):
         compared(runs, tmp_path)
 
@@ -324,13 +322,4 @@ def test_what_else_is_measured_makes_no_other_configuration(tmp_path: Path) -> N
     more = recipe.model_copy(update={"evaluation": measured})
     (runs[1].path / "recipe.toml").write_text(more.to_toml(), encoding="utf-8")
     (only,) = compared(runs, tmp_path).configurations
-    assert only["seeds"] == [0, 1]
-
-
-def test_a_run_from_before_files_were_weighed_is_told(tmp_path: Path) -> None:
-    run = plant(tmp_path, "old")
-    set_cost(run, 3.0)
-    served = {"throughput": {"images_per_s": 300.0, "batch": 32, "n": 2}, "serving_rss_mb": 800.0}
-    cost = {key: value for key, value in Run(run.path).cost.items() if key != "file_mb"}
-    write_json(run.path / "cost.json", {"size_mb": 9.0, **cost, **served})
-    assert "3.0 ms an image" in tables._serving(Run(run.path).cost)
+    assert only.seeds == (0, 1)

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
-from headstart.data import Splits, find_warnings, leakage, load_data
-from headstart.data.duplicates import find_duplicates
-from headstart.data.leakage import find_leakage, find_overlap
+from headstart.data import Splits, find_warnings, load_data
+from headstart.data.check import duplicates as leakage
+from headstart.data.check.duplicates import find_leakage, find_overlap
+from headstart.data.check.pairs import find_duplicates
 from headstart.specs import DataSpec
 
 SHARED = Path(os.environ.get("HEADSTART_SHARED_DATA", Path(__file__).parents[3] / "shared/data"))

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from headstart.profiling import profiled, section
-from headstart.training.lookahead import ahead
+from headstart.features.lookahead import ahead
+from headstart.machine.profiling import profiled, section
 
 CPU = torch.device("cpu")
 
@@ -87,6 +87,6 @@ def test_a_profile_counts_the_wait_and_not_the_thread() -> None:
 
     with profiled() as profile:
         list(ahead(items(), CPU))
-    found = {part["name"]: part["seconds"] for part in profile.as_dict()["sections"]}
+    found = {part["name"]: part["seconds"] for part in profile.to_json()["sections"]}
     assert "decode" not in found
     assert found["waiting"] > 0.02

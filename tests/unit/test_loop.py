@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,21 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from headstart.data import load_data
-from headstart.data.transforms import Transform
 from headstart.errors import RunError
 from headstart.evaluation.predictions import Predictions
+from headstart.features.feeds import CachedFeed, PixelFeed, batch_bounds, epoch_order
+from headstart.machine.runtime import create_runtime
 from headstart.models.backbones import Backbone, build_architecture
+from headstart.models.classifier import Classifier
 from headstart.models.freezing import plan_phase, set_training
 from headstart.models.heads import create_head
 from headstart.models.identity import Preprocess, WeightsIdentity
-from headstart.runtime import create_runtime
+from headstart.rundir.history import Epoch
 from headstart.specs import AugmentSpec, DataSpec, HeadSpec, PhaseSpec
 from headstart.training import loop
 from headstart.training.checkpoints import load_checkpoint, read_phase, save_checkpoint
-from headstart.training.classifier import Classifier
-from headstart.training.feeds import CachedFeed, PixelFeed, batch_bounds, epoch_order
 from headstart.training.loop import (
     RESTARTS,
     FitState,
@@ -32,8 +35,9 @@ from headstart.training.loop import (
     cross_entropy_loss,
     fit,
 )
-from headstart.training.mixing import Mixer
 from headstart.training.optimisation import class_weights, create_optimizer, learning_rate
+from headstart.views.mixing import Mixer
+from headstart.views.transforms import Transform
 
 RUNTIME = create_runtime("cpu")
 PHASE = PhaseSpec(train="all", epochs=4, lr=2e-3, warmup=0.2, norm="train")
@@ -64,13 +68,13 @@ def make_job(**changes: Any) -> tuple[Classifier, Job]:
 
 def test_it_learns_and_ends_at_its_best_epoch() -> None:
     model, job = make_job()
-    records: list[dict[str, Any]] = []
+    records: list[Epoch] = []
     state = fit(model, job, FitState(), create_optimizer(model, PHASE), on_epoch=records.append)
-    assert [r["epoch"] for r in records] == [0, 1, 2, 3]
-    assert records[-1]["train_loss"] < 0.7 * records[0]["train_loss"]
-    best = max(records, key=lambda r: (r["val_accuracy"], -r["val_loss"]))
-    assert state.best_epoch == best["epoch"]
-    assert state.best_val_accuracy == best["val_accuracy"] > 0.5
+    assert [r.epoch for r in records] == [0, 1, 2, 3]
+    assert records[-1].train_loss < 0.7 * records[0].train_loss
+    best = max(records, key=lambda r: (r.val_accuracy, -r.val_loss))
+    assert state.best_epoch == best.epoch
+    assert state.best_val_accuracy == best.val_accuracy > 0.5
     own = model.state_dict()
     assert all(torch.equal(own[name], tensor) for name, tensor in state.best.items())
 
@@ -139,7 +143,7 @@ def test_plateau_lowers_the_rate_when_validation_stalls() -> None:
         job,
         FitState(),
         create_optimizer(model, phase),
-        on_epoch=lambda record: rates.append(record["lr"]),
+        on_epoch=lambda record: rates.append(record.lr),
     )
     assert rates[0] == 1e-12
     assert rates[-1] == pytest.approx(1e-12 * 0.2 ** (len(set(rates)) - 1))
@@ -166,9 +170,9 @@ def test_optimizers(name: str, kind: type[torch.optim.Optimizer], decay: float) 
     optimizer = create_optimizer(model, phase)
     assert type(optimizer) is kind
     assert {g["weight_decay"] for g in optimizer.param_groups} == {decay, 0.0}
-    records: list[dict[str, Any]] = []
+    records: list[Epoch] = []
     fit(model, job, FitState(), optimizer, on_epoch=records.append)
-    assert records[-1]["train_loss"] < records[0]["train_loss"]
+    assert records[-1].train_loss < records[0].train_loss
 
 
 def test_gradients_are_clipped() -> None:
@@ -327,9 +331,9 @@ def test_resume_is_bit_exact(tmp_path: Path) -> None:
     first, job = make_job()
     state, optimizer = FitState(), create_optimizer(first, PHASE)
 
-    def checkpoint_then_die(record: dict[str, Any]) -> None:
+    def checkpoint_then_die(record: Epoch) -> None:
         save_checkpoint(path, first, 0, state, optimizer)
-        if record["epoch"] == 1:
+        if record.epoch == 1:
             raise Killed
 
     with pytest.raises(Killed):
@@ -402,7 +406,7 @@ def test_a_rate_that_is_too_high_is_lowered_from_the_start_again(
         job,
         state,
         create_optimizer(model, fast),
-        on_epoch=lambda record: epochs.append((record["epoch"], record["lr"])),
+        on_epoch=lambda record: epochs.append((record.epoch, record.lr)),
         on_restart=lambda state: begun.append(state.lr_scale),
     )
     assert begun == pytest.approx([3.0**-k for k in range(1, len(begun) + 1)])
@@ -464,8 +468,8 @@ def test_a_resume_within_a_second_attempt_is_bit_exact(tmp_path: Path) -> None:
     cut = FitState()
     consider(first, job, cut)
 
-    def die(record: dict[str, Any]) -> None:
-        if cut.restarts == 1 and record["epoch"] == 0:
+    def die(record: Epoch) -> None:
+        if cut.restarts == 1 and record.epoch == 0:
             save_checkpoint(path, first, 1, cut, optimizer)
             raise Killed
 
@@ -482,6 +486,44 @@ def test_divergence_is_told_with_its_remedy() -> None:
     model, job = make_job(phase=wild)
     with pytest.raises(RunError, match=r"phase 1 diverged in epoch 1 .* lower phases\.0\.lr"):
         fit(model, job, FitState(), create_optimizer(model, wild))
+
+
+@pytest.mark.parametrize("part", ["model", "best", "start"])
+@pytest.mark.parametrize("fault", ["missing", "added", "shape", "dtype"])
+def test_a_checkpoint_of_other_tensors_is_refused(tmp_path: Path, part: str, fault: str) -> None:
+    path = tmp_path / "last.safetensors"
+    model, job = make_job()
+    optimizer = create_optimizer(model, PHASE)
+    state = fit(model, job, FitState(), optimizer)
+    save_checkpoint(path, model, 0, state, optimizer)
+    load_checkpoint(path, model, optimizer)
+
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    (name,) = [name for name in tensors if name.startswith(part) and name.endswith("0.weight")][:1]
+    tensor = tensors.pop(name)
+    changed = {
+        "added": {name: tensor, f"{part}.other": tensor.clone()},
+        "shape": {name: tensor[:1]},
+    }
+    changed["dtype"] = {name: tensor.double()}
+    save_file(tensors | changed.get(fault, {}), path, metadata=header)
+    wrong = "other" if fault == "added" else name.removeprefix(f"{part}.")
+    with pytest.raises(RunError, match=rf"last\.safetensors: {part}: .*{re.escape(wrong)}") as told:
+        load_checkpoint(path, model, optimizer)
+    assert len(str(told.value).splitlines()) == 1
+
+
+def test_a_checkpoint_of_another_optimiser_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "last.safetensors"
+    model, job = make_job()
+    optimizer = create_optimizer(model, PHASE)
+    state = fit(model, job, FitState(), optimizer)
+    save_checkpoint(path, model, 0, state, optimizer)
+    first = torch.optim.AdamW(list(model.head.parameters())[:1])
+    with pytest.raises(RunError, match=r"last\.safetensors: optimizer: \d+\.\w+ has"):
+        load_checkpoint(path, model, first)
 
 
 def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:

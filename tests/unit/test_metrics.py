@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from headstart.evaluation.metrics import score, selection_key, selection_loss, selection_value
+from headstart.evaluation.metrics import (
+    ClassScores,
+    score,
+    selection_key,
+    selection_loss,
+    selection_value,
+)
 from headstart.evaluation.predictions import Predictions
 
 
@@ -34,7 +40,9 @@ def test_scores_agree_with_scikit_learn(seed: int) -> None:
     assert scores.confusion == reference.confusion_matrix(p.labels, p.predicted).tolist()
     expected = reference.precision_recall_fscore_support(p.labels, p.predicted)
     for name, column in zip(("precision", "recall", "f1", "n"), expected, strict=True):
-        assert [row[name] for row in scores.per_class] == pytest.approx(list(column), **close)
+        assert [getattr(row, name) for row in scores.per_class] == pytest.approx(
+            list(column), **close
+        )
     brier = reference.brier_score_loss(p.labels, p.probabilities, scale_by_half=False)
     assert scores.brier == pytest.approx(brier, **close)
     agree_on_means(p)
@@ -73,7 +81,7 @@ def test_a_class_nobody_predicts_and_an_empty_split() -> None:
     labels = np.array([0, 1, 2])
     logits = np.tile(np.float32([3, 1, 0]), (3, 1))
     rows = score(Predictions(labels.astype(str), labels, logits)).per_class
-    assert rows[2] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "n": 1}
+    assert rows[2] == ClassScores(precision=0.0, recall=0.0, f1=0.0, n=1)
     empty = Predictions(np.array([], str), np.array([], np.int64), np.zeros((0, 3), np.float32))
     with pytest.raises(ValueError, match="no predictions"):
         score(empty)

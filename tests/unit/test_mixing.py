@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from headstart.data.hashing import hash_ids
-from headstart.runtime import create_runtime
-from headstart.training.feeds import CachedFeed, batches
-from headstart.training.mixing import Mixer, rectangles
+from headstart.features.feeds import CachedFeed, batches
+from headstart.machine.runtime import create_runtime
+from headstart.views.mixing import Mixer, rectangles
 
 KEYS = hash_ids([f"image-{i}" for i in range(4000)])
 

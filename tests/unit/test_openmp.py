@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from headstart.openmp import BUSY, QUIET, spin_count, spin_count_for
+from headstart.machine.openmp import BUSY, QUIET, spin_count, spin_count_for
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from headstart.data.mini import open_mini
-from headstart.data.transforms import Transform
+from headstart.assessment.penultimate import penultimate
+from headstart.data.sources.mini import open_mini
+from headstart.features.feeds import PixelFeed
+from headstart.machine.runtime import create_runtime
 from headstart.models.backbones import create_backbone
+from headstart.models.classifier import Classifier
 from headstart.models.heads import create_head
-from headstart.runtime import create_runtime
 from headstart.specs import BackboneSpec, HeadSpec
-from headstart.training.classifier import Classifier
-from headstart.training.feeds import PixelFeed
 from headstart.training.loop import predict
-from headstart.training.penultimate import penultimate
+from headstart.views.transforms import Transform
 
 
 def test_features_are_what_the_heads_last_layer_is_given() -> None:

@@ -9,30 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-import headstart.pictures
+import headstart.assessment.pictures
 from headstart import load_recipe, run
-from headstart.rundir import Run
+from headstart.rundir.run import Run
+from tests.recipes import recipe_text, write_recipe
 
-RECIPE = """
-name = "seen"
-batch_size = 32
-[data]
-source = "cifar10-mini"
-train_limit = 200
-size = 32
-[backbone]
-name = "small_cnn"
-weights = "random"
-[[phases]]
-train = "from_scratch"
-epochs = 1
-lr = 3e-3
-"""
+SCRATCH = {"train": "from_scratch", "epochs": 1, "lr": 3e-3}
 
 
 def carry_out(folder: Path) -> Run:
-    (folder / "seen.toml").write_text(RECIPE)
-    return run(load_recipe(folder / "seen.toml"), out=folder / "run", device="cpu")
+    text = recipe_text("seen", SCRATCH, train=200, test=None, more="batch_size = 32")
+    return run(load_recipe(write_recipe(folder, text)), out=folder / "run", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +27,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("seen")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEADSTART_CACHE", str(folder / "cache"))
-        patch.setattr(headstart.pictures, "MAPPED", 200)  # of 500
+        patch.setattr(headstart.assessment.pictures, "MAPPED", 200)  # of 500
         return carry_out(folder)
 
 
@@ -54,7 +41,7 @@ def test_every_picture_says_what_the_model_said(seen: Run, kind: str) -> None:
     assert images.shape[1:] == ((96, 96, 3) if kind == "saliency" else (32, 32, 3))
     assert np.array_equal(pictures[f"{kind}_labels"], test.labels[rows])
     assert np.array_equal(pictures[f"{kind}_predicted"], test.predicted[rows])
-    sure = test.tempered(seen.temperature).confidence[rows]
+    sure = test.tempered(seen.metrics.temperature).confidence[rows]
     assert pictures[f"{kind}_confidence"] == pytest.approx(sure, abs=1e-6)
 
 
@@ -96,7 +83,7 @@ def test_a_run_without_heat_goes_on_and_says_why(
     def fail(*arguments: Any) -> None:
         raise RuntimeError("target score is not connected")
 
-    monkeypatch.setattr(headstart.pictures, "heat", fail)
+    monkeypatch.setattr(headstart.assessment.pictures, "heat", fail)
     finished = carry_out(tmp_path)
     assert finished.finished
     assert finished.warnings == ["no heat maps: RuntimeError: target score is not connected"]

@@ -14,17 +14,17 @@ import pytest
 import torch
 
 from headstart.data import ImageSet, load_data
-from headstart.data.transforms import Transform
 from headstart.errors import HeadstartError
+from headstart.features import engines as prefix
+from headstart.features.cache import BoundaryCache
+from headstart.features.engines import CANDIDATES, Engine, compile_prefix
+from headstart.machine.progress import Reporter
+from headstart.machine.runtime import Runtime, create_runtime
 from headstart.models.backbones import Backbone, create_backbone
 from headstart.models.folding import folded_norms
 from headstart.models.freezing import plan_phase, set_training
-from headstart.progress import Reporter
-from headstart.runtime import Runtime, create_runtime
 from headstart.specs import BackboneSpec, DataSpec, PhaseSpec
-from headstart.training import prefix
-from headstart.training.cache import BoundaryCache
-from headstart.training.prefix import CANDIDATES, Engine, compile_prefix
+from headstart.views.transforms import Transform
 
 SIZE = 64
 
@@ -76,7 +76,7 @@ def test_int8_is_for_frozen_passes_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_cpu_without_bfloat16_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headstart.runtime._cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr("headstart.machine.runtime._cpu_has_bfloat16", lambda: False)
     with pytest.raises(HeadstartError, match='use "float32" or "auto"'):
         create_runtime("cpu", precision="bfloat16")
 
@@ -169,11 +169,11 @@ def test_a_long_pass_takes_the_fastest_engine_and_remembers_it(
 
 @pytest.mark.usefixtures("cache")
 def test_what_was_measured_is_kept_readable(backbone: Backbone, tmp_path: Path) -> None:
-    memory = prefix._Memory("some/prefix")
+    memory = prefix.EngineChoices("some/prefix")
     assert memory.engine is None
     memory.keep(CANDIDATES[1], {CANDIDATES[0]: 10.04, CANDIDATES[1]: 20.0})
-    assert prefix._Memory("some/prefix").engine == CANDIDATES[1]
-    assert prefix._Memory("another").engine is None
+    assert prefix.EngineChoices("some/prefix").engine == CANDIDATES[1]
+    assert prefix.EngineChoices("another").engine is None
     (entry,) = json.loads(memory._path.read_text()).values()
     assert entry["images_per_s"] == {"openvino 16": 10.0, "openvino 8": 20.0}
 
@@ -181,7 +181,7 @@ def test_what_was_measured_is_kept_readable(backbone: Backbone, tmp_path: Path) 
 def test_nothing_is_reported_to_the_makers_of_openvino() -> None:
     script = (
         "import sys, torch\n"
-        "from headstart.training import prefix\n"
+        "from headstart.features import engines as prefix\n"
         "chain = prefix.StageChain(torch.nn.Conv2d(3, 4, 3), [])\n"
         "prefix._convert(chain, 8)\n"
         "import nncf\n"
@@ -194,7 +194,7 @@ def test_nothing_is_reported_to_the_makers_of_openvino() -> None:
 
 
 def test_int8_without_nncf_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headstart.runtime.find_spec", lambda name: None)
+    monkeypatch.setattr("headstart.machine.runtime.find_spec", lambda name: None)
     with pytest.raises(HeadstartError, match="needs nncf"):
         create_runtime("cpu", precision="int8")
 
@@ -211,7 +211,7 @@ def test_an_entry_ends_with_the_engine_it_began_with(
         asked.append(named["engine"])
         return compiled(*arguments, **{**named, "engine": named["engine"] or CANDIDATES[1]})
 
-    monkeypatch.setattr("headstart.training.cache.compile_prefix", compiling)
+    monkeypatch.setattr("headstart.features.cache.compile_prefix", compiling)
     top = len(backbone.stages())
     whole = images.pick(np.arange(64))
 

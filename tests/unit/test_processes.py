@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import headstart
-from headstart.processes import python_command, python_environment
+from headstart.machine.processes import python_command, python_environment
 
 PACKAGE = Path(headstart.__file__).parent
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ def test_python_finds_nothing_in_the_current_folder(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", str(PACKAGE.parent), "."]))
     monkeypatch.setenv("HEADSTART_CACHE", "kept")
     program = (
-        "import json, os, sys, headstart.paths as p; "
+        "import json, os, sys, headstart.files as p; "
         "print(json.dumps([sys.path, str(p.cache_root())]))"
     )
     done = subprocess.run(

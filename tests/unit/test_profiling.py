@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from headstart import profiling
-from headstart.profiling import each_in_section, profiled, section
+from headstart.machine import profiling
+from headstart.machine.profiling import each_in_section, profiled, section
 
 
 class Clock:
@@ -28,7 +28,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def seconds(profile: profiling.Profile) -> dict[str, float]:
-    return {part["name"]: part["seconds"] for part in profile.as_dict()["sections"]}
+    return {part["name"]: part["seconds"] for part in profile.to_json()["sections"]}
 
 
 def test_a_section_is_counted_without_the_ones_inside_it(clock: Clock) -> None:
@@ -41,8 +41,8 @@ def test_a_section_is_counted_without_the_ones_inside_it(clock: Clock) -> None:
             clock.now += 8
         clock.now += 16
     assert seconds(profile) == {"other": 17, "outer": 10, "inner": 4}
-    assert profile.as_dict()["total_s"] == 31
-    assert [part["name"] for part in profile.as_dict()["sections"]] == ["other", "outer", "inner"]
+    assert profile.to_json()["total_s"] == 31
+    assert [part["name"] for part in profile.to_json()["sections"]] == ["other", "outer", "inner"]
 
 
 def test_producing_items_counts_and_using_them_does_not(clock: Clock) -> None:

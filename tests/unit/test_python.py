@@ -15,14 +15,14 @@ from PIL import Image
 import headstart
 from headstart.comparison.explain import explain
 from headstart.comparison.leaderboard import build_comparison
-from headstart.data.leakage import Leakage
+from headstart.data.check.duplicates import Leakage
 from headstart.deployment.predictor import Answer, Predictor
 from headstart.errors import DataError, RunError
 from headstart.evaluation.metrics import score
-from headstart.progress import Reporter, TerminalReporter
-from headstart.rundir import Run
-from headstart.shown import MOST_ROWS, Shown
+from headstart.machine.progress import Reporter, TerminalReporter
+from headstart.rundir.run import Run
 from headstart.specs import DataSpec
+from headstart.text.cards import MOST_ROWS, Shown
 from tests.fabricating import fabricate
 
 VERBS = (
@@ -192,8 +192,8 @@ def test_progress_is_told_unless_it_is_silenced(
     verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Up to where each call reads its photos."""
-    monkeypatch.setattr("headstart.workbench.load_data", _stop)
-    monkeypatch.setattr("headstart.workbench.describe", _stop)
+    monkeypatch.setattr("headstart.plan.plan.load_data", _stop)
+    monkeypatch.setattr("headstart.selection.preview.describe", _stop)
     scratch = ['backbone.weights="random"', 'phases=[{train="from_scratch"}]']
     recipe = headstart.load_recipe("cifar10-probe", [*scratch, "backbone.name=small_cnn"])
     study = headstart.Study(
@@ -226,7 +226,7 @@ def test_whatever_the_command_line_does_is_at_the_root() -> None:
 def test_importing_gives_no_warning() -> None:
     code = (
         "import headstart\nfor name in headstart.__all__:\n    getattr(headstart, name)\n"
-        "import headstart.training.prefix, headstart.saliency"
+        "import headstart.features.engines, headstart.assessment.heat"
     )
     command = [sys.executable, "-W", "error", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from headstart.errors import RecipeError
-from headstart.recipe import load_recipe, load_recipes, load_study, shipped_recipes
+from headstart.recipe import Recipe, load_recipe, load_recipes, load_study, shipped_recipes
 
 RECIPE = """\
 name = "two-phase"
@@ -118,36 +118,40 @@ def test_round_trip_and_fingerprint(recipe_file: Path, tmp_path: Path) -> None:
     copy.write_text(recipe.to_toml())
     assert load_recipe(copy) == recipe
     renamed = recipe.model_copy(update={"name": "other"})
-    assert renamed.fingerprint == recipe.fingerprint
+    assert fingerprint(renamed) == fingerprint(recipe)
     reseeded = recipe.model_copy(update={"seed": 1})
-    assert reseeded.fingerprint != recipe.fingerprint
+    assert fingerprint(reseeded) != fingerprint(recipe)
 
 
-def test_an_evaluation_table_at_its_defaults_changes_no_fingerprint(
-    recipe_file: Path, tmp_path: Path
-) -> None:
-    """Runs and studies of before there was such a table are still found."""
+def fingerprint(recipe: Recipe, **changes: str) -> str:
+    return recipe.fingerprint(**{"images": "i", "weights": "w", "precision": "float32"} | changes)
+
+
+def test_a_fingerprint_is_of_what_decides_the_weights(recipe_file: Path, tmp_path: Path) -> None:
+    """Content and arithmetic count; places and what is measured afterwards do not."""
     plain = load_recipe(recipe_file)
-    assert plain.fingerprint == "10c4afe3"
-    told = load_recipe(recipe_file, ["evaluation.label_efficiency=true"])
-    assert told == plain
-    other = load_recipe(recipe_file, ["evaluation.label_efficiency=false"])
-    assert other.fingerprint != plain.fingerprint
+    measured = load_recipe(recipe_file, ["evaluation.corruptions=[1]"])
+    moved = load_recipe(recipe_file, ["data.source=folder:elsewhere", "backbone.weights=file:w"])
+    assert fingerprint(measured) == fingerprint(moved) == fingerprint(plain)
+    found = {
+        fingerprint(plain),
+        fingerprint(plain, images="j"),
+        fingerprint(plain, weights="v"),
+        fingerprint(plain, precision="bfloat16"),
+        fingerprint(load_recipe(recipe_file, ["batch_size=16"])),
+    }
+    assert len(found) == 5
     with pytest.raises(RecipeError, match="did you mean label_efficiency"):
         load_recipe(recipe_file, ["evaluation.label_eficiency=false"])
+
+
+def test_a_studys_fingerprint_follows_the_content_of_folders(tmp_path: Path) -> None:
     path = tmp_path / "study.toml"
     path.write_text(STUDY)
-    assert load_study(path).fingerprint == "3f1b77c8"
-    assert load_study(path, ["evaluation.label_efficiency=false"]).fingerprint != "3f1b77c8"
-
-
-def test_a_choice_that_auto_makes_too_changes_no_fingerprint(recipe_file: Path) -> None:
-    """A run's recipe names the metric: it is still the run of the recipe that leaves it open."""
-    for balance, by in (("none", "accuracy"), ("auto", "balanced_accuracy")):
-        left = load_recipe(recipe_file, [f"balance={balance}"])
-        named = load_recipe(recipe_file, [f"balance={balance}", f"select_by={by}"])
-        other = load_recipe(recipe_file, [f"balance={balance}", "select_by=macro_f1"])
-        assert named.fingerprint == left.fingerprint != other.fingerprint
+    here, there = (load_study(path, [f"data.source=folder:{place}"]) for place in ("a", "b"))
+    assert here.fingerprint({}) != there.fingerprint({})
+    assert here.fingerprint({"folder:a": "1"}) == there.fingerprint({"folder:b": "1"})
+    assert here.fingerprint({"folder:a": "1"}) != there.fingerprint({"folder:b": "2"})
 
 
 def test_study_crosses_grid_and_variants(tmp_path: Path) -> None:

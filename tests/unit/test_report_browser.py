@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from headstart.comparison.records import Comparison, Row
 from headstart.report import write_report
 from headstart.report.contenders import compare_rows
-from headstart.rundir import Run
+from headstart.rundir.run import Run
 from tests.fabricating import fabricate, fail
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
@@ -31,13 +33,12 @@ FLAGS = (
 
 
 @pytest.fixture(scope="module")
-def report(pixels: tuple[list[Run], dict[str, Any]], tmp_path_factory: Any) -> str:
+def report(pixels: tuple[list[Run], Comparison], tmp_path_factory: Any) -> str:
     runs, comparison = pixels
     folder = tmp_path_factory.mktemp("browser")
     lost = fail(folder / "lost", "lost", "the hub cannot be reached")
-    row = {"run": "lost", "status": "failed", "path": "lost", "backbone": "vgg16", "cost": {},
-           "accuracy": None, "error": "the hub cannot be reached", "marks": []}  # fmt: skip
-    compared = {**comparison, "rows": [*comparison["rows"], row]}
+    row = Row.without_result("lost", "failed", "the hub cannot be reached", "vgg16", path="lost")
+    compared = replace(comparison, rows=(*comparison.rows, row))
     return write_report([*runs, lost], folder / "report.html", compared).as_uri()
 
 
@@ -53,7 +54,8 @@ def crowded(tmp_path_factory: Any) -> str:
         fabricate(folder / "many", name="many", classes=136, n=544, class_names=many),
         fabricate(folder / "long", name="long" * 20, classes=12, n=240, class_names=long),
     ]
-    compared = {**compare_rows(runs), "protocol": {"budget": f"all of {'long' * 20} and more"}}
+    protocol = {"budget": f"all of {'long' * 20} and more"}
+    compared = replace(compare_rows(runs), protocol=protocol)
     return write_report(runs, folder / "report.html", compared).as_uri()
 
 

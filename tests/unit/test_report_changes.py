@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from headstart.report import write_report
-from headstart.rundir import Run
-from tests.unit.test_explain import HEAD, TUNE, plant
+from headstart.rundir.run import Run
+from tests.fabricating import remake
+from tests.unit.test_explain import DATA, HEAD, TUNE, plant
 from tests.unit.test_report import read
 
 
@@ -75,6 +77,5 @@ def test_runs_that_cannot_be_explained_still_have_a_page(ladder: list[Run], tmp_
     (ladder[1].path / "predictions" / "test.npz").write_bytes(b"not an archive")
     assert "changes-title" in read(write_report(ladder, tmp_path)).ids  # what is known still shows
     assert "What changed what" not in words(write_report(ladder, tmp_path))
-    elsewhere = {"data": {"test_fingerprint": "u" * 16, "counts": {"train": 90}}}
-    ladder[2].update_manifest(**elsewhere)
+    remake(ladder[2], data=replace(DATA, test_fingerprint="u" * 16))
     assert "What changed what" not in words(write_report([ladder[0], ladder[2]], tmp_path))

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from headstart.report import write_report
-from headstart.report.confusion import describe_confusion, draw_grid, families
-from headstart.rundir import Run
+from headstart.report.sections.confusion import describe_confusion, draw_grid, families
+from headstart.rundir.run import Run
 from tests.fabricating import fabricate
 from tests.unit.test_report import read
 
@@ -61,7 +61,7 @@ def test_136_classes_are_drawn_by_family_with_the_pairs_most_confused(tmp_path: 
     assert names == list(SCRIPTS)
     page = read(path)
     assert "Most often confused" in page.text
-    confusion = np.array(run.metrics["test"]["confusion"])
+    confusion = np.array(run.metrics.test.confusion)
     true, answer = np.unravel_index(int((confusion * (1 - np.eye(136))).argmax()), (136, 136))
     said = f"{CHARACTERS[true]} taken for {CHARACTERS[answer]}: {confusion[true, answer]} of 5"
     assert said in grid

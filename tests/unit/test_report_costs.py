@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from headstart.report.board import describe_board
+from headstart.comparison.records import Comparison, Limits
 from headstart.report.card import render_card
 from headstart.report.contenders import Contender, compare_rows, find_contenders, match_runs
-from headstart.report.costs import cost_panels, describe_limits
 from headstart.report.markdown import render_markdown
-from headstart.rundir import Run, write_json
-from tests.fabricating import fabricate
+from headstart.report.sections.board import describe_board
+from headstart.report.sections.costs import cost_panels, describe_limits
+from headstart.rundir.records import LatencyMs
+from headstart.rundir.run import Run
+from tests.fabricating import fabricate, measured, recost
 
 
 def timed(run: Run, ms: float, macs: int, busy: str | None = None) -> Run:
-    cost = {
-        **run.cost,
-        "macs": macs,
-        "latency_ms": {"median": ms, "low": ms, "high": ms, "p95": ms},
-        "measured": {"session": "one", "busy": busy},
-    }
-    write_json(run.path / "cost.json", cost)
-    return Run(run.path)
+    latency = LatencyMs(ms, ms, ms, ms, 50)
+    return recost(run, macs=macs, latency_ms=latency, measured=measured("one", busy))
 
 
-def contenders_of(runs: Sequence[Run]) -> tuple[dict[str, Any], list[Contender]]:
+def contenders_of(runs: Sequence[Run]) -> tuple[Comparison, list[Contender]]:
     compared = compare_rows(runs)
-    return compared, find_contenders(compared, match_runs(compared["rows"], runs))
+    return compared, find_contenders(compared, match_runs(compared.rows, runs))
 
 
 @pytest.fixture
@@ -53,8 +49,8 @@ def test_limits_have_no_step_that_noise_alone_makes(pair: list[Run]) -> None:
     assert len(steps(5.0)) == 2
     runs = [timed(pair[0], 10.0, 300), timed(pair[1], 5.0, 200)]
     compared, contenders = contenders_of(runs)
-    asked = {"max_ms": 10.2, "max_mb": None, "best": "first", "uncertain": ["first"]}
-    limits = describe_limits({**compared, "limits": asked}, contenders)
+    asked = Limits(10.2, None, "first", ("first",), "")
+    limits = describe_limits(replace(compared, limits=asked), contenders)
     assert limits is not None
     assert limits["asked"].endswith("Noise does not tell first from the limit in milliseconds.")
     assert steps(9.6) == []  # one step is no table
@@ -63,8 +59,7 @@ def test_limits_have_no_step_that_noise_alone_makes(pair: list[Run]) -> None:
 def test_training_is_drawn_as_it_would_be_alone(pair: list[Run]) -> None:
     """One run computed its features, the other found them: nothing else differs."""
     for run, extract_s, spared_s in zip(pair, (40.0, 0.0), (0.0, 40.0), strict=True):
-        spent = {"extract_s": extract_s, "train_s": 1.0, "spared_s": spared_s, "alone_s": 41.0}
-        write_json(run.path / "cost.json", {**run.cost, **spent})
+        recost(run, extract_s=extract_s, train_s=1.0, spared_s=spared_s, alone_s=41.0)
     compared, contenders = contenders_of([Run(run.path) for run in pair])
     board = describe_board(contenders, [], {})
     at = next(k for k, column in enumerate(board["columns"]) if column.term == "training")

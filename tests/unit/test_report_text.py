@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +12,31 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard import metadata_eval_result, metadata_load
 
 from headstart.comparison.leaderboard import build_comparison
+from headstart.comparison.records import Comparison, Limits, write_comparison
 from headstart.errors import RunError
-from headstart.evaluation.calibration import calibration
+from headstart.files import write_json
 from headstart.report.card import render_card, write_card
 from headstart.report.inputs import read_inputs
 from headstart.report.markdown import render_markdown
 from headstart.report.page import render
-from headstart.rundir import Run, open_run, write_json
-from tests.fabricating import fabricate, fail
+from headstart.rundir.history import Refit
+from headstart.rundir.run import Run, open_run
+from tests.fabricating import fabricate, fail, remake
 
-Study = tuple[list[Run], dict[str, Any]]
+Study = tuple[list[Run], Comparison]
 
 
 def test_markdown_has_verdict_table_protocol_and_origin(pixels: Study) -> None:
     text = render_markdown(*pixels)
     assert text == render_markdown(*pixels)
-    first, _, rest = pixels[1]["verdict"].partition(". ")
+    first, _, rest = pixels[1].verdict.partition(". ")
     assert f"**{first}.** {rest}" in text
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len(lines) == 2 + 3
     assert all(line.count("|") == lines[0].count("|") for line in lines)
-    best = pixels[1]["configurations"][0]
-    low, high = (100 * bound for bound in best["interval"])
-    row = f"| {best['name']} | {100 * best['accuracy']:.1f} % | [{low:.1f}, {high:.1f}] | 2, sd "
+    best = pixels[1].configurations[0]
+    low, high = (100 * bound for bound in best.interval)
+    row = f"| {best.name} | {100 * best.accuracy:.1f} % | [{low:.1f}, {high:.1f}] | 2, sd "
     assert row in lines[2]
     assert "- told apart: " in text
     assert "- data: cifar10-mini" in text
@@ -43,7 +45,7 @@ def test_markdown_has_verdict_table_protocol_and_origin(pixels: Study) -> None:
 
 def test_markdown_of_one_run_and_of_failures(tmp_path: Path) -> None:
     one = fabricate(tmp_path / "a", name="alone")
-    one.update_manifest(marks=["unit|normalised"])
+    remake(one, marks=("unit|normalised",))
     lost = fail(tmp_path / "b", "lost", "the hub cannot be reached\nat all")
     text = render_markdown([one, lost])
     assert r"| alone (unit\|normalised) |" in text
@@ -64,9 +66,9 @@ def test_the_hub_reads_the_cards_metadata(pixels: Study, card: Path) -> None:
     assert data.pipeline_tag == "image-classification"
     assert "headstart" in data.tags
     results = {result.metric_type: result for result in data.eval_results}
-    assert results["accuracy"].metric_value == run.metrics["test"]["accuracy"]
-    served = run.metrics["test"]["calibrated"]
-    assert results["loss"].metric_value == pytest.approx(served["loss"], abs=1e-6)
+    assert results["accuracy"].metric_value == run.metrics.test.accuracy
+    served = run.metrics.test.calibrated
+    assert results["loss"].metric_value == pytest.approx(served.loss, abs=1e-6)
     assert set(results) == {"accuracy", "f1", "loss", "expected_calibration_error"}
 
 
@@ -76,7 +78,7 @@ def test_the_model_index_is_the_hubs_own_form(pixels: Study, card: Path) -> None
     hubs = metadata_eval_result(
         model_pretty_name=run.name, task_pretty_name="Image classification",
         task_id="image-classification", metrics_pretty_name="Test accuracy",
-        metrics_id="accuracy", metrics_value=run.metrics["test"]["accuracy"],
+        metrics_id="accuracy", metrics_value=run.metrics.test.accuracy,
         dataset_pretty_name="CIFAR-10, a sample of 2,500 images", dataset_id="uoft-cs/cifar10",
         dataset_split="test",
     )["model-index"]  # fmt: skip
@@ -97,21 +99,20 @@ def test_the_cards_body_says_what_it_is_good_for(pixels: Study, card: Path) -> N
     for heading in ("Intended use", "Training data", "Training procedure", "Evaluation",
                     "Calibration", "Limitations", "How to use", "Reproduce"):  # fmt: skip
         assert f"\n## {heading}\n" in text, heading
-    test = pixels[0][0].metrics["test"]
-    low, high = (f"{100 * bound:.1f}" for bound in test["interval"])
-    assert f"**{100 * test['accuracy']:.1f} %** [{low}, {high}]" in text
-    assert f"| accuracy without {test['without_duplicates']['left_out']} duplicates of " in text
+    test = pixels[0][0].metrics.test
+    low, high = (f"{100 * bound:.1f}" for bound in test.interval)
+    assert f"**{100 * test.accuracy:.1f} %** [{low}, {high}]" in text
+    assert f"| accuracy without {test.without_duplicates.left_out} duplicates of " in text
     assert "In brackets 95 % intervals: Wilson's for shares, and for balanced accuracy" in text
     assert "\u202f" not in text
     assert 'source = "cifar10-mini"' in text
     assert render_card(pixels[0][0]) == text
 
 
-def test_a_card_leaves_out_what_an_older_run_lacks(tmp_path: Path) -> None:
-    run = fabricate(tmp_path / "run", name="older", marks=("unit normalisation",))
-    run.update_manifest(weights={**run.manifest["weights"], "licence": "Home-made 1.0"})
+def test_a_card_tells_marks_and_a_licence_of_no_known_name(tmp_path: Path) -> None:
+    run = fabricate(tmp_path / "run", name="marked", marks=("unit normalisation",))
+    remake(run, weights=replace(run.provenance.weights, licence="Home-made 1.0"))
     text = render_card(run)
-    assert "## Calibration" not in text
     assert "- Mark: unit normalisation." in text
     data = ModelCard(text).data
     assert (data.license, data.license_name) == ("other", "home-made 1.0")
@@ -119,15 +120,10 @@ def test_a_card_leaves_out_what_an_older_run_lacks(tmp_path: Path) -> None:
 
 def test_a_head_that_was_fitted_to_validation_too_is_said_to_be_so(tmp_path: Path) -> None:
     plain, solved = (fabricate(tmp_path / name, name=name) for name in ("plain", "solved"))
-    solved.append_log({"event": "refit", "phase": 0, "images": 2000, "l2": 0.1})
-    told = solved.metrics["val"]
+    solved.append_log(Refit(0, 2000, 0.1, 1.0))
     for n, how in ((200, "on validation"), (2000, "by folds of train and validation")):
-        scores = calibration(solved.predictions("test")).to_dict()
-        test = {**solved.metrics["test"], "calibration": scores, "calibrated": scores}
-        write_json(
-            solved.path / "metrics.json",
-            {"val": {**told, "n": n}, "test": test, "temperature": 1.2},
-        )
+        val = replace(solved.metrics.val, n=n)
+        write_json(solved.path / "metrics.json", replace(solved.metrics, val=val, temperature=1.2))
         card = render_card(open_run(solved.path))
         assert f"a temperature of 1.20, chosen {how}." in card
     assert "- Fitted to: in the end the head to all 2,000 images of train and validation" in card
@@ -148,16 +144,16 @@ def test_a_card_of_a_failed_run_is_refused(tmp_path: Path) -> None:
 
 def test_a_studys_directory_brings_its_name_and_selection(pixels: Study) -> None:
     folder = pixels[0][0].path.parent
-    saved = {**pixels[1], "name": "my-study", "limits": {"max_ms": 9.0, "best": "colours"}}
-    (folder / "comparison.json").write_text(json.dumps(saved), encoding="utf-8")
+    limits = Limits(9.0, None, "colours", (), "")
+    write_comparison(replace(pixels[1], name="my-study", limits=limits), folder)
     try:
         runs, compared = read_inputs([folder], folder)
     finally:
         (folder / "comparison.json").unlink()
     assert len(runs) == 6
     assert compared is not None
-    assert compared["name"] == "my-study"
-    assert compared["limits"]["max_ms"] == 9.0
+    assert compared.name == "my-study"
+    assert compared.limits == limits
 
 
 def test_the_verb_writes_each_format(

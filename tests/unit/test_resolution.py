@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 from headstart.errors import RecipeError
 from headstart.models.backbones import build_architecture
+from headstart.plan.resolution import resolve
 from headstart.recipe import Recipe
-from headstart.resolution import resolve
 
 
 @pytest.fixture

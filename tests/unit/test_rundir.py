@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from headstart.errors import RunError
+from headstart.files import atomic_path, read_arrays, write_arrays
 from headstart.recipe import load_recipe
-from headstart.rundir import (
-    atomic_path,
-    create_run,
-    open_run,
-    read_arrays,
-    remove_partial,
-    write_arrays,
-)
+from headstart.rundir.history import Epoch, event_line
+from headstart.rundir.run import create_run, open_run, remove_partial
 
 
 @pytest.fixture
 def run_path(tmp_path: Path) -> Path:
-    return create_run(tmp_path / "run", load_recipe("cifar10-probe")).path
+    return create_run(tmp_path / "run", load_recipe("cifar10-probe"), "0" * 8).path
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -39,16 +33,16 @@ def test_create_open_and_refuse(run_path: Path, tmp_path: Path) -> None:
     recipe = load_recipe("cifar10-probe")
     assert open_run(run_path).recipe == recipe
     with pytest.raises(RunError, match="holds a run already"):
-        create_run(run_path, recipe)
+        create_run(run_path, recipe, "0" * 8)
     killed = tmp_path / "killed"
     killed.mkdir()
     (killed / "recipe.toml").write_text(recipe.to_toml())
     (killed / ".manifest.json.17.partial").touch()
-    assert create_run(killed, recipe).recipe == recipe
+    assert create_run(killed, recipe, "0" * 8).recipe == recipe
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").touch()
     with pytest.raises(RunError, match="not empty, and not a run"):
-        create_run(tmp_path / "photos", recipe)
+        create_run(tmp_path / "photos", recipe, "0" * 8)
     with pytest.raises(RunError, match=r"a study's: name one of its runs, such as .*killed$"):
         open_run(run_path.parent)
     with pytest.raises(RunError, match="not a run directory"):
@@ -69,7 +63,7 @@ def test_a_folder_that_is_refused_is_left_as_it_was(name: str, tmp_path: Path) -
     (home / name).write_text("# of the user's own")
     before = files(home)
     with pytest.raises(RunError, match="not empty, and not a run"):
-        create_run(home, load_recipe("cifar10-probe"))
+        create_run(home, load_recipe("cifar10-probe"), "0" * 8)
     assert files(home) == before
 
 
@@ -90,7 +84,7 @@ def test_other_formats_and_damage_are_told(run_path: Path) -> None:
     with pytest.raises(RunError, match="no test predictions: the run is running"):
         run.predictions("test")
     run.update_manifest(format=99)
-    with pytest.raises(RunError, match="run format 99; this version reads 1"):
+    with pytest.raises(RunError, match="run format 99; this version reads 2"):
         open_run(run_path)
     (run_path / "manifest.json").write_text("{")
     with pytest.raises(RunError, match="damaged"):
@@ -99,12 +93,13 @@ def test_other_formats_and_damage_are_told(run_path: Path) -> None:
 
 def test_the_log_survives_a_line_cut_short(run_path: Path) -> None:
     run = open_run(run_path)
-    run.append_log({"event": "epoch", "epoch": 0})
+    first, cut, last = (Epoch(0, 0.5, 0.8, 0.6, 0.7, epoch, 1e-4, 2.0) for epoch in range(3))
+    run.append_log(first)
     with (run_path / "log.jsonl").open("a") as log:
-        log.write(json.dumps({"event": "epoch", "epoch": 1})[:9])
-    assert open_run(run_path).log == [{"event": "epoch", "epoch": 0}]
-    open_run(run_path).append_log({"event": "epoch", "epoch": 2})
-    assert [event["epoch"] for event in open_run(run_path).log] == [0, 2]
+        log.write(event_line(cut)[:9])
+    assert open_run(run_path).history.events == (first,)
+    open_run(run_path).append_log(last)
+    assert open_run(run_path).history.epochs == (first, last)
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 and no more"])

@@ -7,18 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from headstart.comparison.selection import (
-    OVERHEAD_S,
-    Candidate,
-    Evidence,
-    Selection,
-    clearly_worse,
-    estimate,
-    format_seconds,
-    parse_seconds,
-    select,
-)
 from headstart.errors import HeadstartError, RunError
+from headstart.selection.candidates import Candidate, Evidence, Selection
+from headstart.selection.halving import OVERHEAD_S, clearly_worse, estimate, select
+from headstart.text.durations import format_seconds, parse_seconds
 
 LEVELS = (25, 50, 100, 180)
 

@@ -21,9 +21,9 @@ from headstart.evaluation.statistics import (
     difference,
     estimate,
     holm,
-    mcnemar,
     mcnemar_p_value,
     mcnemar_power,
+    paired_change,
     wilson_interval,
 )
 
@@ -91,10 +91,10 @@ def test_mcnemar_is_about_the_same_images() -> None:
     wrong = first.logits.copy()
     wrong[:6] = [0.0, 1.0]
     second = Predictions(ids, labels, wrong)
-    assert mcnemar(first, second) == pytest.approx(2 * 0.5**6)
-    assert mcnemar(first, first) == 1.0
+    assert paired_change(first, second).p_value == pytest.approx(2 * 0.5**6)
+    assert paired_change(first, first).p_value == 1.0
     with pytest.raises(ValueError, match="different images"):
-        mcnemar(first, Predictions(ids[::-1], labels, wrong))
+        paired_change(first, Predictions(ids[::-1], labels, wrong))
     with pytest.raises(ValueError, match="different images"):
         difference(np.ones((1, 5), bool), np.ones((1, 6), bool))
     with pytest.raises(ValueError, match="no answers"):

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.comparison import timing
-from headstart.comparison.timing import median_interval, time_in_turns, why_busy
-from headstart.rundir import Run, write_json
+from headstart.deployment import timing
+from headstart.deployment.timing import median_interval, time_in_turns, why_busy
+from headstart.rundir.run import Run
+from tests.fabricating import recost
 from tests.unit.test_explain import plant
 
 Clock = Callable[[str, int], float]  # a network's name and the number of its calls to milliseconds
@@ -22,8 +23,7 @@ def runs(tmp_path: Path) -> list[Run]:
     made = []
     for name, macs in (("net", 300), ("other", 200), ("net-tuned", 300)):
         run = plant(tmp_path, name)
-        write_json(run.path / "cost.json", {**run.cost, "macs": macs, "file_mb": 10.0})
-        made.append(Run(run.path))
+        made.append(recost(run, macs=macs, file_mb=10.0))
     return made
 
 
@@ -60,11 +60,11 @@ def test_models_take_turns_until_they_are_steady_and_copies_are_one(
     net, other, tuned = time_in_turns(runs, 0.0)
     assert order == ["net", "other"] * timing.FEWEST_ROUNDS
     assert net == tuned
-    assert net["latency_ms"]["median"] == pytest.approx(10.05)
-    assert (other["latency_ms"]["low"], other["latency_ms"]["high"]) == (5.0, 5.1)
-    assert net["measured"]["session"] == other["measured"]["session"]
-    assert net["measured"]["busy"] is None
-    assert net["throughput"]["images_per_s"] == pytest.approx(320.0)
+    assert net.latency_ms.median == pytest.approx(10.05)
+    assert (other.latency_ms.low, other.latency_ms.high) == (5.0, 5.1)
+    assert net.session == other.session
+    assert net.busy is None
+    assert net.throughput.images_per_s == pytest.approx(320.0)
 
 
 def test_times_that_do_not_settle_are_marked(
@@ -74,12 +74,12 @@ def test_times_that_do_not_settle_are_marked(
     slow_start = asked(lambda name, call: 40.0 if name == "net" and call < 3 else 10.0, 1.0)
     found = time_in_turns(runs, 0.0)
     assert timing.FEWEST_ROUNDS < slow_start.count("net") < timing.MOST_ROUNDS
-    assert all(each["measured"]["busy"] is None for each in found)
+    assert all(each.busy is None for each in found)
     restless = asked(lambda name, call: 10.0 + (name == "net") * 7 * (call % 2), 1.0)
     net, other, _ = time_in_turns(runs, 0.0)
     assert restless.count("net") == timing.MOST_ROUNDS
-    assert "not steady" in net["measured"]["busy"]
-    assert other["measured"]["busy"] is None
+    assert "not steady" in net.busy
+    assert other.busy is None
 
 
 def test_a_machine_whose_cores_others_have_is_marked_at_once(
@@ -88,7 +88,7 @@ def test_a_machine_whose_cores_others_have_is_marked_at_once(
     order = asked(lambda name, call: 10.0 * call, 0.5)
     found = time_in_turns(runs, 0.0)
     assert order.count("net") == timing.FEWEST_ROUNDS
-    assert {each["measured"]["busy"] for each in found} == {"others left 50% of the cores' time"}
+    assert {each.busy for each in found} == {"others left 50% of the cores' time"}
     assert why_busy(1.0, steady=True) is None
 
 

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from headstart.data import load_data
 from headstart.data.hashing import uniforms
-from headstart.data.transforms import Draws, Transform, erased_pixels, separable_warp
 from headstart.models.identity import Preprocess
 from headstart.specs import AugmentSpec, DataSpec
+from headstart.views.transforms import Draws, Transform, erased_pixels, separable_warp
 
 PLAIN = Preprocess(32, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear")
 ALL = AugmentSpec(flip=True, rotate=15, zoom=0.2, shift=0.1, brightness=0.2, contrast=0.2)

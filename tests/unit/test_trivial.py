@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageEnhance, ImageOps
 
-from headstart.data import colour, trivial
 from headstart.data.hashing import uniforms
-from headstart.data.transforms import Draws, Transform
 from headstart.models.identity import Preprocess
 from headstart.specs import AugmentSpec
+from headstart.views import colour, trivial
+from headstart.views.transforms import Draws, Transform
 
 SIDE = 48
 PLAIN = Preprocess(SIDE, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear")

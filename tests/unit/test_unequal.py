@@ -10,19 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headstart import tables
+from headstart.cli.tables.comparison import format_comparison
+from headstart.cli.tables.explanation import format_explanation
+from headstart.cli.tables.run import format_run, run_to_json
 from headstart.comparison.explain import explain_runs
-from headstart.comparison.leaderboard import Comparison, build_comparison
-from headstart.comparison.selection import Candidate, Evidence, select
-from headstart.evaluation.leakage import without_duplicates
+from headstart.comparison.leaderboard import build_comparison
+from headstart.comparison.records import Comparison
+from headstart.evaluation.corruptions import Applied, corrupted_scores
+from headstart.evaluation.duplicates import without_duplicates
 from headstart.evaluation.metrics import selection_value
 from headstart.evaluation.predictions import Predictions
-from headstart.evaluation.robustness import Damage, robustness
 from headstart.report.card import render_card
 from headstart.report.markdown import render_markdown
 from headstart.report.page import render
-from headstart.rundir import Run, write_json
-from tests.fabricating import fabricate
+from headstart.rundir.run import Run
+from headstart.selection.candidates import Candidate, Evidence
+from headstart.selection.halving import select
+from tests.fabricating import fabricate, recost
 
 NAMES = ["crack", "free", "stain"]
 COUNTS = (40, 400, 60)  # "free" is 80 % of the images
@@ -76,10 +80,10 @@ def test_runs_that_balance_are_chosen_and_judged_by_balanced_accuracy(tmp_path: 
     )
     assert "Always answering free would be right on 80.0 % of the test images" in result.verdict
     assert "the best run by balanced accuracy" in result.protocol["choice"]
-    text = tables.comparison(replace(result, path=tmp_path))
+    text = format_comparison(replace(result, path=tmp_path))
     assert "balanced  95 % interval  macro F1" in text and "val balanced" in text
     runs = [accurate, fair]
-    page, markdown = render(runs, result.to_dict()), render_markdown(runs, result.to_dict())
+    page, markdown = render(runs, result), render_markdown(runs, result)
     assert "Balanced accuracy against cost" in page and "Always answering free" in page
     assert "Differences of test balanced accuracy in percentage points" in page
     for label in ("Balanced accuracy", "Macro F1"):
@@ -94,7 +98,8 @@ def test_balancing_is_credited_though_accuracy_stays(tmp_path: Path) -> None:
     fair = planted(tmp_path, "fair", (0.90, 0.90, 0.9))
     result = compared([plain, fair], tmp_path)
     assert result.select_by == "accuracy" and result.winner is None
-    assert result.classes["unequal"] and "balanced accuracy of" in result.verdict
+    assert result.classes is not None and result.classes.unequal
+    assert "balanced accuracy of" in result.verdict
     balanced = planted(tmp_path, "balanced", (0.90, 0.90, 0.9), balance="auto")
     result = compared([plain, balanced], tmp_path)
     assert (result.select_by, result.best, result.winner) == ("balanced_accuracy",) + (
@@ -111,13 +116,13 @@ def test_a_step_is_explained_in_the_metric_that_is_named(tmp_path: Path) -> None
     assert abs(step.change) < 0.02 and step.p_value > 0.05
     assert step.beside is not None and step.beside.decides and step.told_from_chance
     assert step.beside.change == pytest.approx(0.207, abs=0.01) and step.beside.p_value < 0.001
-    text = tables.explanation(explained)
+    text = format_explanation(explained)
     assert "plain -> fair: +20." in text and "of balanced accuracy, p < 0.001; +0.6 points" in text
     assert "not told from chance" not in text
     assert "balanced accuracy" in text and "71.0 %" in text
     page = render([plain, fair])
     assert '<strong class="gain">' in page and "of balanced accuracy, p &lt; 0.001" in page
-    json.dumps(explained.to_dict())
+    json.dumps(explained.to_json())
     same = planted(tmp_path, "same", (0.90, 0.90, 0.95))
     (step,) = explain_runs([plain, same]).steps  # no recipe names it: told, and decides nothing
     assert step.beside is not None and not step.beside.decides and not step.told_from_chance
@@ -131,13 +136,13 @@ def test_a_comparison_goes_by_the_metric_that_the_recipes_name(tmp_path: Path, m
     if metric == "loss":
         assert (result.best, result.winner) == ("modest", "modest")
         assert "nats behind it" in result.verdict and "wins by log loss" in result.verdict
-        assert result.rows[0].val_value == pytest.approx(-result.configurations[0]["val_loss"])
+        assert result.rows[0].val_value == pytest.approx(-result.configurations[0].val_loss)
     else:
         assert result.winner is None and "cannot be told from it" in result.verdict
         assert result.tie.startswith("Tie on validation: sure and modest have the same macro F1")
-    text = tables.comparison(replace(result, path=tmp_path))
+    text = format_comparison(replace(result, path=tmp_path))
     assert {"macro_f1": "val macro F1", "loss": "val log loss"}[metric] in text
-    json.dumps(result.to_dict())
+    json.dumps(result.to_json())
 
 
 def test_a_difference_in_nats_that_would_show_may_be_above_one(tmp_path: Path) -> None:
@@ -148,18 +153,18 @@ def test_a_difference_in_nats_that_would_show_may_be_above_one(tmp_path: Path) -
     assert result.winner is None and result.detectable is not None and result.detectable > 1
     size = f"{result.detectable:.3f} nats"
     assert f"a difference of {size} would be shown" in result.protocol["detectable"]
-    assert f"a difference of {size} would be shown" in tables.comparison(
+    assert f"a difference of {size} would be shown" in format_comparison(
         replace(result, path=tmp_path)
     )
-    assert f"about {size} mostly stay" in render_markdown([first, other], result.to_dict())
+    assert f"about {size} mostly stay" in render_markdown([first, other], result)
 
 
 def test_ties_are_told_and_broken_by_loss_then_by_cost(tmp_path: Path) -> None:
     late = planted(tmp_path, "late", FAIR, sure=9.0)
     dear = planted(tmp_path, "dear", FAIR, batch_size=64)
     cheap = planted(tmp_path, "cheap", FAIR, batch_size=32)
-    for run, macs in ((late, 1e6), (dear, 9e8), (cheap, 2e8)):
-        write_json(run.path / "cost.json", {**run.cost, "macs": macs})
+    for run, macs in ((late, 1_000_000), (dear, 900_000_000), (cheap, 200_000_000)):
+        recost(run, macs=macs)
     result = compared([late, dear], tmp_path)
     assert result.best == "dear"
     assert result.tie == (
@@ -177,7 +182,7 @@ def test_ties_are_told_and_broken_by_loss_then_by_cost(tmp_path: Path) -> None:
 def test_runs_that_are_equal_in_all_are_taken_in_the_order_given(tmp_path: Path) -> None:
     equal = [planted(tmp_path, name, FAIR, seed=k) for k, name in enumerate(("one", "two"))]
     for run in equal:
-        write_json(run.path / "cost.json", {**run.cost, "macs": 2e8})
+        recost(run, macs=200_000_000)
     assert compared(equal, tmp_path).tie.endswith(
         "the same log loss and as many operations; one comes first in the order given."
     )
@@ -217,18 +222,18 @@ def test_runs_are_chosen_between_on_the_images_that_all_of_them_hold(tmp_path: P
 
 def test_a_run_says_what_a_constant_answer_would_reach(tmp_path: Path) -> None:
     run = planted(tmp_path, "plain", PLAIN)
-    text = tables.run(run)
+    text = format_run(run)
     assert "balanced       71.0 % [" in text
     assert "always answering free is right on 80.0 %" in text
     assert "top-5" not in text
-    shown = tables.run_as_dict(planted(tmp_path, "again", PLAIN))["test"]
+    shown = run_to_json(planted(tmp_path, "again", PLAIN))["test"]
     assert shown["balanced_accuracy"] == pytest.approx(0.71, abs=0.002)
     assert shown["majority"] == 0.8 and shown["top5"] is None
     page = render([run])
     assert "Always answering free" in page and "71.0" in page
     equal = fabricate(tmp_path / "equal", name="equal")
     assert "Always answering" not in render([equal]).partition("<main")[0]
-    assert "balanced" not in tables.run(equal) and "top-5" in tables.run(equal)
+    assert "balanced" not in format_run(equal) and "top-5" in format_run(equal)
 
 
 def test_a_budget_keeps_who_finds_the_rare_classes() -> None:
@@ -254,13 +259,13 @@ def test_second_scores_are_balanced_too(tmp_path: Path) -> None:
     block = without_duplicates(test, np.arange(500) % 10 == 0, "the test")
     kept = np.arange(500) % 10 != 0
     own = Predictions(test.ids[kept], test.labels[kept], test.logits[kept])
-    assert block["balanced_accuracy"] == selection_value(own, "balanced_accuracy")
-    low, high = block["balanced_interval"]
-    assert low < block["balanced_accuracy"] < high
+    assert block.balanced_accuracy == selection_value(own, "balanced_accuracy")
+    low, high = block.balanced_interval
+    assert low < block.balanced_accuracy < high
     worse = answers((0.1, 1.0, 0.1), "test").logits
-    found = robustness(test, [Damage("blur", 1, "a")], worse[None], 32)
-    assert found["balanced_accuracy"] == pytest.approx(0.71, abs=0.002)
-    assert found["balanced_mean"] == pytest.approx(0.4) and found["mean"] > 0.8
+    found = corrupted_scores(test, [Applied("blur", 1, "a")], worse[None], 32)
+    assert found.balanced_accuracy == pytest.approx(0.71, abs=0.002)
+    assert found.balanced_mean == pytest.approx(0.4) and found.mean > 0.8
 
 
 def test_two_classes_are_told_with_the_positive_one_named(tmp_path: Path) -> None:
@@ -269,7 +274,7 @@ def test_two_classes_are_told_with_the_positive_one_named(tmp_path: Path) -> Non
     two = Predictions(p.ids[rows], p.labels[rows], p.logits[rows, :2])
     run = fabricate(tmp_path / "two", name="two", classes=2, n=440, class_names=["crack", "free"],
                     given=(two, two), labels=two.labels)  # fmt: skip
-    text = tables.run(run)
+    text = format_run(run)
     page = render([run])
     assert "The positive class is <strong>free</strong>" in page and "Top-5" not in page
     assert page.count('class="diagonal"') >= 2 and "Area under ROC" in page

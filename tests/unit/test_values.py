@@ -155,21 +155,21 @@ def test_two_classes_agree_with_scikit_learn() -> None:
     p = drawn(np.random.default_rng(0), (70, 30), 1.0)
     for positive in (0, 1):
         found = score(p, positive=positive).two_classes
-        assert found is not None and found["positive"] == positive
+        assert found is not None and found.positive == positive
         own, sure = p.labels == positive, p.probabilities[:, positive]
         close = {"rel": 0, "abs": 1e-9}
-        assert found["roc_area"] == pytest.approx(reference.roc_auc_score(own, sure), **close)
+        assert found.roc_area == pytest.approx(reference.roc_auc_score(own, sure), **close)
         area = reference.average_precision_score(own, sure)
-        assert found["pr_area"] == pytest.approx(area, **close)
+        assert found.pr_area == pytest.approx(area, **close)
         recalls = reference.recall_score(p.labels, p.predicted, average=None)
-        assert found["sensitivity"]["value"] == pytest.approx(recalls[positive], **close)
-        assert found["specificity"]["value"] == pytest.approx(recalls[1 - positive], **close)
+        assert found.sensitivity.value == pytest.approx(recalls[positive], **close)
+        assert found.specificity.value == pytest.approx(recalls[1 - positive], **close)
         curves = two_class_curves(p, positive)
         x, y = np.array(curves["roc"]).T
-        assert np.trapezoid(y, x) == pytest.approx(found["roc_area"], abs=0.01)
+        assert np.trapezoid(y, x) == pytest.approx(found.roc_area, abs=0.01)
         assert curves["pr"][0][0] == 0.0 and curves["pr"][-1][0] == 1.0
     sure_of_all = Predictions(p.ids, p.labels, p.logits * 1e4)  # probabilities that round to 0, 1
-    assert score(sure_of_all).two_classes["roc_area"] == score(p).two_classes["roc_area"]  # type: ignore[index]
+    assert score(sure_of_all).two_classes.roc_area == score(p).two_classes.roc_area  # type: ignore[union-attr]
     assert score(drawn(np.random.default_rng(0), (70, 0), 1.0)).two_classes is None
     assert score(drawn(np.random.default_rng(0), (7, 3, 5), 1.0)).two_classes is None
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from headstart import tables
+from headstart.cli.tables.comparison import comparison_to_json, format_comparison
+from headstart.cli.tables.run import format_run, run_to_json
 from headstart.comparison.leaderboard import build_comparison
 from headstart.report.card import render_card
 from headstart.report.markdown import render_markdown
 from headstart.report.page import render
-from headstart.rundir import Run
+from headstart.rundir.run import Run
 from tests.fabricating import fabricate, fail
 
 SHARED = "31 of 240 test images <again> in train"
@@ -27,8 +28,8 @@ def study(folder: Path) -> list[Run]:
 def test_a_runs_warnings_are_in_all_that_is_made_of_it(tmp_path: Path) -> None:
     run = fabricate(tmp_path / "run", name="only", warnings=(SHARED,))
     assert SHARED in run.warnings
-    assert tables.run_as_dict(run)["warnings"] == run.warnings
-    assert f"warning: {SHARED}" in tables.run(run).splitlines()
+    assert run_to_json(run)["warnings"] == run.warnings
+    assert f"warning: {SHARED}" in format_run(run).splitlines()
     assert f"- {SHARED}\n" in render_card(run)
     markdown = render_markdown([run])
     assert markdown.index(SHARED.replace("<", "&lt;")) < markdown.index("| configuration |")
@@ -38,15 +39,15 @@ def test_a_studys_warnings_are_said_once_above_its_board(tmp_path: Path) -> None
     runs = study(tmp_path)
     compared = build_comparison("study", runs, [], tmp_path)
     assert compared.warnings[1:] == (SHARED, f"{OWN} (b)")
-    shown = tables.comparison_as_dict(replace(compared, path=tmp_path))
+    shown = comparison_to_json(replace(compared, path=tmp_path))
     assert shown["warnings"] == list(compared.warnings)
     assert [each["warnings"][-1] for each in shown["runs"]] in ([SHARED, OWN], [OWN, SHARED])
-    page = render(runs, compared.to_dict())
+    page = render(runs, compared)
     told = SHARED.replace("<", "&lt;").replace(">", "&gt;")
     assert page.count(told) == 1
     assert page.index(told) < page.index('id="leaderboard"')
-    assert tables.comparison(replace(compared, path=tmp_path)).count(SHARED) == 1
-    assert render_markdown(runs, compared.to_dict()).count("31 of 240") == 1
+    assert format_comparison(replace(compared, path=tmp_path)).count(SHARED) == 1
+    assert render_markdown(runs, compared).count("31 of 240") == 1
 
 
 def test_a_run_that_failed_early_makes_no_warning_partial(tmp_path: Path) -> None:

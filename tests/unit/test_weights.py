@@ -15,10 +15,9 @@ from headstart.errors import WeightsError
 from headstart.models import fetching, hub, weights
 from headstart.models.identity import IMAGENET_MEAN
 from headstart.models.registry import REGISTRY, Package
+from headstart.models.store import list_stored
 from headstart.models.weights import (
-    available_providers,
     check_state,
-    list_stored,
     locate_weights,
     preprocess_of,
     read_state,
@@ -119,7 +118,6 @@ def test_auto_falls_to_the_registry_within_seconds_and_stores(
         return {"conv_stem.weight": torch.ones(2)}
 
     monkeypatch.setattr(fetching, "fetch_state", fetch_state)
-    assert available_providers("mobilenetv2_100") == "hub, registry"
     said: list[str] = []
     started = time.monotonic()
     first = locate_weights("mobilenetv2_100", notice=said.append)
@@ -193,7 +191,7 @@ def test_registry_weights_know_what_they_look_at(lite0: weights.Weights) -> None
     import timm
     from torch.nn import functional as F
 
-    from headstart.data.mini import open_mini
+    from headstart.data.sources.mini import open_mini
 
     model = timm.create_model("tf_efficientnet_lite0").eval()
     state = read_state(lite0)

@@ -19,9 +19,15 @@ from safetensors.torch import save, save_file
 
 from headstart.errors import WeightsError
 from headstart.models import hub
-from headstart.models.hub import HubUnreachableError, HubWeights, fetch, find_cached
+from headstart.models.hub import (
+    HubUnreachableError,
+    HubWeights,
+    describe_hub_weights,
+    fetch,
+    find_cached,
+)
 from headstart.models.identity import Preprocess
-from headstart.models.weights import available_providers, locate_weights, read_state
+from headstart.models.weights import describe_providers, locate_weights, read_state
 
 TINY = "test_resnet"  # timm's network for tests, 0.5 million parameters
 HUB_ID = "timm/test_resnet.r160_in1k"
@@ -68,10 +74,10 @@ def _put_into_hub_cache(folder: Path, state: dict[str, torch.Tensor]) -> Path:
 
 
 def test_a_cached_file_is_taken_offline(tmp_path: Path) -> None:
-    assert available_providers(TINY) == "hub"
+    assert describe_providers(TINY, describe_hub_weights(TINY)) == "hub"
     state = _random_state()
     path = _put_into_hub_cache(tmp_path / "hub", state)
-    assert available_providers(TINY) == "stored, hub"
+    assert describe_providers(TINY, describe_hub_weights(TINY)) == "stored, hub"
     for provider in ("hub", "auto"):
         said: list[str] = []
         weights = locate_weights(TINY, provider, notice=said.append)

@@ -8,15 +8,16 @@ weights compute the same, so time never ranks one before the other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from headstart.comparison.configurations import name_some
+from headstart.comparison.records import Cheapest, Criterion
+from headstart.rundir.records import Cost
 
-Costs = Sequence[Mapping[str, Any]]  # cost.json of each run of a configuration
+Costs = Sequence[Cost]  # of each run of a configuration
 Priced = tuple[str, Costs]  # a configuration's name, and its costs
-Criterion = Literal["time", "operations", "parameters"]
 
 # No latency is believed more exactly than that, either way: where another process places its
 # threads and memory moves a network's latency by some percent, and rounds in one process cannot
@@ -45,51 +46,23 @@ class Latency:
         return self.high < other.low
 
 
-@dataclass(frozen=True)
-class Cheapest:
-    """names: the cheapest, several where nothing tells them apart. by: the criterion that decided
-    last; None where all cost the same. text: a clause without a full stop."""
-
-    names: tuple[str, ...]
-    by: Criterion | None
-    text: str
-
-    @property
-    def name(self) -> str | None:
-        """The only one, if there is one."""
-        return self.names[0] if len(self.names) == 1 else None
-
-    @property
-    def beyond_noise(self) -> bool:
-        """Whether one was timed to be quicker than each other one."""
-        return self.by == "time" and len(self.names) == 1
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return {
-            "names": list(self.names),
-            "by": self.by,
-            "beyond_noise": self.beyond_noise,
-            "text": self.text,
-        }
-
-
 def latency_of(costs: Costs) -> Latency | None:
     """A configuration's latency: the mean over its runs, None where one was not timed."""
-    known = [cost.get("latency_ms") or {} for cost in costs]
-    if not known or not all({"median", "low", "high"} <= each.keys() for each in known):
+    known = [
+        (each.median, each.low, each.high)
+        for cost in costs
+        if (each := cost.latency_ms) and each.low is not None and each.high is not None
+    ]
+    if not known or len(known) < len(costs):
         return None
-    measured = [cost.get("measured") or {} for cost in costs]
-    sessions = {each.get("session") for each in measured}
-    median, low, high = (
-        sum(each[key] for each in known) / len(known) for key in ("median", "low", "high")
-    )
+    sessions = {cost.measured.session if cost.measured else None for cost in costs}
+    median, low, high = (sum(part) / len(known) for part in zip(*known, strict=True))
     return Latency(
         median=median,
         low=min(low, median * (1 - NOISE)),
         high=max(high, median * (1 + NOISE)),
         session=sessions.pop() if len(sessions) == 1 else None,
-        busy=next((each["busy"] for each in measured if each.get("busy")), None),
+        busy=next((cost.busy for cost in costs if cost.busy), None),
     )
 
 
@@ -122,30 +95,31 @@ def find_quickest(priced: Sequence[Priced]) -> tuple[tuple[int, ...], str | None
 
 def network_of(costs: Costs) -> tuple[int, int, str | None] | None:
     """What a configuration computes, equal for copies with other weights: operations, parameters,
-    precision. None where its runs do not say."""
+    precision. None where its runs differ."""
     found = {
-        (cost.get("macs"), cost.get("parameters"), (cost.get("measured") or {}).get("precision"))
+        (cost.macs, cost.parameters, cost.measured.precision if cost.measured else None)
         for cost in costs
     }
-    ((macs, parameters, precision),) = found if len(found) == 1 else ((None, None, None),)
-    return None if macs is None or parameters is None else (macs, parameters, precision)
+    return found.pop() if len(found) == 1 else None
 
 
 def find_cheapest(priced: Sequence[Priced]) -> Cheapest | None:
     """Which of these configurations is the cheapest to serve; None for fewer than two, or where
-    neither times nor operations tell."""
+    networks of different precision were not timed and else cost the same."""
     if len(priced) < 2:
         return None
     level, untimed = find_quickest(priced)
     left = level
     by: Criterion | None = "time" if len(left) < len(priced) else None
-    criteria: tuple[tuple[Criterion, str], ...] = (("operations", "macs"), ("parameters",) * 2)
-    for criterion, key in criteria:
-        spent = {k: mean_cost(priced[k][1], key) for k in left}
-        known = [value for value in spent.values() if value is not None]
-        if len(left) == 1 or len(known) < len(left):
+    criteria: tuple[tuple[Criterion, Callable[[Cost], int]], ...] = (
+        ("operations", lambda cost: cost.macs),
+        ("parameters", lambda cost: cost.parameters),
+    )
+    for criterion, read in criteria:
+        if len(left) == 1:
             break
-        kept = tuple(k for k in left if spent[k] == min(known))
+        spent = {k: _mean(priced[k][1], read) for k in left}
+        kept = tuple(k for k in left if spent[k] == min(spent.values()))
         if len(kept) < len(left):
             left, by = kept, criterion
     names = tuple(priced[k][0] for k in left)
@@ -183,11 +157,9 @@ def _amount(costs: Costs, by: Criterion) -> str:
         latency = latency_of(costs)
         return f"{latency.median:.1f} ms an image" if latency else "not timed"
     if by == "operations":
-        return f"{(mean_cost(costs, 'macs') or 0) / 1e6:,.0f} million MACs an image"
-    return f"{(mean_cost(costs, 'parameters') or 0) / 1e6:,.1f} million parameters"
+        return f"{_mean(costs, lambda cost: cost.macs) / 1e6:,.0f} million MACs an image"
+    return f"{_mean(costs, lambda cost: cost.parameters) / 1e6:,.1f} million parameters"
 
 
-def mean_cost(costs: Costs, key: str) -> float | None:
-    """The mean of a number over a configuration's runs; None where one does not know it."""
-    values = [cost[key] for cost in costs if cost.get(key) is not None]
-    return sum(values) / len(values) if values and len(values) == len(costs) else None
+def _mean(costs: Costs, read: Callable[[Cost], int]) -> float:
+    return sum(map(read, costs)) / len(costs)

@@ -7,17 +7,16 @@ images, each from a fold that did not see it), so the images that all of them ho
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from headstart.evaluation.metrics import selection_key
 from headstart.evaluation.predictions import Predictions
-from headstart.rundir import Run
+from headstart.rundir.run import Run
 
 TITLES = {
     "accuracy": "accuracy",
@@ -139,15 +138,13 @@ def tie_sentence(choice: Choice, runs: Sequence[Run], labels: Sequence[str], met
     rivals = [k for k in others if -choice.keys[k][1] <= loss + SAME]
     if all(_operations(runs[k]) > _operations(runs[choice.number]) for k in rivals):
         return f"{said} and the same log loss; {own} takes the fewest operations."
-    counted = math.isfinite(_operations(runs[choice.number]))
-    same = ", the same log loss and as many operations" if counted else " and the same log loss"
+    same = ", the same log loss and as many operations"
     return f"{said}{same}; {own} comes first in the order given."
 
 
-def _operations(run: Run) -> float:
+def _operations(run: Run) -> int:
     """Multiply-accumulates of an image: a cost that no clock's noise is in."""
-    macs: Any = run.cost.get("macs")
-    return math.inf if macs is None else float(macs)
+    return run.cost.macs
 
 
 def _common(made: Sequence[Predictions]) -> list[Predictions]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from headstart.comparison.choice import Choice, Metric
+from headstart.comparison.records import Budget, Standing
 from headstart.errors import RunError
 from headstart.evaluation.statistics import Estimate, estimate
 from headstart.evaluation.values import estimate_value, image_values
-from headstart.rundir import Run
+from headstart.rundir.run import Run
 
 NAMED = 4  # configurations that a sentence names
 
@@ -46,73 +46,51 @@ class Configuration:
 
     @property
     def macro_f1(self) -> float:
-        return float(np.mean([run.metrics["test"]["macro_f1"] for run in self.runs]))
-
-    @property
-    def wall_s(self) -> float | None:
-        """Seconds that a run really took, a mean; None where a run does not know."""
-        return _mean([run.cost.get("wall_s") for run in self.runs])
-
-    @property
-    def alone_s(self) -> float | None:
-        """Seconds of frozen passes and training with an empty cache, a mean; None where a run does
-        not know."""
-        return _mean([run.cost.get("alone_s") for run in self.runs])
+        return float(np.mean([run.metrics.test.macro_f1 for run in self.runs]))
 
     @property
     def latency_ms(self) -> float | None:
-        """Milliseconds an image, a mean of the runs' medians; None where a run does not know."""
-        return _mean([(run.cost.get("latency_ms") or {}).get("median") for run in self.runs])
+        """Milliseconds an image, a mean of the runs' medians; None where a run was not timed."""
+        known = [timed.median for run in self.runs if (timed := run.cost.latency_ms)]
+        return float(np.mean(known)) if len(known) == len(self.runs) else None
 
     @property
     def budget(self) -> Budget:
         budgets = [budget_of(run) for run in self.runs]
         return max(budgets, key=lambda budget: (budget.epochs, budget.penalties))
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return {
-            "name": self.name,
-            "runs": list(self.labels),
-            "seeds": list(self.seeds),
-            "backbone": self.runs[0].recipe.backbone.name,
-            "accuracy": self.estimate.accuracy,
-            "interval": list(self.estimate.interval),
-            "sd": self.estimate.sd,
-            "value": self.value[0],
-            "value_interval": list(self.value[1]),
-            "balanced_accuracy": self.balanced[0],
-            "balanced_interval": list(self.balanced[1]),
-            "macro_f1": self.macro_f1,
-            "val_accuracy": self.val_accuracy,
-            "val_value": self.val_value,
-            "val_loss": self.val_loss,
-            "wall_s": self.wall_s,
-            "alone_s": self.alone_s,
-            "latency_ms": self.latency_ms,
-            "busy": any((run.cost.get("measured") or {}).get("busy") for run in self.runs),
-            "budget": {"penalties": self.budget.penalties, "epochs": self.budget.epochs},
-            "marks": list(self.runs[0].manifest["marks"]),
-        }
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How many settings validation chose among in a run."""
-
-    penalties: int  # that solved heads tried: the path ends once validation has turned
-    epochs: int  # that fitted phases were allowed
-
-    @property
-    def kind(self) -> tuple[bool, int]:
-        """What was offered: equal for runs that had the same chances."""
-        return self.penalties > 1, self.epochs
+    def stand(self, group: int) -> Standing:
+        """As the comparison tells it."""
+        costs = [run.cost for run in self.runs]
+        return Standing(
+            name=self.name,
+            runs=self.labels,
+            seeds=self.seeds,
+            backbone=self.runs[0].recipe.backbone.name,
+            accuracy=self.estimate.accuracy,
+            interval=self.estimate.interval,
+            sd=self.estimate.sd,
+            value=self.value[0],
+            value_interval=self.value[1],
+            balanced_accuracy=self.balanced[0],
+            balanced_interval=self.balanced[1],
+            macro_f1=self.macro_f1,
+            val_accuracy=self.val_accuracy,
+            val_value=self.val_value,
+            val_loss=self.val_loss,
+            wall_s=float(np.mean([cost.wall_s for cost in costs])),
+            alone_s=float(np.mean([cost.alone_s for cost in costs])),
+            latency_ms=self.latency_ms,
+            busy=any(cost.busy for cost in costs),
+            budget=self.budget,
+            marks=self.runs[0].provenance.marks,
+            group=group,
+        )
 
 
 def budget_of(run: Run) -> Budget:
-    tried = {(e["phase"], e["l2"]) for e in run.log if e["event"] == "solve"}
     epochs = sum(p.epochs or 0 for p in run.recipe.phases if p.optimizer != "lbfgs")
-    return Budget(len(tried), epochs)
+    return Budget(len(run.history.solves), epochs)
 
 
 def gather(
@@ -176,7 +154,7 @@ def name_some(names: Sequence[str]) -> str:
 def _settings(run: Run) -> str:
     """All that a run is made of but its seed: recipe, weights, images."""
     recipe = run.recipe.model_dump_json(exclude={"name", "seed", "evaluation"})
-    made = run.manifest["weights"].get("sha256"), run.manifest["data"].get("fingerprint")
+    made = run.provenance.weights.sha256, run.provenance.data.fingerprint
     return f"{recipe} {made}"
 
 
@@ -208,8 +186,3 @@ def _shared_name(runs: Sequence[Run]) -> str | None:
         left.append({run.name, *("-".join(words[:k] + words[k + 1 :]) for k in at)})
     common = set.intersection(*left) - {""}
     return min(common) if common else None
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if len(known) == len(values) else None

@@ -7,24 +7,26 @@ changed at once, no arithmetic on two results can tell them apart, and that is s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from headstart.comparison.choice import TITLES, Metric, shared_metric
-from headstart.comparison.leaderboard import Comparison, label_runs, split_finished
+from headstart.comparison.leaderboard import label_runs, split_finished
 from headstart.comparison.mistakes import Finding, Sibling, find_departures, siblings
 from headstart.comparison.protocol import require_same_test
-from headstart.comparison.selection import format_p
+from headstart.comparison.records import Comparison
 from headstart.comparison.settings import Change, changes, differing, settings_of
 from headstart.errors import RunError
 from headstart.evaluation.classes import scores_are_unequal
 from headstart.evaluation.predictions import Predictions
 from headstart.evaluation.statistics import LEVEL, paired_change
 from headstart.evaluation.values import image_values, value_difference
-from headstart.rundir import Run, list_runs, open_runs
-from headstart.shown import Card, Shown, percent
+from headstart.files import to_json
+from headstart.rundir.run import Run, list_runs, open_runs
+from headstart.text.cards import Card, Shown, percent
+from headstart.text.formats import p_value
 
 # A change in these says nothing about how images or training should be handled.
 _PLAIN_CHOICES = frozenset({"backbone", "seed"})
@@ -41,8 +43,8 @@ class Entry:
     accuracy: float
     interval: tuple[float, float]
     n: int
-    seconds: float | None  # of frozen passes and training, with an empty cache
-    trained_parameters: int | None
+    seconds: float  # of frozen passes and training, with an empty cache
+    trained_parameters: int
     findings: tuple[Finding, ...]
     balanced_accuracy: float
     balanced_interval: tuple[float, float]
@@ -67,7 +69,7 @@ class Beside:
             said = f"{-self.change:+.3f} nats [{-high:+.3f}, {-low:+.3f}]"
         else:
             said = f"{100 * self.change:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
-        return f"{said} of {self.metric}, {format_p(self.p_value)}"
+        return f"{said} of {self.metric}, {p_value(self.p_value)}"
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ class Step:
     beside: the same in the metric that the recipes name, or, where classes are unequal, in balanced
     accuracy.
     """
+
+    DERIVED: ClassVar = ("groups", "attributed", "cause")
 
     first: str
     second: str
@@ -128,6 +132,8 @@ class Step:
 class Explanation(Shown):
     """What `explain` answers. `settings`: the differing ones by key, a value for each entry."""
 
+    DERIVED: ClassVar = ("ladder",)
+
     entries: tuple[Entry, ...]
     settings: dict[str, list[str]]
     steps: tuple[Step, ...]
@@ -162,14 +168,9 @@ class Explanation(Shown):
         header = ("from", "to", "change", "cause")
         return Card(f"Explanation of {len(self.entries)} runs", facts, header, rows)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
-        steps = [
-            {**asdict(step), "groups": list(step.groups), "attributed": step.attributed,
-             "cause": step.cause}
-            for step in self.steps
-        ]  # fmt: skip
-        return {**asdict(self), "steps": steps, "ladder": self.ladder}
+        return dict(to_json(self))
 
 
 def explain(*runs: Run | Comparison | str | Path) -> Explanation:
@@ -221,22 +222,20 @@ def explain_runs(runs: Sequence[Run], skipped: Sequence[str] = ()) -> Explanatio
 
 
 def _entry(run: Run, label: str) -> Entry:
-    test, cost = run.metrics["test"], run.cost
-    weights = run.manifest["weights"]
-    named = [weights.get("provider"), weights.get("tag")]
+    test, cost, weights = run.metrics.test, run.cost, run.provenance.weights
     return Entry(
         run=label,
         path=str(run.path),
         backbone=run.recipe.backbone.name,
-        weights=" ".join(str(part) for part in named if part),
-        accuracy=test["accuracy"],
-        interval=(test["interval"][0], test["interval"][1]),
-        n=test["n"],
-        seconds=cost.get("alone_s"),
-        trained_parameters=cost.get("trainable_parameters"),
+        weights=" ".join(part for part in (weights.provider, weights.tag) if part),
+        accuracy=test.accuracy,
+        interval=test.interval,
+        n=test.n,
+        seconds=cost.alone_s,
+        trained_parameters=cost.trainable_parameters,
         findings=find_departures(run),
-        balanced_accuracy=test["macro_recall"],
-        balanced_interval=(test["balanced_interval"][0], test["balanced_interval"][1]),
+        balanced_accuracy=test.macro_recall,
+        balanced_interval=test.balanced_interval,
     )
 
 
@@ -245,7 +244,7 @@ def _metric_beside(runs: Sequence[Run]) -> tuple[Metric, bool] | None:
     metric = shared_metric(runs)
     if metric.name != "accuracy":
         return metric, True
-    unequal = scores_are_unequal(runs[0].metrics["test"])
+    unequal = scores_are_unequal(runs[0].metrics.test)
     return (Metric("balanced_accuracy"), False) if unequal else None
 
 

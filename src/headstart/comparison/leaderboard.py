@@ -3,55 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from headstart.comparison.choice import choose, shared_metric, tie_sentence
 from headstart.comparison.configurations import Configuration, gather
 from headstart.comparison.protocol import describe_protocol, gather_warnings, require_same_test
-from headstart.comparison.verdict import Pair, judge
+from headstart.comparison.records import Classes, Comparison, Pair, Row
+from headstart.comparison.verdict import judge
 from headstart.evaluation.classes import majority_class, scores_are_unequal
-from headstart.rundir import Run
-from headstart.shown import Card, Shown, interval, percent
-
-
-@dataclass(frozen=True, repr=False)
-class Row(Shown):
-    """One run of a comparison; the scores are None where it did not finish."""
-
-    run: str
-    status: str
-    path: str | None = None
-    error: str | None = None
-    backbone: str | None = None
-    weights: str | None = None
-    accuracy: float | None = None
-    interval: tuple[float, float] | None = None
-    n: int | None = None
-    top5: float | None = None
-    loss: float | None = None
-    val_accuracy: float | None = None  # on the validation images that all runs hold
-    val_value: float | None = None  # on the same, of the metric that the comparison goes by
-    balanced_accuracy: float | None = None
-    balanced_interval: tuple[float, float] | None = None
-    macro_f1: float | None = None
-    p_value: float | None = None  # its configuration against the best run's, corrected
-    within_noise: bool = False  # whether its configuration cannot be told from the best run's
-    marks: list[str] = field(default_factory=list)
-    cost: dict[str, Any] = field(default_factory=dict)
-
-    def _card(self) -> Card:
-        if self.accuracy is None or self.interval is None:
-            return Card(f"Row {self.run}: {self.status}: {self.error}")
-        shown = f"{percent(self.accuracy)} {interval(self.interval)}, n = {self.n:,}"
-        facts = [("test accuracy", shown)]
-        if self.balanced_accuracy is not None:
-            facts.append(("balanced", percent(self.balanced_accuracy)))
-        if self.val_accuracy is not None:
-            facts.append(("val accuracy", percent(self.val_accuracy)))
-        return Card(f"Row {self.run}: {self.backbone}", facts)
+from headstart.rundir.run import Run
 
 
 @dataclass(frozen=True)
@@ -63,79 +25,10 @@ class Failure:
     reason: str
 
 
-@dataclass(frozen=True, repr=False)
-class Comparison(Shown):
-    """What `compare` answers: rows by the metric on test, the run that validation chose, and what
-    test says of the configurations (runs that differ by seed alone)."""
-
-    name: str
-    best: str
-    rows: tuple[Row, ...]
-    protocol: dict[str, str]
-    order: tuple[str, ...] = ()  # the finished runs' paths in the order given: the study's
-    configurations: tuple[dict[str, Any], ...] = ()  # best first, each with its group
-    pairs: tuple[Pair, ...] = ()
-    winner: str | None = None  # a configuration told apart from every other one
-    verdict: str = ""
-    select_by: str = "accuracy"  # the metric that rows, pairs and validation's choice go by
-    classes: dict[str, Any] = field(default_factory=dict)  # whether unequal, and the majority's
-    tie: str = ""  # how a tie on validation was broken
-    detectable: float | None = None  # the difference that would be shown with 80 % power
-    cheapest: dict[str, Any] | None = None  # of the chosen and what test cannot tell from it
-    selection: dict[str, Any] | None = None  # with a budget: rounds, who was dropped and why
-    limits: dict[str, Any] | None = None  # the best that is quick and small enough
-    warnings: tuple[str, ...] = ()  # of the runs, each once
-    path: Path | None = None
-    report: Path | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values, without the paths of this machine."""
-        asked = {"selection": self.selection, "limits": self.limits}
-        return {
-            "name": self.name,
-            "best": self.best,
-            "winner": self.winner,
-            "verdict": self.verdict,
-            "select_by": self.select_by,
-            "classes": self.classes,
-            "tie": self.tie,
-            "detectable": self.detectable,
-            "cheapest": self.cheapest,
-            "rows": [asdict(row) for row in self.rows],
-            "configurations": list(self.configurations),
-            "pairs": [asdict(pair) for pair in self.pairs],
-            "protocol": self.protocol,
-            "warnings": list(self.warnings),
-            "order": list(self.order),
-            **{key: value for key, value in asked.items() if value is not None},
-        }
-
-    def _card(self) -> Card:
-        facts = [("chosen", f"{self.best} (by validation)"), ("verdict", self.verdict)]
-        facts += [("report", str(self.report))] if self.report else []
-        rows = [
-            [
-                str(c["group"]),
-                c["name"],
-                percent(c["accuracy"]),
-                interval(c["interval"]),
-                percent(c["val_accuracy"]),
-            ]
-            for c in self.configurations
-        ]
-        rows += [["-", row.run, "failed", "-", "-"] for row in self.rows if row.accuracy is None]
-        header = ("group", "configuration", "test accuracy", "95 % interval", "val")
-        return Card(f"Comparison {self.name}: {len(self.rows)} runs", facts, header, rows)
-
-    @property
-    def best_row(self) -> Row:
-        return next(row for row in self.rows if row.run == self.best)
-
-
 def split_finished(runs: Sequence[Run]) -> tuple[list[Run], list[Failure]]:
     """The finished runs, and why each of the others is none."""
     failures = [
-        Failure(run.name, run.recipe.backbone.name, run.manifest.get("error") or run.status)
+        Failure(run.name, run.recipe.backbone.name, run.manifest.error or run.status)
         for run in runs
         if not run.finished
     ]
@@ -172,10 +65,10 @@ def build_comparison(
     classes = describe_classes(runs[0])
     tie = tie_sentence(choice, runs, labels, metric)
     best = next(c for c in configurations if chosen in c.labels)
-    balance = balance_sentence(classes, best) if classes["unequal"] or not plain else ""
+    balance = balance_sentence(classes, best) if classes.unequal or not plain else ""
     missing = tell_apart([failure.run for failure in failures], labels)
     failed = [
-        Row(name, status="failed", error=failure.reason, backbone=failure.backbone)
+        Row.without_result(name, "failed", failure.reason, failure.backbone)
         for name, failure in zip(missing, failures, strict=True)
     ]
     return Comparison(
@@ -185,7 +78,7 @@ def build_comparison(
         protocol=describe_protocol(configurations, verdict.detectable, metric, choice),
         order=tuple(os.path.relpath(run.path, root) for run in runs),
         configurations=tuple(
-            {**configuration.to_dict(), "group": group}
+            configuration.stand(group)
             for configuration, group in zip(configurations, verdict.groups, strict=True)
         ),
         pairs=verdict.pairs,
@@ -195,29 +88,29 @@ def build_comparison(
         classes=classes,
         tie=tie,
         detectable=verdict.detectable,
-        cheapest=verdict.cheapest.to_dict() if verdict.cheapest else None,
+        cheapest=verdict.cheapest,
         warnings=gather_warnings(runs, labels),
+        selection=None,
+        limits=None,
     )
 
 
-def describe_classes(run: Run) -> dict[str, Any]:
-    """Whether the test images' classes are unequal, and what always answering the most frequent of
-    them would reach."""
-    test = run.metrics["test"]
+def describe_classes(run: Run) -> Classes:
+    test = run.metrics.test
     number = majority_class(test)
-    return {
-        "unequal": scores_are_unequal(test),
-        "majority": test["per_class"][number]["n"] / test["n"],
-        "majority_class": run.class_names[number],
-    }
+    return Classes(
+        unequal=scores_are_unequal(test),
+        majority=test.per_class[number].n / test.n,
+        majority_class=run.class_names[number],
+    )
 
 
-def balance_sentence(classes: Mapping[str, Any], best: Configuration) -> str:
+def balance_sentence(classes: Classes, best: Configuration) -> str:
     """What accuracy hides where classes are unequal."""
     value, (low, high) = best.balanced
     return (
-        f"Always answering {classes['majority_class']} would be right on "
-        f"{100 * classes['majority']:.1f} % of the test images; the balanced accuracy of "
+        f"Always answering {classes.majority_class} would be right on "
+        f"{100 * classes.majority:.1f} % of the test images; the balanced accuracy of "
         f"{best.name} is {100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}], "
         f"its macro F1 {best.macro_f1:.3f}."
     )
@@ -239,7 +132,7 @@ def _noise(
 def label_runs(runs: Sequence[Run]) -> list[str]:
     """The runs' names; runs that share one are told apart by their fingerprints."""
     names = [run.name for run in runs]
-    full = [f"{run.name}-{run.manifest['fingerprint']}" for run in runs]
+    full = [f"{run.name}-{run.manifest.fingerprint}" for run in runs]
     return tell_apart(
         [
             name
@@ -271,25 +164,26 @@ def _row(
     val_accuracy: float,
     val_value: float,
 ) -> Row:
-    test = run.metrics["test"]
+    test = run.metrics.test
     return Row(
         run=label,
         path=os.path.relpath(run.path, root),
         status=run.status,
+        error=None,
         backbone=run.recipe.backbone.name,
-        weights=run.manifest["weights"]["provider"],
-        accuracy=test["accuracy"],
-        interval=tuple(test["interval"]),
-        n=test["n"],
-        top5=test["top5"] if len(test["per_class"]) > 5 else None,
-        loss=test["loss"],
+        weights=run.provenance.weights.provider,
+        accuracy=test.accuracy,
+        interval=test.interval,
+        n=test.n,
+        top5=test.top5,
+        loss=test.loss,
         val_accuracy=val_accuracy,
         val_value=val_value,
-        balanced_accuracy=test["macro_recall"],
-        balanced_interval=tuple(test["balanced_interval"]),
-        macro_f1=test["macro_f1"],
+        balanced_accuracy=test.macro_recall,
+        balanced_interval=test.balanced_interval,
+        macro_f1=test.macro_f1,
         p_value=noise[0],
         within_noise=noise[1],
-        marks=run.manifest["marks"],
+        marks=run.provenance.marks,
         cost=run.cost,
     )

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from headstart.models.registry import REGISTRY
-from headstart.recipe import load_recipe
-from headstart.rundir import Run
+from headstart.recipe import Recipe, load_recipe
+from headstart.rundir.records import Preprocess, Triple
+from headstart.rundir.run import Run
 from headstart.specs import PhaseSpec
 
 # Below this share of the size the weights were trained at, the network's shape itself suffers.
@@ -52,22 +50,10 @@ class Sibling:
     path: str  # where the command leaves it
 
 
-def expected_preprocess(run: Run) -> dict[str, Any] | None:
-    """What the weights were trained with: size, mean, std; None for random or unknown weights.
-
-    Runs note it under `expects`; for older ones the table of packaged weights still knows.
-    """
-    manifest = run.manifest
-    weights = manifest.get("weights") or {}
-    if weights.get("provider") == "random":
-        return None
-    if noted := manifest.get("expects"):
-        return dict(noted)
-    package = REGISTRY.get(weights.get("name", ""))
-    if weights.get("provider") != "registry" or package is None:
-        return None
-    known = package.preprocess
-    return {"size": known.size, "mean": list(known.mean), "std": list(known.std)}
+def expected_preprocess(run: Run) -> Preprocess | None:
+    """What the weights were trained with; None for random ones."""
+    made = run.provenance
+    return None if made.weights.provider == "random" else made.expects
 
 
 def find_departures(run: Run) -> tuple[Finding, ...]:
@@ -94,15 +80,25 @@ def siblings(run: Run) -> tuple[Sibling, ...]:
         recipe = load_recipe(run.path, [*overrides, f"name={name}"])
         words = ["run", str(run.path)]
         words += [word for change in (*overrides, f"name={name}") for word in ("--set", change)]
-        path = f"runs/{name}-{recipe.fingerprint}"
+        path = f"runs/{name}-{_fingerprint(recipe, run)}"
         made.append(Sibling(name, f"headstart {shlex.join(words)}", path))
     return tuple(made)
 
 
-def _scaling(run: Run, expected: Mapping[str, Any]) -> Finding | None:
+def _fingerprint(recipe: Recipe, run: Run) -> str:
+    """Of a recipe that keeps a run's images, weights and precision."""
+    made = run.provenance
+    return recipe.fingerprint(
+        images=made.data.fingerprint,
+        weights=made.weights.sha256 or made.weights.provider,
+        precision=made.machine.precision,
+    )
+
+
+def _scaling(run: Run, expected: Preprocess) -> Finding | None:
     if run.recipe.data.normalize != "unit":
         return None
-    mean, std = _average(expected["mean"]), _average(expected["std"])
+    mean, std = _average(expected.mean), _average(expected.std)
     if mean == 0 and std == 1:
         return None  # these weights want plain 0..1
     low, high = -mean / std, (1 - mean) / std
@@ -117,12 +113,12 @@ def _scaling(run: Run, expected: Mapping[str, Any]) -> Finding | None:
     return Finding("data.normalize", "unit", wants, why, "data.normalize=weights", "right-scaling")
 
 
-def _average(values: Any) -> float:
-    return float(sum(values) / len(values))
+def _average(values: Triple) -> float:
+    return sum(values) / len(values)
 
 
-def _size(run: Run, expected: Mapping[str, Any]) -> Finding | None:
-    has, wants = run.recipe.data.size, int(expected["size"])
+def _size(run: Run, expected: Preprocess) -> Finding | None:
+    has, wants = run.recipe.data.size, expected.size
     if has is None or has >= wants:
         return None
     name = run.recipe.backbone.name
@@ -145,7 +141,7 @@ def _chain(run: Run) -> Finding | None:
     via = list(run.recipe.data.resize_via)
     if not via:
         return None
-    side = (run.manifest.get("preprocess") or {}).get("side")
+    side = run.provenance.data.side
     chain = " -> ".join(str(step) for step in (side, *via, run.recipe.data.size) if step)
     least, final = min(via), run.recipe.data.size or 0
     if least < min(side or final, final):
@@ -159,10 +155,10 @@ def _slow_head(run: Run, number: int, phase: PhaseSpec) -> Finding | None:
     """A head's weights start near zero: Adam must be able to carry them to where they belong."""
     if phase.train != "head" or phase.optimizer not in ("adam", "adamw"):
         return None
-    counts = (run.manifest.get("data") or {}).get("counts") or {}
-    if not phase.lr or not phase.epochs or not counts.get("train"):
+    train = run.provenance.data.counts.train
+    if not phase.lr or not phase.epochs or not train:
         return None
-    steps = phase.epochs * -(-counts["train"] // run.recipe.batch_size)
+    steps = phase.epochs * -(-train // run.recipe.batch_size)
     travel = phase.lr * steps
     if travel >= LEAST_TRAVEL:
         return None
@@ -180,7 +176,7 @@ def _slow_head(run: Run, number: int, phase: PhaseSpec) -> Finding | None:
 
 def _small_batches(run: Run, number: int, phase: PhaseSpec) -> Finding | None:
     """Pretrained statistics, learnt on a million images, relearnt from a handful at a time."""
-    pretrained = (run.manifest.get("weights") or {}).get("provider") != "random"
+    pretrained = run.provenance.weights.provider != "random"
     moving = phase.train not in ("head", "convs") and phase.norm == "train"
     batch = run.recipe.batch_size
     if not (pretrained and moving and batch < SMALL_BATCH and _has_batch_norm(run)):

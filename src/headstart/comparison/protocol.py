@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from headstart.comparison.choice import Choice, Metric
-from headstart.comparison.configurations import Budget, Configuration, name_some
+from headstart.comparison.configurations import Configuration, name_some
+from headstart.comparison.records import Budget
 from headstart.errors import RecipeError, RunError
 from headstart.evaluation.statistics import ENOUGH
 from headstart.recipe import Recipe
-from headstart.rundir import Run
+from headstart.rundir.run import Run
 
 CHOSEN_ON = "on validation, or by folds of train and validation"
 _SAME_TEST = ("source", "test_limit", "test_fraction", "split_seed")
@@ -46,9 +47,9 @@ def require_one_protocol(recipes: Sequence[Recipe]) -> list[str]:
 
 def require_same_test(runs: Sequence[Run]) -> None:
     """Raises RunError where two of the runs were tested on different images."""
-    first = runs[0].manifest["data"]["test_fingerprint"]
+    first = runs[0].provenance.data.test_fingerprint
     for run in runs[1:]:
-        if run.manifest["data"]["test_fingerprint"] != first:
+        if run.provenance.data.test_fingerprint != first:
             raise RunError(
                 f"{run.name} and {runs[0].name} were tested on different images: "
                 "their accuracies cannot be compared"
@@ -60,7 +61,7 @@ def gather_warnings(runs: Sequence[Run], labels: Sequence[str]) -> tuple[str, ..
     warned: dict[str, list[str]] = {}
     begun = 0  # a run that failed before its images were read has nothing to say of them
     for run, label in zip(runs, labels, strict=True):
-        begun += "warnings" in run.manifest
+        begun += run.manifest.provenance is not None
         for line in run.warnings:
             warned.setdefault(line, []).append(label)
     return tuple(
@@ -99,14 +100,14 @@ def describe_protocol(
 
 
 def _images(runs: Sequence[Run]) -> str:
-    data = [run.manifest["data"] for run in runs]
-    counts = data[0]["counts"]
-    test = f"the same {counts['test']:,} test images of {data[0]['source']}"
-    if len({each.get("fingerprint") for each in data}) == 1:
-        own = f"{test}, {counts['train']:,} training and {counts['val']:,} validation images"
+    data = [run.provenance.data for run in runs]
+    counts = data[0].counts
+    test = f"the same {counts.test:,} test images of {data[0].source}"
+    if len({each.fingerprint for each in data}) == 1:
+        own = f"{test}, {counts.train:,} training and {counts.val:,} validation images"
         return own + _refitted(runs)
-    train = sorted({each["counts"]["train"] for each in data})
-    val = sorted({each["counts"]["val"] for each in data})
+    train = sorted({each.counts.train for each in data})
+    val = sorted({each.counts.val for each in data})
     return (
         f"{test}; the training images differ ({_range(train)}), "
         + ("and so do the validation images" if _val_differs(runs) else "not the validation images")
@@ -117,7 +118,7 @@ def _images(runs: Sequence[Run]) -> str:
 
 def _refitted(runs: Sequence[Run]) -> str:
     """Which of the models that are tested have seen validation, too."""
-    count = sum(any(event["event"] == "refit" for event in run.log) for run in runs)
+    count = sum(run.history.refit is not None for run in runs)
     if not count:
         return ""
     which = "the head" if count == len(runs) else f"the head of {count} of {len(runs)} runs"
@@ -144,7 +145,7 @@ def _unfair_choice(choice: Choice) -> str:
 
 def _val_differs(runs: Sequence[Run]) -> bool:
     """Whether validation was about different images; told by their ids."""
-    if len({run.manifest["data"].get("fingerprint") for run in runs}) == 1:
+    if len({run.provenance.data.fingerprint for run in runs}) == 1:
         return False
     first, *others = (run.predictions("val").ids for run in runs)
     return not all(np.array_equal(first, other) for other in others)

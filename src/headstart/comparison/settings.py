@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headstart.rundir import Run
+from headstart.rundir.run import Run
 
 # What belongs together: a change inside one group has one meaning, changes in two groups have two.
 # The first prefix that fits decides; a key that none fits is a group of its own first word.
@@ -51,10 +51,9 @@ def settings_of(run: Run) -> dict[str, Any]:
     Name and evaluation are left out: they change no model. Values are JSON's.
     """
     plain = _flatten(run.recipe.model_dump(mode="json", exclude={"name", "evaluation"}))
-    weights = run.manifest.get("weights") or {}
+    weights = run.provenance.weights
     # A file has no tag that tells it from another: its digest does.
-    digest = str(weights.get("sha256") or "")[:8]
-    plain["weights.tag"] = weights.get("tag") or digest or None
+    plain["weights.tag"] = weights.tag or (weights.sha256 or "")[:8] or None
     return plain
 
 

@@ -15,9 +15,10 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
-from headstart.comparison.cheapest import Cheapest, find_cheapest
+from headstart.comparison.cheapest import find_cheapest
 from headstart.comparison.choice import Metric
 from headstart.comparison.configurations import Configuration, name_some
+from headstart.comparison.records import Cheapest, Pair
 from headstart.evaluation.statistics import (
     LEVEL,
     MCNEMAR,
@@ -34,22 +35,6 @@ from headstart.evaluation.values import value_difference
 POWER = 0.8
 # Of two tables and the study's seed effect, the second minus the first.
 Compare = Callable[[np.ndarray, np.ndarray, SeedEffect | None], Difference]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two configurations on the same test images, the second minus the first: fractions, or nats of
-    a loss's negative."""
-
-    first: str
-    second: str
-    change: float
-    interval: tuple[float, float]  # 95 %, of this pair alone
-    bootstrap: tuple[float, float] | None  # the same by resampling; of accuracy alone
-    p_value: float
-    p_adjusted: float  # Holm, over all pairs
-    told_apart: bool
-    test: str
 
 
 @dataclass(frozen=True)

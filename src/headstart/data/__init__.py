@@ -4,13 +4,13 @@
 step of that, or shows what it found.
 """
 
+from headstart.data.check.faults import find_warnings
 from headstart.data.decode import UnreadableImageError, decode_image
-from headstart.data.download import Progress
-from headstart.data.faults import find_warnings
-from headstart.data.folder import find_images
 from headstart.data.images import ImageSet
+from headstart.data.loading import Description, SourceInfo, describe, fetch, list_sources, load_data
 from headstart.data.samples import sample_grid
-from headstart.data.sources import Description, SourceInfo, describe, fetch, list_sources, load_data
+from headstart.data.sources.download import Progress
+from headstart.data.sources.folder import find_images
 from headstart.data.splits import BadImage, Splits
 
 __all__ = [

@@ -24,7 +24,6 @@ from scipy.ndimage import gaussian_filter
 from headstart.data.hashing import hash_keys
 from headstart.data.images import ImageSet, map_threads
 
-SEVERITIES = (1, 2, 3, 4, 5)
 SMALL_SIDE = 64
 
 # Raised when the same corruption would give other pixels.

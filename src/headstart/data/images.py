@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from headstart.data.hashing import hash_ids
-from headstart.shown import Card, Shown
+from headstart.text.cards import Card, Shown
 
 # Raised when the same source bytes would come out as other pixels (a change to decode_image):
 # fingerprints, and every cache keyed by one, then change with it.

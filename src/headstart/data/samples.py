@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from headstart.captions import captions, shorten_middle
 from headstart.data.images import ImageSet
-from headstart.rundir import atomic_path
+from headstart.data.splits import class_ranks
+from headstart.files import atomic_path
+from headstart.text.captions import captions, shorten_middle
 
 TITLE = 18  # characters over a picture
 _CELL_INCHES = 1.15
@@ -67,10 +68,7 @@ def choose_samples(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     random = np.random.default_rng(seed)
     shuffled = random.permutation(len(labels))
     class_order = random.permutation(int(labels.max(initial=0)) + 1)
-    nth = np.empty(len(labels), dtype=np.int64)  # of its class, in the shuffled order
-    for label in class_order:
-        mine = shuffled[labels[shuffled] == label]
-        nth[mine] = np.arange(len(mine))
+    nth = class_ranks(labels, shuffled.argsort())  # of its class, in the shuffled order
     by_round = np.lexsort((class_order.argsort()[labels], nth))
     chosen = by_round[:count]
     return chosen[np.lexsort((nth[chosen], labels[chosen]))]

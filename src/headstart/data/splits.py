@@ -19,8 +19,8 @@ import numpy as np
 from headstart.data.hashing import scramble
 from headstart.data.images import ImageSet
 from headstart.errors import DataError
-from headstart.shown import Card, Shown
 from headstart.specs import DataSpec
+from headstart.text.cards import Card, Shown
 
 
 @dataclass(frozen=True)
@@ -125,11 +125,19 @@ def ranks(images: ImageSet, seed: int) -> np.ndarray:
     """int64 (n,): each image's place, from 0, in its class's order for this seed."""
     salt = hashlib.blake2b(f"split {seed}".encode(), digest_size=8).digest()
     mixed = scramble(images.keys ^ np.frombuffer(salt, dtype="<u8").astype(np.uint64))
-    order = np.lexsort((mixed, images.labels))  # stable, so a tie falls to the order of the rows
-    ordered = images.labels[order]
-    found = np.empty(len(order), dtype=np.int64)
-    found[order] = np.arange(len(order)) - np.searchsorted(ordered, ordered)
-    return found
+    return class_ranks(images.labels, mixed)
+
+
+def class_ranks(labels: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """int64 (n,): each row's place, from 0, among the rows of its class in the order of `values`.
+
+    A tie falls to the order of the rows.
+    """
+    order = np.lexsort((values, labels))
+    ordered = labels[order]
+    places = np.empty(len(order), dtype=np.int64)
+    places[order] = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    return places
 
 
 def _held_out(ranks: np.ndarray, fraction: float) -> np.ndarray:

@@ -11,20 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from headstart.data import decode_image, find_images
-from headstart.data.transforms import Transform
 from headstart.errors import DataError, PrecisionError, RunError
 from headstart.evaluation.predictions import Predictions
+from headstart.machine.runtime import Runtime, create_runtime
 from headstart.models.backbones import Backbone, build_architecture
+from headstart.models.classifier import Classifier, load_model
 from headstart.models.heads import create_head
-from headstart.models.identity import Preprocess, WeightsIdentity
-from headstart.rundir import Run, open_run
-from headstart.runtime import Runtime, create_runtime
-from headstart.shown import Card, Shown, percent
-from headstart.training.classifier import Classifier
+from headstart.rundir.run import Run, open_run
+from headstart.text.cards import Card, Shown, percent
+from headstart.views.transforms import Transform
 
 BATCH = 32
 
@@ -177,28 +174,20 @@ def load_predictor(source: Run | str | Path, *, device: str = "auto") -> Predict
     run = source if isinstance(source, Run) else open_run(source)
     if not run.finished:
         raise RunError(f"{run.path}: the run is {run.status}: finish it before predicting with it")
-    manifest, recipe = run.manifest, run.recipe
-    said: dict[str, Any] = manifest["preprocess"]
-    mean, std = tuple(said["mean"]), tuple(said["std"])
-    preprocess = Preprocess(said["size"], mean, std, said["interpolation"])
-    identity = WeightsIdentity(**manifest["weights"])
-    architecture = build_architecture(recipe.backbone.name, size=preprocess.size)
-    backbone = Backbone(architecture, identity, preprocess)
+    made, recipe = run.provenance, run.recipe
+    architecture = build_architecture(recipe.backbone.name, size=made.preprocess.size)
+    backbone = Backbone(architecture, made.weights, made.preprocess)
     head = create_head(
         recipe.head, num_features=backbone.num_features, num_classes=len(run.class_names)
     )
     model = Classifier(backbone, head)
     model.enter(0, 0)
-    path = run.path / "checkpoints" / "best.safetensors"
-    try:
-        model.load_state_dict(load_file(path))
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise RunError(f"{path}: the run's model cannot be loaded: {error}") from error
+    load_model(run.path / "checkpoints" / "best.safetensors", model)
     runtime = _runtime(device, recipe.precision)
     runtime.adopt(model.eval())
-    transform = Transform(preprocess, via=recipe.data.resize_via)
-    side, names = said["side"], run.class_names
-    return Predictor(model, transform, side, names, runtime, run.temperature)
+    transform = Transform(made.preprocess, via=recipe.data.resize_via)
+    temperature = run.metrics.temperature
+    return Predictor(model, transform, made.data.side, run.class_names, runtime, temperature)
 
 
 def _runtime(device: str, precision: str) -> Runtime:

@@ -10,7 +10,7 @@ networks"). Arrays in, numbers out.
 from __future__ import annotations
 
 import itertools
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from scipy import optimize
 
 from headstart.evaluation.predictions import Predictions
 from headstart.evaluation.statistics import wilson_interval
+from headstart.files import to_json
 
 BINS = 15
 DRAWN = 10  # bins of a drawing at most: with 400 answers and more
@@ -53,8 +54,9 @@ class Calibration:
     brier: float
     bins: tuple[Bin, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "bins": [asdict(part) for part in self.bins]}
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return dict(to_json(self))
 
 
 @dataclass(frozen=True)

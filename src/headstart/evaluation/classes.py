@@ -8,13 +8,16 @@ the smallest. Arrays in, numbers out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
 
 from headstart.evaluation.statistics import score_interval
+
+if TYPE_CHECKING:
+    from headstart.evaluation.metrics import Scores  # which needs `balanced_interval`
 
 UNEQUAL = 1.5  # the largest class's images over the smallest's, from which classes are unequal
 
@@ -25,14 +28,14 @@ def unequal(counts: Sequence[int]) -> bool:
     return bool(known) and max(known) > UNEQUAL * min(known)
 
 
-def scores_are_unequal(scores: Mapping[str, Any]) -> bool:
-    """`unequal` for the classes of a split, from its scores in metrics.json."""
-    return unequal([row["n"] for row in scores.get("per_class") or []])
+def scores_are_unequal(scores: Scores) -> bool:
+    """`unequal` for the classes of a split, from its scores."""
+    return unequal([row.n for row in scores.per_class])
 
 
-def majority_class(scores: Mapping[str, Any]) -> int:
+def majority_class(scores: Scores) -> int:
     """The most frequent class of a split, the first of several, from its scores."""
-    counts = [row["n"] for row in scores["per_class"]]
+    counts = [row.n for row in scores.per_class]
     return counts.index(max(counts))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,19 @@ from headstart.evaluation.calibration import brier, log_loss
 from headstart.evaluation.classes import balanced_interval
 from headstart.evaluation.predictions import Predictions
 from headstart.evaluation.statistics import wilson_interval
-from headstart.evaluation.two_classes import DEFAULT_POSITIVE, two_class_scores
-from headstart.shown import Card, Shown, interval, percent
+from headstart.evaluation.two_classes import DEFAULT_POSITIVE, TwoClasses, two_class_scores
+from headstart.files import to_json
+from headstart.text.cards import Card, Shown, interval, percent
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScores:
+    """Of one class; n: its images."""
+
+    precision: float
+    recall: float
+    f1: float
+    n: int
 
 
 @dataclass(frozen=True, repr=False)
@@ -25,17 +37,18 @@ class Scores(Shown):
     top5: float | None  # None of five classes or fewer, where it says nothing
     loss: float  # mean cross-entropy of the predictions, no penalty term
     brier: float  # squared error of the probabilities, summed over classes, in 0..2
-    per_class: list[dict[str, float]]  # precision, recall, f1, n; in class order
+    per_class: tuple[ClassScores, ...]  # in class order
     macro_f1: float
     macro_precision: float
     macro_recall: float  # balanced accuracy
     balanced_interval: tuple[float, float]  # 95 %, of balanced accuracy
     majority: float  # accuracy of always answering the most frequent class of these labels
     confusion: list[list[int]]  # [true][predicted]
-    two_classes: dict[str, Any] | None  # what `two_class_scores` says
+    two_classes: TwoClasses | None  # None where there are not two with images of both
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return dict(to_json(self))
 
     def _card(self) -> Card:
         balanced = f"{percent(self.macro_recall)} {interval(self.balanced_interval)}"
@@ -136,18 +149,18 @@ def _top_k(predictions: Predictions, k: int) -> float:
     return float(((predictions.logits > own).sum(axis=1) < k).mean())
 
 
-def _per_class(confusion: np.ndarray) -> list[dict[str, float]]:
+def _per_class(confusion: np.ndarray) -> tuple[ClassScores, ...]:
     hits = np.diag(confusion).astype(np.float64)
     support = confusion.sum(axis=1)
     precision = hits / np.maximum(confusion.sum(axis=0), 1)
     recall = hits / np.maximum(support, 1)
     f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(np.float64).tiny)
-    return [
-        {"precision": float(p), "recall": float(r), "f1": float(f), "n": int(n)}
+    return tuple(
+        ClassScores(float(p), float(r), float(f), int(n))
         for p, r, f, n in zip(precision, recall, f1, support, strict=True)
-    ]
+    )
 
 
-def _macro(per_class: list[dict[str, float]], name: str, classes: np.ndarray) -> float:
+def _macro(per_class: Sequence[ClassScores], name: str, classes: np.ndarray) -> float:
     """The plain mean over some classes; classes: bool (k,)."""
-    return float(np.mean([row[name] for row in per_class], where=classes))
+    return float(np.mean([getattr(row, name) for row in per_class], where=classes))

@@ -103,14 +103,6 @@ def estimate(correct: np.ndarray, confidence: float = 0.95) -> Estimate:
     return Estimate(accuracy, score_interval(accuracy, effective, quantile), sd)
 
 
-def mcnemar(first: Predictions, second: Predictions) -> float:
-    """Exact two-sided McNemar p-value that two models err equally often on the same images.
-
-    Raises ValueError where the two are not about the same images in the same order.
-    """
-    return mcnemar_p_value(*_disagreements(first, second))
-
-
 def mcnemar_p_value(gained: int, lost: int) -> float:
     """Exact McNemar: images that only the second, and only the first, gets right.
 
@@ -186,17 +178,7 @@ def difference(
     a, b = first.mean(axis=0), second.mean(axis=0)
     padded = np.append(b - a, [1.0, -1.0])
     images = float(padded.var(ddof=1)) / (n + 2)
-    pooled = pooled or pool_seed_effects([first, second])
-    assert pooled is not None  # one of the two has several models
-    effects = [
-        (own if own.seeds > pooled.seeds else pooled, len(rows))
-        for rows in (first, second)
-        if not one_model(rows)
-        for own in [seed_effect(rows)]
-    ]
-    variance, df = combine_variances(images, n + 2, effects)
-    if pooled.df < ENOUGH:
-        df = min(df, pooled.df)
+    variance, df = add_seeds(images, n + 2, (first, second), pooled)
     error, centre = float(np.sqrt(variance)), float(padded.mean())
     half = float(stats.t.ppf(0.5 + confidence / 2, df)) * error
     return Difference(
@@ -348,6 +330,25 @@ def combine_variances(
         uncertainty += (effect.seeds * share) ** 2 / effect.df
         uncertainty += (effect.rest * share) ** 2 / effect.df_rest
     return variance, variance**2 / uncertainty if uncertainty else np.inf
+
+
+def add_seeds(
+    images: float, n: int, tables: tuple[np.ndarray, np.ndarray], pooled: SeedEffect | None
+) -> tuple[float, float]:
+    """Variance and degrees of freedom of a difference, from that of its images and both seeds'.
+
+    tables: (seeds, images) each; at least one has several models. pooled: as in `difference`.
+    """
+    pooled = pooled or pool_seed_effects(tables)
+    assert pooled is not None  # one of the two has several models
+    effects = [
+        (own if own.seeds > pooled.seeds else pooled, len(rows))
+        for rows in tables
+        if not one_model(rows)
+        for own in [seed_effect(rows)]
+    ]
+    variance, df = combine_variances(images, n, effects)
+    return variance, min(df, pooled.df) if pooled.df < ENOUGH else df
 
 
 def one_model(correct: np.ndarray) -> bool:

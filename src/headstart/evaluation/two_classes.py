@@ -8,7 +8,7 @@ probability would give. Arrays in, numbers out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,6 +18,32 @@ from headstart.evaluation.statistics import wilson_interval
 
 DEFAULT_POSITIVE = 1  # the second class, as scikit-learn takes it
 MOST = 200  # points of a curve that is drawn
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A share of n images with its 95 % interval (Wilson)."""
+
+    value: float
+    interval: tuple[float, float]
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class TwoClasses:
+    """What can be said of two classes. positive: the number of the class that is looked for.
+
+    roc_area: the chance that an image of the positive class gets a higher probability than one of
+    the other, ties halved. pr_area: average precision; a model that knows nothing has `prevalence`,
+    the positive class's share of the images.
+    """
+
+    positive: int
+    prevalence: float
+    sensitivity: Rate
+    specificity: Rate
+    roc_area: float
+    pr_area: float
 
 
 def positive_class(class_names: Sequence[str], asked: str | None) -> int:
@@ -40,27 +66,27 @@ def positive_class(class_names: Sequence[str], asked: str | None) -> int:
     return list(class_names).index(asked)
 
 
-def two_class_scores(predictions: Predictions, positive: int) -> dict[str, Any] | None:
-    """Sensitivity and specificity with their 95 % intervals (Wilson) and the areas under both
-    curves; None where there are not two classes with images of both.
-
-    roc_area: the chance that an image of the positive class gets a higher probability than one of
-    the other, ties halved. pr_area: average precision; a model that knows nothing has `prevalence`,
-    the positive class's share of the images.
-    """
+def two_class_scores(predictions: Predictions, positive: int) -> TwoClasses | None:
+    """None where there are not two classes with images of both."""
     found = predictions.labels == positive
     if predictions.logits.shape[1] != 2 or not 0 < found.sum() < len(found):
         return None
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     score = _score(predictions, positive)
-    scores: dict[str, Any] = {"positive": positive, "prevalence": float(found.mean())}
-    for name, rows in (("sensitivity", found), ("specificity", ~found)):
-        hits, n = int(predictions.correct[rows].sum()), int(rows.sum())
-        scores[name] = {"value": hits / n, "interval": list(wilson_interval(hits, n)), "n": n}
-    scores["roc_area"] = float(roc_auc_score(found, score))
-    scores["pr_area"] = float(average_precision_score(found, score))
-    return scores
+    return TwoClasses(
+        positive=positive,
+        prevalence=float(found.mean()),
+        sensitivity=_recall(predictions, found),
+        specificity=_recall(predictions, ~found),
+        roc_area=float(roc_auc_score(found, score)),
+        pr_area=float(average_precision_score(found, score)),
+    )
+
+
+def _recall(predictions: Predictions, rows: np.ndarray) -> Rate:
+    hits, n = int(predictions.correct[rows].sum()), int(rows.sum())
+    return Rate(hits / n, wilson_interval(hits, n), n)
 
 
 def two_class_curves(predictions: Predictions, positive: int) -> dict[str, list[tuple[float, ...]]]:

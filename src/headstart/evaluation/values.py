@@ -18,12 +18,11 @@ from headstart.evaluation.classes import balanced_interval
 from headstart.evaluation.metrics import confusion_matrix
 from headstart.evaluation.predictions import Predictions
 from headstart.evaluation.statistics import (
-    ENOUGH,
     Difference,
     SeedEffect,
+    add_seeds,
     combine_variances,
     one_model,
-    pool_seed_effects,
     score_interval,
     seed_effect,
 )
@@ -114,16 +113,7 @@ def value_difference(
     alone = one_model(first) and one_model(second)
     variance, df = images, float("inf")
     if not alone:
-        pooled = pooled or pool_seed_effects([first, second])
-        assert pooled is not None  # one of the two has several models
-        effects = [
-            (own if own.seeds > pooled.seeds else pooled, len(rows))
-            for rows in (first, second)
-            if not one_model(rows)
-            for own in [seed_effect(rows)]
-        ]
-        variance, df = combine_variances(images, n, effects)
-        df = min(df, pooled.df) if pooled.df < ENOUGH else df
+        variance, df = add_seeds(images, n, (first, second), pooled)
     error, centre = float(np.sqrt(variance)), float(change.mean())
     half = float(stats.t.ppf(0.5 + confidence / 2, df)) * error
     return Difference(

@@ -14,6 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from headstart.models.backbones import build_on_meta
+from headstart.models.classifier import Classifier
+
 _ops = torch.ops.aten
 _WEIGHTED = frozenset(
     {_ops.convolution, _ops._convolution, _ops.linear, _ops.addmm, _ops.mm, _ops.bmm, _ops.baddbmm}
@@ -76,3 +79,29 @@ class _Examination(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _tensors(value: Any) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """macs: of one image; size_mb: of the parameters and buffers in float32."""
+
+    parameters: int
+    macs: int
+    size_mb: float
+
+
+def model_cost(model: Classifier, size: int) -> ModelCost:
+    """What a model costs at `size` pixels a side, counted."""
+    parameters = sum(p.numel() for p in model.parameters())
+    buffers = sum(b.numel() for b in model.buffers())
+    head = sum(m.weight.numel() for m in model.head.modules() if isinstance(m, nn.Linear))
+    return ModelCost(
+        parameters=parameters,
+        macs=backbone_macs(model.backbone.name, size) + head,
+        size_mb=(parameters + buffers) * 4 / 1e6,
+    )
+
+
+def backbone_macs(name: str, size: int) -> int:
+    """Multiply-accumulates of one image of `size` pixels a side, counted without weights."""
+    return examine(build_on_meta(name, size=size), size).macs

@@ -17,7 +17,7 @@ from headstart.errors import HeadstartError
 from headstart.models.identity import Preprocess, Weights, WeightsIdentity
 from headstart.models.names import canonical_name
 from headstart.models.small_cnn import SmallCNN
-from headstart.models.stages import Stage, split_stages
+from headstart.models.stages import Stage, run_stages, split_stages
 from headstart.models.weights import check_state, locate_weights, read_state
 from headstart.specs import BackboneSpec
 
@@ -71,9 +71,7 @@ class Backbone(nn.Module):
         return self._stages
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        for stage in self._stages:
-            x = stage.forward(x)
-        return x
+        return run_stages(self._stages, x)
 
     forward = features
 
@@ -142,6 +140,18 @@ def build_architecture(name: str, *, size: int | None = None) -> nn.Module:
         model.head = _PassThrough()
         model.head_hidden_size = model.num_features
     return model
+
+
+def build_on_meta(name: str, *, size: int | None = None) -> nn.Module:
+    """`build_architecture` on the meta device: names and shapes, without memory or numbers."""
+    with torch.device("meta"):
+        return build_architecture(name, size=size)
+
+
+def create_meta_backbone(weights: Weights, *, size: int) -> Backbone:
+    """The backbone of located weights on the meta device, in eval mode: nothing is read."""
+    model = build_on_meta(weights.identity.name, size=size)
+    return Backbone(model, weights.identity, weights.preprocess).eval()
 
 
 class _PassThrough(nn.Module):

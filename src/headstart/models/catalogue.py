@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import csv
 import fnmatch
-import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-from headstart.errors import WeightsError, did_you_mean
+from headstart.errors import RunError, WeightsError, did_you_mean
+from headstart.files import cache_root, read_json, remember
 from headstart.models.hub import HubWeights, describe_hub_weights
-from headstart.models.identity import Preprocess
 from headstart.models.names import OUTSIDE_TIMM, canonical_name
 from headstart.models.weights import describe_providers, preprocess_of
-from headstart.paths import cache_root
-from headstart.rundir import write_json
 
 FORMAT = 1  # raise it when a number in here is computed in another way
 
@@ -75,6 +72,18 @@ class BackboneInfo:
     providers: str  # where weights can come from, or "random only"
 
 
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What of a backbone does not change while the versions stay."""
+
+    name: str
+    size_px: int
+    parameters: int
+    macs: int
+    depth: int
+    hub: HubWeights | None
+
+
 def list_backbones(
     pattern: str = "*", *, notice: Callable[[str], None] = lambda line: None
 ) -> list[BackboneInfo]:
@@ -89,7 +98,7 @@ def list_backbones(
     if missing:
         notice(f"measuring {len(missing)} backbones; the next time they are remembered")
         remembered |= {name: _measure(name) for name in missing}
-        write_json(_catalogue_path(), remembered)
+        remember(_catalogue_path(), remembered)
     return [_complete(remembered[name]) for name in names]
 
 
@@ -109,26 +118,24 @@ def _matching(pattern: str) -> list[str]:
     return names
 
 
-def _measure(name: str) -> dict[str, Any]:
-    """Everything about a backbone that does not change while the versions stay."""
+def _measure(name: str) -> _Measured:
     import torch
 
     from headstart.models.anatomy import examine
-    from headstart.models.backbones import build_architecture
+    from headstart.models.backbones import build_on_meta
 
     size_px = preprocess_of(name).size
+    trunk = build_on_meta(name)
     with torch.device("meta"):
-        trunk = build_architecture(name)
         classifier = _with_classifier(name)
-    hub = describe_hub_weights(name)
-    return {
-        "name": name,
-        "size_px": size_px,
-        "parameters": sum(parameter.numel() for parameter in trunk.parameters()),
-        "macs": examine(trunk, size_px).macs,
-        "depth": examine(classifier, size_px).depth,
-        "hub": asdict(hub) if hub else None,
-    }
+    return _Measured(
+        name=name,
+        size_px=size_px,
+        parameters=sum(parameter.numel() for parameter in trunk.parameters()),
+        macs=examine(trunk, size_px).macs,
+        depth=examine(classifier, size_px).depth,
+        hub=describe_hub_weights(name),
+    )
 
 
 def _with_classifier(name: str) -> Any:
@@ -149,20 +156,20 @@ def _with_classifier(name: str) -> Any:
     return timm.create_model(name, num_classes=1000)
 
 
-def _complete(measured: dict[str, Any]) -> BackboneInfo:
+def _complete(measured: _Measured) -> BackboneInfo:
     """Add what may change between two listings: published scores, and what is stored here."""
-    name, hub = measured["name"], _read_hub(measured["hub"])
+    name, hub = measured.name, measured.hub
     tag = hub.tag if hub else ""
     base = name.partition(".")[0]
     top1, imagenet_size = _imagenet_top1().get(f"{base}.{tag}", (None, None))
     return BackboneInfo(
         name=name,
         tag=tag,
-        parameters=measured["parameters"],
-        macs=measured["macs"],
-        size_px=measured["size_px"],
-        depth=measured["depth"],
-        file_mb=round(4 * measured["parameters"] / 1e6, 1),
+        parameters=measured.parameters,
+        macs=measured.macs,
+        size_px=measured.size_px,
+        depth=measured.depth,
+        file_mb=round(4 * measured.parameters / 1e6, 1),
         imagenet_top1=top1,
         imagenet_size_px=imagenet_size,
         providers=describe_providers(name, hub),
@@ -179,16 +186,6 @@ def imagenet_top1(name: str) -> float | None:
     return _imagenet_top1().get(f"{base}.{tag or (hub.tag if hub else '')}", (None, None))[0]
 
 
-def _read_hub(said: dict[str, Any] | None) -> HubWeights | None:
-    if said is None:
-        return None
-    wants = said["preprocess"]
-    preprocess = Preprocess(
-        wants["size"], tuple(wants["mean"]), tuple(wants["std"]), wants["interpolation"]
-    )
-    return HubWeights(**{**said, "preprocess": preprocess})
-
-
 @cache
 def _imagenet_top1() -> dict[str, tuple[float, int]]:
     """NAME.TAG to (top-1 in percent, image size), from the table we ship."""
@@ -203,9 +200,9 @@ def _catalogue_path() -> Path:
     return cache_root() / "catalogue" / f"backbones-{FORMAT}-{versions}.json"
 
 
-def _read_catalogue() -> dict[str, dict[str, Any]]:
+def _read_catalogue() -> dict[str, _Measured]:
+    """{} where none is remembered, or it is damaged."""
     try:
-        remembered: dict[str, dict[str, Any]] = json.loads(_catalogue_path().read_text("utf-8"))
-    except (OSError, json.JSONDecodeError):
-        return {}  # absent or damaged: it is measured again
-    return remembered
+        return read_json(_catalogue_path(), dict[str, _Measured])
+    except (OSError, RunError):
+        return {}

@@ -12,9 +12,9 @@ import zipfile
 from pathlib import Path
 
 from headstart.errors import WeightsError
+from headstart.machine.processes import python_command, python_environment
 from headstart.models.registry import Package, State
 from headstart.models.store import disk_errors
-from headstart.processes import python_command, python_environment
 
 CONNECT_TIMEOUT_S = 10
 FETCH_TIMEOUT_S = 900  # the largest archive has 64 MB

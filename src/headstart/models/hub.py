@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from headstart.errors import WeightsError, explain_os_error
+from headstart.files import cache_root
 from headstart.models.identity import Preprocess, WeightsIdentity
 from headstart.models.names import OUTSIDE_TIMM
 from headstart.models.store import find_stored, load_torch_state, store_state
-from headstart.paths import cache_root
 
 REACH_TIMEOUT_S = 4.0
 _FILE = "model.safetensors"

@@ -9,7 +9,7 @@ family without an entry is two steps, its features and its pooling.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +34,13 @@ class Stage:
         """Whether a parameter, buffer or module of the model belongs to this step."""
         path = f"{parameter_name}."
         return any(path.startswith(f"{own}.") for own in self.owns)
+
+
+def run_stages(stages: Iterable[Stage], x: torch.Tensor) -> torch.Tensor:
+    """The output of stages that are applied one after the other."""
+    for stage in stages:
+        x = stage.forward(x)
+    return x
 
 
 def split_stages(model: nn.Module) -> list[Stage]:

@@ -13,21 +13,29 @@ import io
 import json
 import pickle
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.errors import WeightsError, explain_os_error
+from headstart.errors import RunError, WeightsError, explain_os_error
+from headstart.files import atomic_path, cache_root, parse_json, to_json
 from headstart.models.identity import Preprocess, WeightsIdentity
-from headstart.paths import cache_root
-from headstart.rundir import atomic_path
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1
 _HEADER = "headstart"
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file of the store says of itself."""
+
+    format: int
+    identity: WeightsIdentity
+    preprocess: Preprocess
 
 
 @dataclass(frozen=True)
@@ -52,15 +60,16 @@ def store_state(
     path = _path(identity)
     with disk_errors(), atomic_path(path) as partial:
         contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
-        save_file(contiguous, partial, metadata={_HEADER: _header(identity, preprocess)})
+        # One metadata value, so that equal content gives equal bytes.
+        header = json.dumps(to_json(_header(identity, preprocess)), sort_keys=True)
+        save_file(contiguous, partial, metadata={_HEADER: header})
     return path
 
 
 def find_stored(identity: WeightsIdentity, preprocess: Preprocess) -> Path | None:
     """The stored file that says exactly this of itself, or None."""
     path = _path(identity)
-    header = read_header(path)
-    return path if header == json.loads(_header(identity, preprocess)) else None
+    return path if read_header(path) == _header(identity, preprocess) else None
 
 
 def list_stored() -> list[StoredWeights]:
@@ -68,21 +77,20 @@ def list_stored() -> list[StoredWeights]:
     listed = []
     for path in sorted(store_folder().glob("*.safetensors")):
         if (header := read_header(path)) is not None:
-            identity = WeightsIdentity(**header["identity"])
-            listed.append(StoredWeights(path, path.stat().st_size, identity))
+            listed.append(StoredWeights(path, path.stat().st_size, header.identity))
     return listed
 
 
-def read_header(path: Path) -> dict[str, Any] | None:
+def read_header(path: Path) -> Header | None:
     """What a file of ours says of itself; None for a file that is not ours, damaged or absent."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="np") as file:
-            header = json.loads((file.metadata() or {}).get(_HEADER, "{}"))
-    except (OSError, SafetensorError, json.JSONDecodeError):
+            header = parse_json((file.metadata() or {}).get(_HEADER, "{}"), Header, str(path))
+    except (OSError, SafetensorError, RunError):
         return None
-    return header if header.get("format") == FORMAT else None
+    return header if header.format == FORMAT else None
 
 
 def file_sha256(path: Path) -> str:
@@ -142,7 +150,6 @@ def _path(identity: WeightsIdentity) -> Path:
     return store_folder() / f"{stem}.safetensors"
 
 
-def _header(identity: WeightsIdentity, preprocess: Preprocess) -> str:
-    """One metadata value, so that equal content gives equal bytes. A file cannot hold its hash."""
-    said = {"identity": {**asdict(identity), "sha256": None}, "preprocess": asdict(preprocess)}
-    return json.dumps({"format": FORMAT, **said}, sort_keys=True)
+def _header(identity: WeightsIdentity, preprocess: Preprocess) -> Header:
+    """A file cannot hold its own hash."""
+    return Header(FORMAT, replace(identity, sha256=None), preprocess)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from headstart.errors import WeightsError
 from headstart.models.hub import (
@@ -29,11 +29,9 @@ from headstart.models.identity import (
 )
 from headstart.models.registry import HALF, REGISTRY, Package
 from headstart.models.store import (
-    StoredWeights,
     disk_errors,
     file_sha256,
     find_stored,
-    list_stored,
     load_torch_state,
     read_header,
     store_state,
@@ -41,19 +39,6 @@ from headstart.models.store import (
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-__all__ = [
-    "Preprocess",
-    "StoredWeights",
-    "Weights",
-    "WeightsIdentity",
-    "available_providers",
-    "check_state",
-    "list_stored",
-    "locate_weights",
-    "preprocess_of",
-    "read_state",
-]
 
 Notice = Callable[[str], None]
 
@@ -99,13 +84,11 @@ def preprocess_of(name: str) -> Preprocess:
     return _untrained_preprocess(name)
 
 
-def available_providers(name: str) -> str:
-    """Where weights can come from, offline: "stored, hub, registry", or "random only"."""
-    return describe_providers(name, describe_hub_weights(name))
-
-
 def describe_providers(name: str, hub: HubWeights | None) -> str:
-    """`available_providers` for a caller that knows timm's side already (importing it is slow)."""
+    """Where weights can come from, offline: "stored, hub, registry", or "random only".
+
+    hub: timm's own weights for the name, as `describe_hub_weights` gives them.
+    """
     package = REGISTRY.get(name)
     stored = (package and find_stored(package.identity, package.preprocess)) or (
         hub and find_cached(hub)
@@ -210,8 +193,8 @@ def _from_file(name: str, path: Path) -> Weights:
     # A file out of our own store says what its parameters want; any other is taken to want what
     # the network's default weights do.
     header = read_header(path) if path.suffix == ".safetensors" else None
-    preprocess = _read_preprocess(header) if header else _untrained_preprocess(name)
-    licence = header["identity"]["licence"] if header else "unknown"
+    preprocess = header.preprocess if header else _untrained_preprocess(name)
+    licence = header.identity.licence if header else "unknown"
     identity = WeightsIdentity("file", base, tag, None, licence, str(path))
     return _located(identity, preprocess, path)
 
@@ -233,11 +216,6 @@ def _untrained_preprocess(name: str) -> Preprocess:
     if name == "squeezenet1_1":
         return Preprocess(224, IMAGENET_MEAN, IMAGENET_STD, "bilinear")
     return default_preprocess(name) or Preprocess(224, IMAGENET_MEAN, IMAGENET_STD, "bicubic")
-
-
-def _read_preprocess(header: Mapping[str, Any]) -> Preprocess:
-    said = header["preprocess"]
-    return Preprocess(said["size"], tuple(said["mean"]), tuple(said["std"]), said["interpolation"])
 
 
 def _alternatives(name: str, hub: HubWeights | None = None) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ from huggingface_hub import EvalResult, ModelCardData
 from headstart.comparison.leaderboard import describe_classes
 from headstart.comparison.mistakes import find_departures
 from headstart.comparison.protocol import CHOSEN_ON
+from headstart.comparison.records import Classes
 from headstart.errors import RunError
-from headstart.report import formats
-from headstart.report.contenders import optional
-from headstart.report.facts import describe_facts
-from headstart.report.phases import describe_phases
-from headstart.rundir import Run, write_atomically
+from headstart.evaluation.metrics import ClassScores
+from headstart.files import write_atomically
+from headstart.report.sections.facts import describe_facts
+from headstart.report.sections.phases import describe_phases
+from headstart.rundir.run import Run
+from headstart.text import formats
 
 # Where the hub keeps what our sources are made of: its id and its name for people.
 _DATASETS = {
@@ -43,7 +46,7 @@ def render_card(run: Run) -> str:
     """Front matter and body; equal runs give equal text."""
     if not run.finished:
         raise RunError(f"{run.path}: the run is {run.status}: a model card is of a finished one")
-    manifest, test = run.manifest, run.metrics["test"]
+    made, test = run.provenance, run.metrics.test
     source = run.recipe.data.source
     dataset, title = _DATASETS.get(source, (None, Path(source.partition(":")[2]).name or source))
     environment = jinja2.Environment(
@@ -54,34 +57,40 @@ def render_card(run: Run) -> str:
         count=formats.count, duration=_spaced(formats.duration), metric=_spaced(formats.metric),
         megabytes=_spaced(formats.megabytes),
     )  # fmt: skip
-    text = resources.files("headstart.report").joinpath("card.md.j2").read_text(encoding="utf-8")
-    body = environment.from_string(text).render(
-        run=run, manifest=manifest, test=test, cost=optional(lambda: run.cost, {}),
+    template = resources.files("headstart.report") / "templates" / "card.md.j2"
+    body = environment.from_string(template.read_text(encoding="utf-8")).render(
+        run=run, made=made, test=test, cost=run.cost,
         balance=_balance(run), metrics=run.metrics, names=run.class_names,
         listed=_listed(run.class_names[:20]), data_title=title,
-        phases=describe_phases(run), facts=describe_facts([run]), hardest=_hardest(test, run),
+        phases=describe_phases(run.history, run.cost), facts=describe_facts([run]),
+        hardest=_hardest(run),
         refit=_refit(run), chosen=CHOSEN_ON,
-        findings=[f for f in optional(lambda: find_departures(run), ()) if f.mistake],
+        findings=[f for f in find_departures(run) if f.mistake],
         recipe=(run.path / "recipe.toml").read_text(encoding="utf-8").strip(),
     )  # fmt: skip
-    front = _front(run, manifest, dataset, title).to_yaml(line_break="\n")
+    front = _front(run, dataset, title).to_yaml(line_break="\n")
     return f"---\n{front.strip()}\n---\n\n{body.strip()}\n"
 
 
-def _refit(run: Run) -> dict[str, Any] | None:
+@dataclass(frozen=True, slots=True)
+class _Refit:
     """How many images the solved head that is served was fitted to, and whether folds of them tell
-    what validation says; None where no solved head is served."""
-    events = [event for event in run.log if event["event"] == "refit"]
-    if not events:
-        return None
-    images = events[-1]["images"]
-    return {"images": images, "by_folds": run.metrics["val"]["n"] == images}
+    what validation says."""
+
+    images: int
+    by_folds: bool
 
 
-def _balance(run: Run) -> dict[str, Any] | None:
+def _refit(run: Run) -> _Refit | None:
+    """None where no solved head is served."""
+    refit = run.history.refit
+    return _Refit(refit.images, run.metrics.val.n == refit.images) if refit else None
+
+
+def _balance(run: Run) -> Classes | None:
     """What always answering one class would reach, where accuracy alone says little."""
     classes = describe_classes(run)
-    return classes if classes["unequal"] or run.recipe.chooses_by != "accuracy" else None
+    return classes if classes.unequal or run.recipe.chooses_by != "accuracy" else None
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -89,18 +98,18 @@ def _listed(names: Sequence[str]) -> str:
     return ("; " if any("," in name for name in names) else ", ").join(names)
 
 
-def _spaced(write: Any) -> Any:
+def _spaced(write: Callable[..., str]) -> Callable[..., str]:
     """The same text with plain spaces: Markdown is read as text, too."""
     return lambda *given: write(*given).replace("\u202f", " ")
 
 
-def _front(run: Run, manifest: Mapping[str, Any], dataset: str | None, title: str) -> ModelCardData:
-    weights = manifest.get("weights") or {}
-    licence = str(weights.get("licence") or "unknown").lower()
+def _front(run: Run, dataset: str | None, title: str) -> ModelCardData:
+    weights = run.provenance.weights
+    licence = weights.licence.lower()
     known = licence in _LICENCES
     extra: dict[str, Any] = {} if known else {"license_name": licence}
-    if weights.get("provider") == "hub" and "/" in str(weights.get("source", "")):
-        extra["base_model"] = str(weights["source"])
+    if weights.provider == "hub" and "/" in weights.source:
+        extra["base_model"] = weights.source
     return ModelCardData(
         license=licence if known else "other",
         library_name="headstart",
@@ -116,14 +125,13 @@ def _front(run: Run, manifest: Mapping[str, Any], dataset: str | None, title: st
 
 def _results(run: Run, dataset: str | None, title: str) -> list[EvalResult]:
     """The scores on test that a leaderboard may want, as the hub's model index."""
-    test = run.metrics["test"]
-    served = test.get("calibrated") or {}
+    test = run.metrics.test
     scores = (
-        ("accuracy", "Test accuracy", test["accuracy"]),
-        ("f1", "Macro F1", test.get("macro_f1")),
-        ("balanced_accuracy", "Balanced accuracy", test["macro_recall"] if _balance(run) else None),
-        ("loss", "Log loss, as served", served.get("loss", test.get("loss"))),
-        ("expected_calibration_error", "Calibration error", served.get("ece")),
+        ("accuracy", "Test accuracy", test.accuracy),
+        ("f1", "Macro F1", test.macro_f1),
+        ("balanced_accuracy", "Balanced accuracy", test.macro_recall if _balance(run) else None),
+        ("loss", "Log loss, as served", test.calibrated.loss),
+        ("expected_calibration_error", "Calibration error", test.calibrated.ece),
     )
     return [
         EvalResult(
@@ -136,9 +144,7 @@ def _results(run: Run, dataset: str | None, title: str) -> list[EvalResult]:
     ]  # fmt: skip
 
 
-def _hardest(test: Mapping[str, Any], run: Run) -> list[dict[str, Any]]:
+def _hardest(run: Run) -> list[tuple[str, ClassScores]]:
     """The three classes of which the model finds the least."""
-    rows = [
-        {"name": name, **row} for name, row in zip(run.class_names, test["per_class"], strict=True)
-    ]
-    return sorted(rows, key=lambda row: row["recall"])[:3]
+    rows = zip(run.class_names, run.metrics.test.per_class, strict=True)
+    return sorted(rows, key=lambda row: row[1].recall)[:3]

@@ -1,38 +1,28 @@
 """Contenders: what the page compares. A configuration with its runs, one for each seed.
 
-A comparison brings them ready made. Without one, as for older runs, each run stands for itself.
+A comparison brings them ready made. Without one, as for runs that were never compared, each run
+stands for itself.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 from headstart.comparison.cheapest import Priced
-from headstart.comparison.leaderboard import tell_apart
+from headstart.comparison.leaderboard import describe_classes, tell_apart
+from headstart.comparison.records import Budget, Comparison, Row, Standing
 from headstart.errors import HeadstartError
 from headstart.recipe import Recipe
-from headstart.rundir import Run
+from headstart.rundir.records import Cost, Manifest, Metrics, Provenance
+from headstart.rundir.run import Run
 
-Row = Mapping[str, Any]
-
-_NO_RESULT: Row = dict.fromkeys(
-    (
-        "status",
-        "error",
-        "backbone",
-        "weights",
-        "accuracy",
-        "interval",
-        "n",
-        "p_value",
-        "within_noise",
-    )
-)
+T = TypeVar("T")
+Matched = tuple[int, Row, Run]  # a row's number, from 1, the row, and its run
 
 
 @dataclass(frozen=True)
@@ -45,19 +35,19 @@ class Contender:
 
     name: str
     rows: tuple[Row, ...]
-    runs: tuple[Run, ...]  # those whose directories are at hand
+    by_row: dict[str, Run]  # by the label of their row, those whose directories are at hand
     accuracy: float
     interval: tuple[float, float]
     val_accuracy: float | None
     drawn: tuple[float, tuple[float, float]]
     val_key: tuple[float, float]
-    balanced: tuple[float, tuple[float, float]] | None = None  # balanced accuracy
-    macro_f1: float | None = None
-    sd: float | None = None  # of the accuracy, over seeds
-    group: int | None = None  # 1: the highest on test and all that cannot be told from it
-    chosen: bool = False  # validation's choice is one of its runs
-    winner: bool = False  # it stands out beyond chance
-    marks: tuple[str, ...] = field(default=())
+    balanced: tuple[float, tuple[float, float]]  # balanced accuracy
+    macro_f1: float
+    sd: float | None  # of the accuracy, over seeds; None of one
+    group: int | None  # 1: the highest on test and all that cannot be told from it
+    chosen: bool  # validation's choice is one of its runs
+    winner: bool  # it stands out beyond chance
+    marks: tuple[str, ...]
 
     @property
     def kind(self) -> Literal["best", "near", "other"]:
@@ -66,195 +56,229 @@ class Contender:
 
     @property
     def near(self) -> bool:
-        return any(row.get("within_noise") for row in self.rows)
+        return any(row.within_noise for row in self.rows)
 
-    def metric(self, *keys: str) -> dict[str, Any]:
-        """A block of the first run's metrics that has one, {} where none has."""
-        for run in self.runs:
-            node: Any = metrics_of(run)
-            for key in keys:
-                node = (node or {}).get(key)
-            if node:
-                return dict(node)
-        return {}
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """Those whose directories are at hand."""
+        return tuple(self.by_row.values())
 
-    def mean(self, value: Callable[[Row], float | None]) -> float | None:
-        """The mean of a number over the runs that know it."""
-        known = [v for row in self.rows if (v := value(row)) is not None]
-        return sum(known) / len(known) if known else None
+    @property
+    def costs(self) -> list[Cost]:
+        """Of the runs that have one."""
+        return [row.cost for row in self.rows if row.cost]
+
+    @property
+    def busy(self) -> bool:
+        """Whether its times were taken on a machine that was too busy to compare them."""
+        return any(cost.busy for cost in self.costs)
+
+    @property
+    def metrics(self) -> list[Metrics]:
+        """Of the runs that have theirs."""
+        return [metrics for run in self.runs if (metrics := metrics_of(run))]
+
+    def first(self, read: Callable[[Metrics], T | None]) -> T | None:
+        """What the first run has that has it."""
+        return next((found for each in self.metrics if (found := read(each)) is not None), None)
+
+    def mean(self, read: Callable[[Cost], float | None]) -> float | None:
+        """The mean of a cost over the runs that know it."""
+        return mean([read(cost) for cost in self.costs])
 
 
-def optional(read: Callable[[], Any], default: Any) -> Any:
-    """What `read` gives, or `default` where the run has not got that far."""
+def mean(values: Sequence[float | None]) -> float | None:
+    """Of those that are known; None where none is."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def optional(read: Callable[[], T]) -> T | None:
+    """What `read` gives, or None where the run has not got that far, or its file is damaged."""
     try:
         return read()
-    except (HeadstartError, KeyError):
-        return default
+    except HeadstartError:
+        return None
 
 
-def manifest_of(run: Run) -> dict[str, Any]:
-    return dict(optional(lambda: run.manifest, {}))
+def manifest_of(run: Run) -> Manifest | None:
+    return optional(lambda: run.manifest)
 
 
-def metrics_of(run: Run) -> dict[str, Any]:
-    return dict(optional(lambda: run.metrics, {}))
+def provenance_of(run: Run) -> Provenance | None:
+    manifest = manifest_of(run)
+    return manifest.provenance if manifest else None
+
+
+def metrics_of(run: Run) -> Metrics | None:
+    return optional(lambda: run.metrics)
 
 
 def recipe_of(run: Run) -> Recipe | None:
-    recipe: Recipe | None = optional(lambda: run.recipe, None)
-    return recipe
+    return optional(lambda: run.recipe)
 
 
-def training_seconds(row: Row) -> float | None:
-    """Seconds of computing features and training, as they are with an empty cache; without those,
-    of the whole run."""
-    cost = row.get("cost") or {}
-    if cost.get("alone_s") is not None:
-        return float(cost["alone_s"])
-    spent = [cost[key] for key in ("extract_s", "train_s") if cost.get(key) is not None]
-    return sum(spent) if spent else cost.get("wall_s")
+def training_seconds(cost: Cost) -> float:
+    """Of computing features and training, as they are with an empty cache."""
+    return cost.alone_s
 
 
-def latency_ms(row: Row, which: str = "median") -> float | None:
-    """Milliseconds for one image, the median or "p95"; None where that was not measured."""
-    return ((row.get("cost") or {}).get("latency_ms") or {}).get(which)
+def latency_ms(cost: Cost) -> float | None:
+    """Milliseconds for one image, the median; None where that was not measured."""
+    return cost.latency_ms.median if cost.latency_ms else None
 
 
-def timed_busy(row: Row) -> bool:
-    """Whether its times were taken on a machine that was too busy to compare them."""
-    return bool(((row.get("cost") or {}).get("measured") or {}).get("busy"))
+def slow_ms(cost: Cost) -> float | None:
+    """As `latency_ms`, of the slowest in twenty calls."""
+    return cost.latency_ms.p95 if cost.latency_ms else None
+
+
+def throughput(cost: Cost) -> float | None:
+    return cost.throughput.images_per_s if cost.throughput else None
+
+
+def file_mb(cost: Cost) -> float:
+    return cost.file_mb
 
 
 def price(contender: Contender) -> Priced:
     """What `find_cheapest` compares: the configuration's name, and the costs of its runs."""
-    return contender.name, [row.get("cost") or {} for row in contender.rows]
+    return contender.name, contender.costs
 
 
-def throughput(row: Row) -> float | None:
-    return ((row.get("cost") or {}).get("throughput") or {}).get("images_per_s")
-
-
-def cost_of(*keys: str) -> Callable[[Row], float | None]:
-    """The first of some entries of a row's costs that it has."""
-
-    def value(row: Row) -> float | None:
-        cost = row.get("cost") or {}
-        return next((cost[key] for key in keys if cost.get(key) is not None), None)
-
-    return value
-
-
-def find_contenders(
-    compared: Mapping[str, Any], matched: Sequence[tuple[int, Row, Run]]
-) -> list[Contender]:
+def find_contenders(compared: Comparison, matched: Sequence[Matched]) -> list[Contender]:
     """The finished configurations of a comparison, in its order: best first."""
-    runs = {row["run"]: run for _, row, run in matched}
-    rows = {
-        row["run"]: {**row, "test": _test_scores(runs.get(row["run"]))}
-        for row in full_rows(compared)
-        if row.get("accuracy") is not None
-    }
-    given = compared.get("configurations") or [
-        {"name": name, "runs": [name], **{key: row.get(key) for key in _SCORES}}
-        for name, row in rows.items()
-    ]
-    shared = compared.get("select_by") in ("balanced_accuracy", "macro_f1")
-    best = compared.get("best")
-    if best not in rows and rows:
-        best = next(iter(rows))
+    runs = {row.run: run for _, row, run in matched}
+    rows = {row.run: row for row in compared.rows if row.accuracy is not None}
+    shared = compared.select_by in ("balanced_accuracy", "macro_f1")
     return [
         Contender(
-            name=each["name"],
-            rows=tuple(rows[label] for label in each["runs"] if label in rows),
-            runs=tuple(runs[label] for label in each["runs"] if label in runs),
-            accuracy=each["accuracy"],
-            interval=(each["interval"][0], each["interval"][1]),
-            val_accuracy=each.get("val_accuracy"),
-            drawn=_pair(
-                each, "value" if shared else "accuracy", "value_interval" if shared else "interval"
-            ),
-            val_key=(
-                each.get("val_value", each.get("val_accuracy")) or 0.0,
-                -each.get("val_loss", 0.0),
-            ),
-            balanced=_pair(each, "balanced_accuracy", "balanced_interval")
-            if each.get("balanced_interval")
-            else None,
-            macro_f1=each.get("macro_f1"),
-            sd=each.get("sd"),
-            group=each.get("group"),
-            chosen=best in each["runs"],
-            winner=compared.get("winner") == each["name"],
-            marks=tuple(each.get("marks") or ()),
+            name=each.name,
+            rows=tuple(rows[label] for label in each.runs if label in rows),
+            by_row={label: runs[label] for label in each.runs if label in runs},
+            accuracy=each.accuracy,
+            interval=each.interval,
+            val_accuracy=each.val_accuracy,
+            drawn=(each.value, each.value_interval) if shared else (each.accuracy, each.interval),
+            val_key=(each.val_value, -each.val_loss),
+            balanced=(each.balanced_accuracy, each.balanced_interval),
+            macro_f1=each.macro_f1,
+            sd=each.sd,
+            group=each.group,
+            chosen=compared.best in each.runs,
+            winner=compared.winner == each.name,
+            marks=each.marks,
         )
-        for each in given
-        if any(label in rows for label in each["runs"])
+        for each in compared.configurations
+        if any(label in rows for label in each.runs)
     ]
 
 
-def _pair(each: Mapping[str, Any], value: str, interval: str) -> tuple[float, tuple[float, float]]:
-    return each[value], (each[interval][0], each[interval][1])
-
-
-def _test_scores(run: Run | None) -> dict[str, Any]:
-    """What the comparison leaves to the run: calibration, averages over classes."""
-    metrics = metrics_of(run) if run else {}
-    return dict(metrics.get("test") or {})
-
-
-_BALANCE = ("balanced_accuracy", "balanced_interval", "macro_f1")
-_SCORES = ("accuracy", "interval", "val_accuracy", "marks", *_BALANCE)
-
-
-def full_rows(compared: Mapping[str, Any]) -> list[Row]:
-    return [{**_NO_RESULT, **row} for row in compared["rows"]]
-
-
-def compare_rows(runs: Sequence[Run]) -> dict[str, Any]:
+def compare_rows(runs: Sequence[Run]) -> Comparison:
     """A comparison made from the runs alone: the most accurate on test first, without p-values."""
     names = tell_apart([_name(run) for run in runs])
-    rows = [_row(run, name) for run, name in zip(runs, names, strict=True)]
-    rows.sort(key=lambda row: math.inf if row["accuracy"] is None else -row["accuracy"])
-    if not rows or rows[0]["accuracy"] is None:
-        return {"name": None, "best": None, "rows": rows, "protocol": {}}
-    best = rows[0]
-    for row in rows[1:]:
-        if row["accuracy"] is not None:
-            row["within_noise"] = row["interval"][1] >= best["interval"][0]
-    return {"name": None, "best": best["run"], "rows": rows, "protocol": {}}
+    known = [_row(run, name) for run, name in zip(runs, names, strict=True)]
+    order = sorted(range(len(known)), key=lambda k: _below(known[k]))
+    rows = [known[k] for k in order]
+    least = rows[0].interval[0] if rows and rows[0].interval else math.inf
+    rows = [rows[0], *(_beside(row, least) for row in rows[1:])] if rows else []
+    finished = [(row, runs[k]) for row, k in zip(rows, order, strict=True) if row.interval]
+    first = next((run for _, run in finished), None)
+    return Comparison(
+        name="",
+        best=rows[0].run if rows else "",
+        winner=None,
+        verdict="",
+        select_by="accuracy",
+        classes=optional(lambda: describe_classes(first)) if first else None,
+        tie="",
+        detectable=None,
+        cheapest=None,
+        rows=tuple(rows),
+        configurations=tuple(_alone(row, run) for row, run in finished),
+        pairs=(),
+        protocol={},
+        warnings=(),
+        order=tuple(row.path or "" for row, _ in finished),
+        selection=None,
+        limits=None,
+    )
 
 
-def _row(run: Run, name: str) -> dict[str, Any]:
-    manifest = manifest_of(run)
-    metrics = metrics_of(run)
-    test = metrics.get("test") or {}
-    recipe = recipe_of(run)
-    cost = optional(lambda: run.cost, {})
-    status = manifest.get("status", "unknown")
+def _below(row: Row) -> float:
+    return math.inf if row.accuracy is None else -row.accuracy
+
+
+def _beside(row: Row, least: float) -> Row:
+    """The row, within noise where its interval reaches `least`, the lower end of the best's."""
+    return replace(row, within_noise=bool(row.interval and row.interval[1] >= least))
+
+
+def _row(run: Run, name: str) -> Row:
+    manifest, metrics, recipe = manifest_of(run), metrics_of(run), recipe_of(run)
+    made, cost = provenance_of(run), optional(lambda: run.cost)
+    status = str(manifest.status) if manifest else "unknown"
     if status == "running" and cost:
         status = "finished"  # a run writes its report just before it says so of itself
-    return {
-        "run": name,
-        "path": str(run.path.absolute()),
-        "status": status,
-        "error": manifest.get("error"),
-        "backbone": recipe.backbone.name if recipe else "",
-        "weights": (manifest.get("weights") or {}).get("provider", ""),
-        **{key: test.get(key) for key in ("accuracy", "interval", "n", "top5", "loss")},
-        "balanced_accuracy": test.get("macro_recall"),
-        "balanced_interval": test.get("balanced_interval"),
-        "macro_f1": test.get("macro_f1"),
-        "val_accuracy": (metrics.get("val") or {}).get("accuracy"),
-        "p_value": None,
-        "within_noise": False,
-        "marks": list(manifest.get("marks", [])),
-        "cost": cost,
-    }
+    row = Row.without_result(
+        name,
+        status,
+        manifest.error if manifest else None,
+        backbone=recipe.backbone.name if recipe else None,
+        weights=made.weights.provider if made else None,
+        path=str(run.path.absolute()),
+        marks=made.marks if made else (),
+    )
+    if metrics is None:
+        return replace(row, cost=cost)
+    test = metrics.test
+    return replace(
+        row,
+        accuracy=test.accuracy,
+        interval=test.interval,
+        n=test.n,
+        top5=test.top5,
+        loss=test.loss,
+        balanced_accuracy=test.macro_recall,
+        balanced_interval=test.balanced_interval,
+        macro_f1=test.macro_f1,
+        val_accuracy=metrics.val.accuracy,
+        val_value=metrics.val.accuracy,
+        cost=cost,
+    )
 
 
-def match_runs(
-    rows: Sequence[Row], runs: Sequence[Run], root: Path | None = None
-) -> list[tuple[int, Row, Run]]:
+def _alone(row: Row, run: Run) -> Standing:
+    """A run as a configuration of its own, which nothing was tested against."""
+    metrics, recipe, cost = run.metrics, recipe_of(run), row.cost
+    test, val = metrics.test, metrics.val
+    return Standing(
+        name=row.run,
+        runs=(row.run,),
+        seeds=(recipe.seed,) if recipe else (),
+        backbone=row.backbone or "",
+        accuracy=test.accuracy,
+        interval=test.interval,
+        sd=None,
+        value=test.accuracy,
+        value_interval=test.interval,
+        balanced_accuracy=test.macro_recall,
+        balanced_interval=test.balanced_interval,
+        macro_f1=test.macro_f1,
+        val_accuracy=val.accuracy,
+        val_value=val.accuracy,
+        val_loss=val.loss,
+        wall_s=cost.wall_s if cost else math.nan,
+        alone_s=cost.alone_s if cost else math.nan,
+        latency_ms=latency_ms(cost) if cost else None,
+        busy=bool(cost and cost.busy),
+        budget=Budget(0, 0),
+        marks=row.marks,
+        group=None,
+    )
+
+
+def match_runs(rows: Sequence[Row], runs: Sequence[Run], root: Path | None = None) -> list[Matched]:
     """Each row's number and run, in the order of the rows, without rows whose run is not given.
 
     A row's path says which run it is: relative to `root`, the folder of the comparison, or, where
@@ -279,7 +303,7 @@ def match_runs(
     for row, tail in sorted(tails.items(), key=lambda each: -len(each[1])):
         take(row, lambda k, tail=tail: [*places[k].parts[-len(tail) :]] == tail)  # type: ignore[misc]
     for row, given_row in enumerate(rows):
-        if not given_row.get("path"):
+        if not given_row.path:
             take(row, lambda k, row=row: _is_failure(rows[row], runs[k]))  # type: ignore[misc]
     return [(row + 1, rows[row], runs[found[row]]) for row in sorted(found)]
 
@@ -292,17 +316,15 @@ def _plain(path: Path) -> Path:
 def _placed(rows: Sequence[Row]) -> list[tuple[int, Path]]:
     """The numbers of the rows that have a path, and that path."""
     return [
-        (number, Path(os.path.normpath(row["path"])))
-        for number, row in enumerate(rows)
-        if row.get("path")
+        (number, Path(os.path.normpath(row.path))) for number, row in enumerate(rows) if row.path
     ]
 
 
 def _is_failure(row: Row, run: Run) -> bool:
     name = _name(run)
-    named = row["run"] == name or str(row["run"]).startswith(f"{name} (")
-    return named and not metrics_of(run).get("test")
+    named = row.run == name or row.run.startswith(f"{name} (")
+    return named and metrics_of(run) is None
 
 
 def _name(run: Run) -> str:
-    return str(optional(lambda: run.name, run.path.name))
+    return optional(lambda: run.name) or run.path.name

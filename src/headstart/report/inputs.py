@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from headstart.comparison.leaderboard import build_comparison, split_finished
-from headstart.errors import RunError
-from headstart.rundir import Run, open_runs
-
-# What a study's own comparison knows and its runs alone do not.
-_STUDY_ONLY = ("selection", "limits")
+from headstart.comparison.records import Comparison, read_comparison
+from headstart.rundir.run import Run, open_runs
 
 
-def read_inputs(paths: Sequence[Path], root: Path) -> tuple[list[Run], dict[str, Any] | None]:
+def read_inputs(paths: Sequence[Path], root: Path) -> tuple[list[Run], Comparison | None]:
     """The runs, and their comparison where two or more finished; its paths are relative to `root`.
 
     One study's directory also brings the study's name, and how it selected under a budget or a
@@ -25,18 +21,7 @@ def read_inputs(paths: Sequence[Path], root: Path) -> tuple[list[Run], dict[str,
     finished, failures = split_finished(runs)
     if len(finished) < 2:
         return runs, None
-    saved = _saved(paths[0]) if len(paths) == 1 else {}
-    name = str(saved.get("name") or "report")
-    built = build_comparison(name, finished, failures, root).to_dict()
-    return runs, {**built, **{key: saved[key] for key in _STUDY_ONLY if saved.get(key)}}
-
-
-def _saved(path: Path) -> dict[str, Any]:
-    compared = path / "comparison.json"
-    if not compared.exists():
-        return {}
-    try:
-        content: dict[str, Any] = json.loads(compared.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise RunError(f"{compared}: damaged: {error}") from error
-    return content
+    saved = read_comparison(paths[0]) if len(paths) == 1 else None
+    built = build_comparison(saved.name if saved else "report", finished, failures, root)
+    # What a study's own comparison knows and its runs alone do not.
+    return runs, replace(built, selection=saved.selection, limits=saved.limits) if saved else built

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from headstart.report import formats
-from headstart.report.balance import describe_balance
+from headstart.comparison.records import Comparison
+from headstart.files import write_atomically
 from headstart.report.contenders import (
     Contender,
     compare_rows,
-    cost_of,
+    file_mb,
     find_contenders,
-    full_rows,
     latency_ms,
     match_runs,
-    timed_busy,
     training_seconds,
 )
-from headstart.report.facts import describe_answer, describe_facts, describe_warnings, distinct
-from headstart.rundir import Run, write_atomically
+from headstart.report.sections.balance import describe_balance
+from headstart.report.sections.facts import (
+    describe_answer,
+    describe_facts,
+    describe_warnings,
+    distinct,
+)
+from headstart.rundir.records import Provenance
+from headstart.rundir.run import Run
+from headstart.text import formats
 
 _LETTERED = str.maketrans({"|": r"\|", "<": "&lt;", "\n": " "})
 
@@ -28,7 +34,7 @@ _LETTERED = str.maketrans({"|": r"\|", "<": "&lt;", "\n": " "})
 def write_markdown(
     runs: Sequence[Run],
     out: Path,
-    comparison: Mapping[str, Any] | None = None,
+    comparison: Comparison | None = None,
     title: str | None = None,
 ) -> Path:
     """Write the page's first screen as Markdown and return its path."""
@@ -38,7 +44,7 @@ def write_markdown(
 
 def render_markdown(
     runs: Sequence[Run],
-    comparison: Mapping[str, Any] | None = None,
+    comparison: Comparison | None = None,
     title: str | None = None,
     root: Path | None = None,
 ) -> str:
@@ -47,11 +53,10 @@ def render_markdown(
     Runs without a result are listed with their reason.
     """
     compared = comparison if comparison is not None else compare_rows(runs)
-    rows = full_rows(compared)
-    contenders = find_contenders(compared, match_runs(rows, runs, root))
-    failed = [row for row in rows if row.get("accuracy") is None]
-    name = title or compared.get("name") or (contenders[0].name if contenders else "Results")
-    parts = [f"## {_cell(str(name))}", _verdict(compared, contenders)]
+    contenders = find_contenders(compared, match_runs(compared.rows, runs, root))
+    failed = [row for row in compared.rows if row.accuracy is None]
+    name = title or compared.name or (contenders[0].name if contenders else "Results")
+    parts = [f"## {_cell(name)}", _verdict(compared, contenders)]
     if warnings := describe_warnings(runs):
         parts.append("\n".join(["Warnings:", "", *(f"- {_cell(line)}" for line in warnings)]))
     if contenders:
@@ -59,41 +64,39 @@ def render_markdown(
         parts.append(_table(contenders, balance is not None))
         if balance:
             parts.append(
-                f"Always answering {_cell(balance['majority_class'])} would be right on "
-                f"{_plain(formats.percent(balance['majority']))} of the test images."
+                f"Always answering {_cell(balance.classes.majority_class)} would be right on "
+                f"{_plain(formats.percent(balance.classes.majority))} of the test images."
             )
-        parts.append(_marks(contenders, bool(compared.get("configurations"))))
+        parts.append(_marks(contenders, compared.judged))
     if failed:
-        reasons = (f"- {_cell(r['run'])}: {_cell(r['error'] or r['status'])}" for r in failed)
+        reasons = (f"- {_cell(row.run)}: {_cell(row.error or row.status)}" for row in failed)
         parts.append("\n".join(["Without a result:", "", *reasons]))
-    if protocol := compared.get("protocol"):
+    if protocol := compared.protocol:
         lines = (f"- {key.replace('_', ' ')}: {_cell(text)}" for key, text in protocol.items())
         parts.append("\n".join(["### Protocol", "", *lines]))
     parts.append(_making(runs))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _verdict(compared: Mapping[str, Any], contenders: Sequence[Contender]) -> str:
+def _verdict(compared: Comparison, contenders: Sequence[Contender]) -> str:
     answer = describe_answer(compared, contenders)
     if answer is None:
         return "No run has finished yet."
-    best: Contender = answer["best"]
-    n = f"{answer['n']:,} test images"
+    best = answer.best
+    n = f"{answer.n:,} test images"
     reached = f"{formats.percent(best.accuracy)} {formats.interval(best.interval)} on {n}"
-    if answer["verdict"]:
+    if answer.verdict:
         lines = [
-            f"**{_cell(answer['verdict'])}**",
-            _cell(answer["more"]),
+            f"**{_cell(answer.verdict)}**",
+            _cell(answer.more),
             f"{_cell(best.name)} has {reached}.",
         ]
     else:
-        near = formats.join_words(answer["near"])
+        near = formats.join_words(answer.near)
         within = f" Within noise of it: {_cell(near)}." if near else ""
         lines = [f"**{_cell(best.name)}**: {reached}.{within}"]
-    if answer["detectable"] is not None:
-        lines.append(
-            f"Differences under about {answer['detectable']} mostly stay hidden in chance."
-        )
+    if answer.detectable is not None:
+        lines.append(f"Differences under about {answer.detectable} mostly stay hidden in chance.")
     return " ".join(line for line in lines if line)
 
 
@@ -111,7 +114,7 @@ def _table(contenders: Sequence[Contender], balance: bool) -> str:
          [_plain(formats.duration(c.mean(training_seconds))) for c in contenders]),
         ("ms an image", "---:", [_milliseconds(c) for c in contenders]),
         ("file", "---:",
-         [_plain(formats.megabytes(c.mean(cost_of("file_mb", "size_mb")))) for c in contenders]),
+         [_plain(formats.megabytes(c.mean(file_mb))) for c in contenders]),
     ]  # fmt: skip
     kept = [c for c in columns if not c[0] or any(v not in (formats.MISSING, "") for v in c[2])]
     lines = [[name for name, _, _ in kept], [rule for _, rule, _ in kept]]
@@ -121,15 +124,13 @@ def _table(contenders: Sequence[Contender], balance: bool) -> str:
 
 def _milliseconds(contender: Contender) -> str:
     """~ marks what a busy machine took."""
-    busy = "~" if any(map(timed_busy, contender.rows)) else ""
+    busy = "~" if contender.busy else ""
     return busy + formats.decimal(contender.mean(latency_ms), 1)
 
 
 def _balance_columns(contenders: Sequence[Contender]) -> list[tuple[str, str, list[str]]]:
     balanced = [
         f"{_plain(formats.percent(c.balanced[0]))} {formats.interval(c.balanced[1])}"
-        if c.balanced
-        else formats.MISSING
         for c in contenders
     ]
     f1 = [formats.decimal(c.macro_f1) for c in contenders]
@@ -170,12 +171,16 @@ def _making(runs: Sequence[Run]) -> str:
         f"- {label.lower()}: {_cell('; '.join(values))}" for label, values in describe_facts(runs)
     ]
     for package in ("headstart", "torch", "timm"):
-        if found := sorted(distinct(runs, "versions", package)):
-            lines.append(f"- {package}: {', '.join(map(str, found))}")
-    if commits := sorted(distinct(runs, "commit")):
-        lines.append(f"- commit: {', '.join(map(str, commits))}")
+        if found := distinct(runs, partial(_version, package)):
+            lines.append(f"- {package}: {', '.join(found)}")
+    if commits := distinct(runs, lambda made: made.commit):
+        lines.append(f"- commit: {', '.join(commits)}")
     lines.append("- again: `headstart run recipe.toml` with the recipe in each run's directory")
     return "\n".join(["### How it was made", "", *lines])
+
+
+def _version(package: str, made: Provenance) -> str | None:
+    return made.versions.get(package)
 
 
 def _cell(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,22 +13,23 @@ import jinja2
 from markupsafe import Markup
 
 from headstart.comparison.protocol import CHOSEN_ON
-from headstart.report import formats
-from headstart.report.balance import describe_balance, describe_two_classes
-from headstart.report.board import describe_board
-from headstart.report.calibration import describe_calibration
-from headstart.report.changes import describe_changes
+from headstart.comparison.records import Comparison
+from headstart.files import write_atomically
 from headstart.report.contenders import (
     Contender,
     compare_rows,
     find_contenders,
-    full_rows,
     match_runs,
 )
-from headstart.report.costs import cost_panels, describe_limits, drawn_title
-from headstart.report.definitions import definitions
-from headstart.report.details import describe_run
-from headstart.report.facts import (
+from headstart.report.sections.balance import describe_balance, describe_two_classes
+from headstart.report.sections.board import describe_board
+from headstart.report.sections.calibration import describe_calibration
+from headstart.report.sections.changes import describe_changes
+from headstart.report.sections.corruptions import describe_corruptions
+from headstart.report.sections.costs import cost_panels, describe_limits, drawn_title
+from headstart.report.sections.definitions import definitions
+from headstart.report.sections.details import describe_run
+from headstart.report.sections.facts import (
     describe_answer,
     describe_duplicates,
     describe_facts,
@@ -36,18 +37,18 @@ from headstart.report.facts import (
     distinct,
     quarantined,
 )
-from headstart.report.learning import describe_learning
-from headstart.report.pairs import describe_pairs
-from headstart.report.pictures import samples, share_pictures
-from headstart.report.robustness import describe_robustness
-from headstart.report.selection import describe_selection
-from headstart.rundir import Run, write_atomically
+from headstart.report.sections.learning import describe_learning
+from headstart.report.sections.pairs import describe_pairs
+from headstart.report.sections.pictures import samples, share_pictures
+from headstart.report.sections.selection import describe_selection
+from headstart.rundir.run import Run
+from headstart.text import formats
 
 
 def write_report(
     runs: Sequence[Run],
     out: Path,
-    comparison: Mapping[str, Any] | None = None,
+    comparison: Comparison | None = None,
     title: str | None = None,
 ) -> Path:
     """Write the report of some runs and return its path: `out`, or out/report.html for a folder.
@@ -68,26 +69,26 @@ def page_path(out: Path) -> Path:
 
 def render(
     runs: Sequence[Run],
-    comparison: Mapping[str, Any] | None = None,
+    comparison: Comparison | None = None,
     title: str | None = None,
     root: Path | None = None,
 ) -> str:
     """The page as text; the comparison's paths are relative to `root`."""
     compared = comparison if comparison is not None else compare_rows(runs)
-    rows = full_rows(compared)
+    rows = compared.rows
     matched = match_runs(rows, runs, root)
     contenders = find_contenders(compared, matched)
-    anchors = {row["run"]: f"run-{number}" for number, row, _ in matched}
+    anchors = {row.run: f"run-{number}" for number, row, _ in matched}
     balance = describe_balance(compared, contenders)
     board = describe_board(
         contenders,
-        [row for row in rows if row.get("accuracy") is None],
+        [row for row in rows if row.accuracy is None],
         anchors,
         balance=balance is not None,
     )
-    sections = [{**describe_run(run, row), "id": anchors[row["run"]]} for _, row, run in matched]
+    sections = [{**describe_run(run, row), "id": anchors[row.run]} for _, row, run in matched]
     context = {
-        **_frame(runs, compared, title or _title(compared, contenders, rows)),
+        **_frame(runs, compared, title or _title(compared)),
         "answer": describe_answer(compared, contenders),
         "board": board,
         "balance": balance,
@@ -105,14 +106,12 @@ def render(
     return _environment().get_template("page.html.j2").render(context)
 
 
-def _title(
-    compared: Mapping[str, Any], contenders: Sequence[Contender], rows: Sequence[Mapping[str, Any]]
-) -> str:
-    name = compared.get("name") or (rows[0]["run"] if len(rows) == 1 else "")
+def _title(compared: Comparison) -> str:
+    name = compared.name or (compared.rows[0].run if len(compared.rows) == 1 else "")
     return f"{name}: results" if name else "Which backbone wins?"
 
 
-def _comparisons(compared: Mapping[str, Any], contenders: Sequence[Contender]) -> dict[str, Any]:
+def _comparisons(compared: Comparison, contenders: Sequence[Contender]) -> dict[str, Any]:
     """The sections that set configurations side by side; None for what they do not have."""
     return {
         "panels": cost_panels(compared, contenders),
@@ -122,24 +121,24 @@ def _comparisons(compared: Mapping[str, Any], contenders: Sequence[Contender]) -
         "selection": describe_selection(compared),
         "calibration": describe_calibration(contenders) if len(contenders) > 1 else None,
         "learning": describe_learning(contenders),
-        "robustness": describe_robustness(contenders),
+        "corruptions": describe_corruptions(contenders),
         "duplicates": describe_duplicates(contenders),
     }
 
 
-def _frame(runs: Sequence[Run], compared: Mapping[str, Any], title: str) -> dict[str, Any]:
+def _frame(runs: Sequence[Run], compared: Comparison, title: str) -> dict[str, Any]:
     """Title, facts and protocol, and what makes the file a page."""
     style, script = _asset("style.css"), _asset("script.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return {
         "title": title,
         "facts": describe_facts(runs),
-        "protocol": dict(compared.get("protocol") or {}),
+        "protocol": compared.protocol,
         "chosen": CHOSEN_ON,
         "warnings": describe_warnings(runs),
         "quarantined": quarantined(runs),
-        "mixed": len(distinct(runs, "data", "fingerprint")) > 1,
-        "versions": sorted(distinct(runs, "versions", "headstart")),
+        "mixed": len(distinct(runs, lambda made: made.data.fingerprint)) > 1,
+        "versions": distinct(runs, lambda made: made.versions.get("headstart")),
         "style": Markup(style),
         "script": Markup(script),
         "script_digest": digest,
@@ -160,4 +159,4 @@ def _environment() -> jinja2.Environment:
 
 
 def _asset(name: str) -> str:
-    return resources.files("headstart.report").joinpath(name).read_text(encoding="utf-8")
+    return (resources.files("headstart.report") / "templates" / name).read_text(encoding="utf-8")

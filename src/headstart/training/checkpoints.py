@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from headstart.errors import RunError
-from headstart.rundir import atomic_path
-from headstart.training.classifier import Classifier
+from headstart.files import atomic_path
+from headstart.models.classifier import Classifier, first_difference
 from headstart.training.loop import FitState
 
 FORMAT = 3
@@ -56,26 +56,48 @@ def read_phase(path: Path) -> int:
 def load_checkpoint(
     path: Path, model: Classifier, optimizer: torch.optim.Optimizer | None = None
 ) -> FitState:
-    """Put model and optimizer back to where the checkpoint stands; returns the phase's state."""
+    """Put model and optimizer back to where the checkpoint stands; returns the phase's state.
+
+    Raises RunError where the file's tensors are not those that would be saved for this model.
+    """
     header, tensors = _read(path)
     model.lowest = min(model.lowest, int(header["lowest"]))
-    model.load_state_dict(_part(tensors, "model."), strict=False)
+    own = model.changing_tensors()
+    floating = {name: tensor for name, tensor in own.items() if tensor.is_floating_point()}
+    parts = {name: _part(tensors, f"{name}.") for name in ("model", "best", "average", "start")}
+    for name, part in parts.items():
+        wanted = floating if name == "average" else own
+        # Before its first epoch a phase has no best model; few phases keep an average.
+        problem = first_difference(wanted, part) if part or name == "model" else None
+        if problem:
+            raise RunError(f"{path}: {name}: {problem}")
+    model.restore(parts.pop("model"))
     values = _part(tensors, "optimizer.")
     if optimizer is not None and values:
-        # Loading into the optimizer's own state keeps its groups and checks their sizes.
-        own = optimizer.state_dict()
-        own["state"] = {}
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        for name, tensor in values.items():
-            index, _, key = name.partition(".")
-            like = parameters[int(index)]
-            if tensor.shape == like.shape:  # fused steps take it to lie in memory as its parameter
-                tensor = torch.empty_like(like).copy_(tensor)
-            own["state"].setdefault(int(index), {})[key] = tensor
-        optimizer.load_state_dict(own)
-    parts = {name: _part(tensors, f"{name}.") for name in ("best", "average", "start")}
+        _restore_optimizer(path, optimizer, values)
     lists = {name: tuple(header["state"][name]) for name in ("best_key", "values")}
     return FitState(**{**header["state"], **lists, **parts})
+
+
+def _restore_optimizer(
+    path: Path, optimizer: torch.optim.Optimizer, values: dict[str, torch.Tensor]
+) -> None:
+    """Load by number and name into the optimizer's own state, which keeps its groups."""
+    own = optimizer.state_dict()
+    own["state"] = {}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for name, tensor in values.items():
+        index, _, key = name.partition(".")
+        if int(index) >= len(parameters):
+            raise RunError(f"{path}: optimizer: {name} has no parameter in the model")
+        like = parameters[int(index)]
+        if tensor.shape == like.shape:  # fused steps take it to lie in memory as its parameter
+            tensor = torch.empty_like(like).copy_(tensor)
+        elif tensor.dim():  # a count of steps has no dimension
+            shapes = f"{tuple(tensor.shape)}, its parameter's is {tuple(like.shape)}"
+            raise RunError(f"{path}: optimizer: {name} has shape {shapes}")
+        own["state"].setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict(own)
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

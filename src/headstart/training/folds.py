@@ -15,7 +15,14 @@ import torch
 import torch.nn.functional as F
 
 from headstart.data.hashing import hash_keys
-from headstart.training.solver import L2_PATH, Solution, Table, criterion, solve_path
+from headstart.training.solver import (
+    L2_PATH,
+    PenaltyScore,
+    Solution,
+    Table,
+    criterion,
+    solve_path,
+)
 
 FOLDS = 5
 # Above, a split of its own is large enough to choose on, and folds would cost more than seconds.
@@ -23,22 +30,10 @@ MOST_IMAGES, MOST_LOGITS = 10_000, 1_000_000
 
 
 @dataclass(frozen=True)
-class PenaltyScore:
-    """One penalty, judged by folds: means over the images, passes summed over the folds."""
-
-    l2: float
-    iterations: int
-    train_loss: float
-    train_accuracy: float
-    val_loss: float
-    val_accuracy: float
-    criterion: float
-
-
-@dataclass(frozen=True)
 class CrossFit:
-    """scores: of each penalty that every fold was solved for, the strongest first. logits: float32
-    (n, k), of each image by the head of the other folds at the penalty l2."""
+    """The penalty that folds choose. logits: float32 (n, k), of each image by the head of the other
+    folds at l2. scores: of each penalty that every fold was solved for, the strongest first: means
+    over the images, with the passes summed over the folds."""
 
     l2: float
     scores: tuple[PenaltyScore, ...]

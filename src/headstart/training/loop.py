@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,15 +18,16 @@ from headstart.evaluation.calibration import log_loss
 from headstart.evaluation.metrics import selection_key
 from headstart.evaluation.predictions import Predictions
 from headstart.evaluation.values import image_values, swap_p_value
+from headstart.features.feeds import Batch, Feed, batch_bounds, batches, epoch_order
+from headstart.machine.profiling import section
+from headstart.machine.runtime import Runtime, named_seed, seeded
+from headstart.models.classifier import Classifier
 from headstart.models.freezing import FreezePlan, set_training
 from headstart.models.heads import l2_penalty
-from headstart.profiling import section
-from headstart.runtime import Runtime, named_seed, seeded
+from headstart.rundir.history import Epoch
 from headstart.specs import PhaseSpec
-from headstart.training.classifier import Classifier
-from headstart.training.feeds import Feed, batch_bounds, batches, epoch_order
-from headstart.training.mixing import Mixer
 from headstart.training.optimisation import WeightAverage, learning_rate
+from headstart.views.mixing import Mixer
 
 CHECKPOINT_S = 60.0  # between checkpoints at most: what a kill can cost
 CHECKPOINT_SHARE = 0.02  # of the time, what checkpoints after short epochs may take
@@ -121,33 +121,29 @@ def fit(
     optimizer: torch.optim.Optimizer,
     *,
     on_step: Callable[[int], None] = lambda images: None,
-    on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     on_checkpoint: Callable[[], None] = lambda: None,
     on_restart: Callable[[FitState], None] = lambda state: None,
 ) -> FitState:
     """Train one phase from `state` on, and leave the model at its best by validation.
 
-    Best is by the job's metric, the lower loss on a tie. A model that `consider` was given before
-    is a candidate too: a phase that betters nothing ends with it. Where the loss stops being a
-    number, or each epoch so far is worse than that candidate beyond chance and half of them are
-    over or 0.3 of the metric is lost, the rate is too high: training starts again at a third
-    of it, three times at most.
+    Best is by the job's metric, the lower loss on a tie. A model that was given to `consider` is a
+    candidate too. The rate is too high where the loss is no number, or where every epoch so far is
+    worse than that candidate beyond chance and either half of them are over or COLLAPSE of the
+    metric is lost. Training then starts again at a third of the rate, RESTARTS times at most.
 
-    `on_epoch` is called after each epoch with its record; `on_checkpoint` every minute and after
-    epochs, as far as that takes little time, when model, optimizer and state are fit to be saved;
-    `on_restart` with the state that an attempt begins with. Raises RunError where the loss is no
-    number at the last rate either and no model was validated before.
+    `on_epoch` takes each epoch. `on_checkpoint` is called every minute and after short
+    epochs, when all can be saved; `on_restart` with the state that an attempt begins with. Raises
+    RunError where the loss is no number at the last rate either, with no model validated before.
     """
     epochs = job.phase.epochs or 1
-    average = WeightAverage(model, job.phase.ema, state.average) if job.phase.ema else None
-    state.average = average.tensors if average else {}
+    average = _average(model, job.phase, state)
     checkpoints = _Checkpoints(on_checkpoint)
     state.start = state.start or model.changed_state()
     while not _over(state, job.phase, epochs):
         if _too_fast(state, job.phase, epochs):
             _start_again(model, job, state, optimizer)
-            average = WeightAverage(model, job.phase.ema, {}) if job.phase.ema else None
-            state.average = average.tensors if average else {}
+            average = _average(model, job.phase, state)
             on_restart(state)
         started = time.perf_counter()
         set_training(model.backbone, job.plan)
@@ -155,32 +151,36 @@ def fit(
         rate = _train_epoch(model, job, state, optimizer, average, on_step, checkpoints)
         if not math.isfinite(state.loss_sum):
             continue
-        if average:
-            with average.applied():
-                val_loss, val_accuracy = _validate(model, job, state, state.epoch)
-        else:
+        with average.applied() if average else contextlib.nullcontext():
             val_loss, val_accuracy = _validate(model, job, state, state.epoch)
         if not math.isfinite(val_loss):
             state.loss_sum = math.nan  # what was trained is no model
             continue
-        record = {
-            "phase": job.number,
-            "epoch": state.epoch,
-            "train_loss": state.loss_sum / len(job.train.keys),
-            "train_accuracy": state.hits / len(job.train.keys),
-            "val_loss": val_loss,
-            "val_accuracy": val_accuracy,
-            "lr": rate,
-            "seconds": time.perf_counter() - started,
-        }
+        done = Epoch(
+            phase=job.number,
+            epoch=state.epoch,
+            train_loss=state.loss_sum / len(job.train.keys),
+            train_accuracy=state.hits / len(job.train.keys),
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
+            lr=rate,
+            seconds=time.perf_counter() - started,
+        )
         _follow_plateau(state, job.phase, val_loss)
-        state.seconds += record["seconds"]
+        state.seconds += done.seconds
         state.epoch, state.step, state.loss_sum, state.hits = state.epoch + 1, 0, 0.0, 0.0
-        on_epoch(record)
+        on_epoch(done)
         if checkpoints.due(after_epoch=True):
             checkpoints.write()
-    model.load_state_dict(state.best, strict=False)
+    model.restore(state.best)
     return state
+
+
+def _average(model: Classifier, phase: PhaseSpec, state: FitState) -> WeightAverage | None:
+    """The moving average that the phase keeps, as the state has it, or begun from the weights."""
+    average = WeightAverage(model, phase.ema, state.average) if phase.ema else None
+    state.average = average.tensors if average else {}
+    return average
 
 
 def _train_epoch(
@@ -222,17 +222,7 @@ def _train_epoch(
             )
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["scale"]
-            x, own = batch.x, None
-            if model.start < model.boundary:
-                with section("prefix"), job.runtime.autocast():
-                    x = model.below(x)
-            with section("suffix forward"):
-                with job.runtime.autocast():
-                    if job.mixer.active:
-                        x, own = job.mixer(x, batch.keys, state.epoch)
-                    logits = model.above(x)
-                loss = cross_entropy_loss(job, logits, batch.y, own)
-                penalised = loss + job.l2 / 2 * l2_penalty(model.head) if job.l2 else loss
+            logits, loss, penalised = _forward(model, job, batch, state.epoch)
             with section("backward"):
                 optimizer.zero_grad(set_to_none=True)
                 penalised.backward()  # type: ignore[no-untyped-call]
@@ -251,6 +241,24 @@ def _train_epoch(
                 checkpoints.write()
     state.loss_sum, state.hits = float(loss_sum), float(hits)
     return rate
+
+
+def _forward(
+    model: Classifier, job: Job, batch: Batch, epoch: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits of a batch, their loss, and the loss with the head's penalty."""
+    x, own = batch.x, None
+    if model.start < model.boundary:
+        with section("prefix"), job.runtime.autocast():
+            x = model.below(x)
+    with section("suffix forward"):
+        with job.runtime.autocast():
+            if job.mixer.active:
+                x, own = job.mixer(x, batch.keys, epoch)
+            logits = model.above(x)
+        loss = cross_entropy_loss(job, logits, batch.y, own)
+        penalised = loss + job.l2 / 2 * l2_penalty(model.head) if job.l2 else loss
+    return logits, loss, penalised
 
 
 def cross_entropy_loss(
@@ -300,8 +308,9 @@ def _start_again(
             f"at {state.lr_scale:.2g} of its rate too: lower phases.{job.number}.lr, which is "
             f"{job.phase.lr}"
         )
-    model.load_state_dict(state.start, strict=False)
+    model.restore(state.start)
     optimizer.state.clear()
+    state.average = {}
     state.epoch, state.step, state.loss_sum, state.hits = 0, 0, 0.0, 0.0
     state.lowest_val_loss, state.stale, state.lost, state.change = math.inf, 0, True, 0.0
     state.restarts += 1

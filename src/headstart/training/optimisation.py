@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from headstart.models.classifier import Classifier
 from headstart.specs import PhaseSpec
-from headstart.training.classifier import Classifier
 
 # One-cycle: where the rate starts and ends, as shares of the peak, and how long it rises.
 ONE_CYCLE_START, ONE_CYCLE_END, ONE_CYCLE_RISE = 1 / 25, 1e-5, 0.3

@@ -3,114 +3,110 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from functools import cached_property
 
 from headstart.data import ImageSet
-from headstart.models.freezing import FreezePlan
-from headstart.specs import PhaseSpec
-from headstart.training.cache import BoundaryCache, CachedRows, cache_or_recompute, footprint
-from headstart.training.feeds import CachedFeed, Feed, PixelFeed
-
-if TYPE_CHECKING:
-    from headstart.training.phases import Training
+from headstart.features.cache import BoundaryCache, CachedRows
+from headstart.features.feeds import CachedFeed, Feed, PixelFeed
+from headstart.machine.progress import Reporter
+from headstart.models.backbones import Backbone
+from headstart.plan.plan import PhasePlan, Plan
+from headstart.rundir.history import Extract
+from headstart.rundir.run import Run
 
 
 class PhaseFeeds:
-    """Feeds for one phase: from the boundary cache, or from pixels."""
+    """Feeds for one phase. What they extract is logged with the run."""
 
-    def __init__(self, training: Training, number: int, phase: PhaseSpec, plan: FreezePlan) -> None:
-        self._training, self.number = training, number
-        self._views = (phase.views or 0) if training.transform.augment.active else 1
-        if not plan.boundary:  # nothing to cache, so nothing to gain from seeing a view again
-            self._views = 0
+    def __init__(
+        self, plan: Plan, phase: PhasePlan, backbone: Backbone, run: Run, reporter: Reporter
+    ) -> None:
+        self.phase = phase
+        self._plan, self._backbone, self._run, self._reporter = plan, backbone, run, reporter
         self._made: dict[str, Feed] = {}
-        cached = plan.boundary > 0 and phase.views != 0
-        self._cache = self._open_cache(plan, phase) if cached else None
-        self.start = plan.boundary if self._cache else 0
 
-    def _open_cache(self, plan: FreezePlan, phase: PhaseSpec) -> BoundaryCache | None:
-        """The cache, its size said before it is written; None where there is no room for it."""
-        t = self._training
-        backbone = t.model.backbone
-        cache = BoundaryCache(
-            backbone, plan.boundary, t.transform, t.runtime, t.reporter, t.splits.train
+    @property
+    def start(self) -> int:
+        """The stage that the feeds' rows enter: the boundary, or 0 for pixels."""
+        return self.phase.freeze.boundary if self._cached else 0
+
+    @cached_property
+    def _cached(self) -> bool:
+        number = self.phase.number
+        if begun := self._run.history.begun.get(number):
+            return begun.cached  # one that is resumed: otherwise its bits would differ
+        if self.phase.cache is not None:
+            self._reporter.say(f"phase {number + 1}: a boundary cache of {self.phase.cache}")
+        elif self.phase.views:
+            self._reporter.warn(
+                f"phase {number + 1}: the boundary cache has no room, so every epoch recomputes "
+                f"it: {self.phase.recomputed}"
+            )
+        return self.phase.cache is not None
+
+    @cached_property
+    def _cache(self) -> BoundaryCache:
+        plan = self._plan
+        return BoundaryCache(
+            self._backbone,
+            self.phase.freeze.boundary,
+            plan.transform,
+            plan.runtime,
+            self._reporter,
+            plan.splits.train,
         )
-        counts = {name: len(getattr(t.splits, name)) for name in ("train", "val", "test")}
-        size = t.transform.preprocess.size
-        rows = cached_rows(counts, self._views)
-        needs = footprint(backbone, plan.boundary, size, rows)
-        what = f"phase {self.number + 1}: a boundary cache of {needs}"
-        begun = [e for e in t.run.log if e["event"] == "phase" and e["phase"] == self.number]
-        if begun:  # a run that is resumed keeps to what it began with, or its bits would differ
-            return cache if begun[0]["cached"] else None
-        lack = cache_or_recompute(needs, t.runtime, required=phase.optimizer == "lbfgs")
-        if lack:
-            t.reporter.warn(f"{what}, has no room, so every epoch recomputes it: {lack}")
-            return None
-        t.reporter.say(what)
-        return cache
 
     def train(self) -> Feed:
-        augmented = self._training.transform.augment.active
-        return self._once("train", self._training.splits.train, self._views if augmented else None)
+        augmented = self._plan.transform.augment.active
+        return self._once("train", self._plan.splits.train, self.phase.views if augmented else None)
 
-    def plain(self, split: str, images: ImageSet) -> Feed:
-        """The feed of validation or test, not augmented."""
-        return self._once(split, images, None)
+    def plain(self, split: str) -> Feed:
+        """The feed of a split, not augmented."""
+        return self._once(split, getattr(self._plan.splits, split), None)
+
+    def once(self, images: ImageSet, label: str) -> Feed:
+        """A feed that leaves nothing on the disk and no extraction in the log."""
+        if not self._cached:
+            return self._from_pixels(images, 0)
+        return self._from_rows(images, self._cache.rows(images, label=label, keep=False))
 
     def _once(self, split: str, images: ImageSet, views: int | None) -> Feed:
         if split not in self._made:
             self._made[split] = self._feed(split, images, views)
         return self._made[split]
 
-    def once(self, images: ImageSet, label: str) -> Feed:
-        """A feed that leaves nothing on the disk and no extraction in the log."""
-        if self._cache is None:
-            return self._pixels(images, 0)
-        return self._cached(images, self._cache.rows(images, label=label, keep=False))
-
-    def _pixels(self, images: ImageSet, views: int) -> PixelFeed:
-        t = self._training
-        return PixelFeed(images, t.transform, t.runtime, views, t.recipe.seed)
-
-    def _cached(self, images: ImageSet, rows: CachedRows) -> CachedFeed:
-        t = self._training
-        return CachedFeed(
-            rows.array, images.labels, images.keys, t.recipe.seed, t.runtime, rows.release
-        )
-
     def _feed(self, split: str, images: ImageSet, views: int | None) -> Feed:
-        t = self._training
-        if self._cache is None:
-            return self._pixels(images, views or 0)
+        if not self._cached:
+            return self._from_pixels(images, views or 0)
         started = time.perf_counter()
         rows = self._cache.rows(images, views=views, label=f"frozen pass over {split}")
         seconds = time.perf_counter() - started
         count = rows.computed
-        t.run.append_log(
-            {
-                "event": "extract",
-                "phase": self.number,
-                "split": split,
-                "images": count,
-                "seconds": seconds,
-                "cached": rows.hit,
-                "entry": rows.entry,
-                "entry_seconds": rows.seconds,
-            }
+        self._run.append_log(
+            Extract(
+                phase=self.phase.number,
+                split=split,
+                images=count,
+                seconds=seconds,
+                cached=rows.hit,
+                entry=rows.entry,
+                entry_seconds=rows.seconds,
+            )
         )
         if rows.hit:
             held = len(images) * (views or 1)
-            t.reporter.say(f"frozen pass over {split}: {held:,} rows from the cache")
+            self._reporter.say(f"frozen pass over {split}: {held:,} rows from the cache")
         else:
-            t.reporter.say(
+            self._reporter.say(
                 f"frozen pass over {split}: {count:,} images in {seconds:.1f} s "
                 f"({count / seconds:,.0f} images/s)"
             )
-        return self._cached(images, rows)
+        return self._from_rows(images, rows)
 
+    def _from_pixels(self, images: ImageSet, views: int) -> PixelFeed:
+        plan = self._plan
+        return PixelFeed(images, plan.transform, plan.runtime, views, plan.recipe.seed)
 
-def cached_rows(counts: Mapping[str, int], views: int) -> int:
-    """Rows a phase caches: every view of train, and validation and test as they are."""
-    return counts["train"] * views + counts["val"] + counts["test"]
+    def _from_rows(self, images: ImageSet, rows: CachedRows) -> CachedFeed:
+        seed, runtime = self._plan.recipe.seed, self._plan.runtime
+        return CachedFeed(rows.array, images.labels, images.keys, seed, runtime, rows.release)

@@ -26,15 +26,14 @@ which reads blocks of rows in their order, so they may lie in a memory map large
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import linalg
 
+from headstart.training.eigenbasis import eigenbasis
 from headstart.training.lbfgs import LbfgsMemory
 
 # Of an image's loss, in nats, what counts in choosing a penalty: with few images a single one would
@@ -54,8 +53,8 @@ COARSE = 0.5  # decades between the penalties of a fine grid that are solved fir
 
 
 @dataclass(frozen=True)
-class Solution:
-    """One penalty's optimum. weight: float32 (k, d), bias: float32 (k,), for raw features."""
+class PenaltyScore:
+    """What one penalty gives on training and validation images. iterations: passes it took."""
 
     l2: float
     iterations: int
@@ -63,9 +62,15 @@ class Solution:
     train_accuracy: float
     val_loss: float
     val_accuracy: float
+    criterion: float  # what chooses among penalties on validation: the capped, weighted loss
+
+
+@dataclass(frozen=True)
+class Solution(PenaltyScore):
+    """One penalty's optimum. weight: float32 (k, d), bias: float32 (k,), for raw features."""
+
     weight: torch.Tensor
     bias: torch.Tensor
-    criterion: float  # what chooses among penalties on validation: the capped, weighted loss
     cut_off: bool  # after MAX_PASSES, short of the optimum
     chosen: bool = False  # by validation, and solved to more digits than the others
 
@@ -122,30 +127,10 @@ def solve_path(
     penalty. The choice caps the loss of an image at LOSS_CAP. `on_solution` is called with each
     solution, and again with the chosen one once it has been refined, if `refine` asks for that.
     """
-    problem = _Problem(train, num_classes, class_weights)
+    path = _Path(_Problem(train, num_classes, class_weights), val, class_weights)
     penalties = sorted(l2_path, reverse=True)
     tolerance = TOLERANCE if len(penalties) == 1 else PATH_TOLERANCE
-    points: dict[float, _Point] = {}
     solutions: dict[float, Solution] = {}
-
-    def solve(l2: float, start: _Point, to: float) -> Solution:
-        found, passes = problem.solve(l2, start, to)
-        points[l2] = found
-        W, b = problem.weights(found.V)
-        loss, accuracy, criterion = _evaluate(val, W, b, class_weights)
-        return Solution(
-            l2=l2,
-            iterations=passes,
-            train_loss=found.loss,
-            train_accuracy=found.accuracy,
-            val_loss=loss,
-            val_accuracy=accuracy,
-            weight=W,
-            bias=b,
-            criterion=criterion,
-            cut_off=passes >= MAX_PASSES,
-        )
-
     for level, numbers in enumerate(_coarse_to_fine(penalties)):
         worse, best, weakest = 0, np.inf, min(solutions, default=-np.inf)
         together = min(max(COLUMNS // num_classes, 1), len(numbers)) if level else 1
@@ -153,9 +138,9 @@ def solve_path(
             l2s = [penalties[number] for number in numbers[first : first + together]]
             if level and l2s[-1] < weakest:
                 break  # beyond where validation had turned
-            starts = problem.evaluate(l2s, [_predict(points, l2, problem.origin) for l2 in l2s])
+            starts = path.problem.evaluate(l2s, [path.predict(l2) for l2 in l2s])
             for l2, start in zip(l2s, starts, strict=True):
-                solutions[l2] = solve(l2, start, tolerance)
+                solutions[l2] = path.solve(l2, start, tolerance)
                 on_solution(solutions[l2])
                 worse = worse + 1 if solutions[l2].criterion > best else 0
                 best = min(best, solutions[l2].criterion)
@@ -165,7 +150,7 @@ def solve_path(
     chosen = min(solutions.values(), key=lambda solution: solution.criterion)
     refine = refine and tolerance > TOLERANCE
     if refine:
-        fine = solve(chosen.l2, points[chosen.l2], TOLERANCE)
+        fine = path.solve(chosen.l2, path.points[chosen.l2], TOLERANCE)
         chosen = replace(fine, iterations=chosen.iterations + fine.iterations)
     solutions[chosen.l2] = replace(chosen, chosen=True)
     if refine:
@@ -194,23 +179,51 @@ def _coarse_to_fine(penalties: Sequence[float]) -> list[list[int]]:
     return levels
 
 
-def _predict(points: Mapping[float, _Point], l2: float, origin: torch.Tensor) -> torch.Tensor:
-    """Where an optimum should lie: on the line through its two neighbours, or the last two, over
-    log l2.
+class _Path:
+    """Where the optima of the penalties solved so far lie, and from where to start the next."""
 
-    Curves of higher degree were tried: on a fine grid they amplify what is left of the solutions'
-    errors, and cost passes.
-    """
-    stronger = sorted(other for other in points if other > l2)
-    weaker = sorted((other for other in points if other < l2), reverse=True)
-    if not stronger:
-        return origin
-    last, *others = stronger
-    before = (weaker or others or [last])[0]
-    if l2 <= 0 or before <= 0 or before == last:
-        return points[last].V
-    ahead = min(np.log(l2 / last) / np.log(last / before), 2.0)  # a line leads no further
-    return points[last].V + float(ahead) * (points[last].V - points[before].V)
+    def __init__(self, problem: _Problem, val: Table, class_weights: torch.Tensor | None) -> None:
+        self.problem = problem
+        self.points: dict[float, _Point] = {}
+        self._val, self._class_weights = val, class_weights
+
+    def solve(self, l2: float, start: _Point, tolerance: float) -> Solution:
+        """The optimum for one penalty, with its scores on validation."""
+        point, passes = self.problem.solve(l2, start, tolerance)
+        self.points[l2] = point
+        W, b = self.problem.weights(point.V)
+        loss, accuracy, criterion = _evaluate(self._val, W, b, self._class_weights)
+        return Solution(
+            l2=l2,
+            iterations=passes,
+            train_loss=point.loss,
+            train_accuracy=point.accuracy,
+            val_loss=loss,
+            val_accuracy=accuracy,
+            weight=W,
+            bias=b,
+            criterion=criterion,
+            cut_off=passes >= MAX_PASSES,
+        )
+
+    def predict(self, l2: float) -> torch.Tensor:
+        """Where an optimum should lie: on the line through its two neighbours, or the last two,
+        over log l2.
+
+        Curves of higher degree were tried: on a fine grid they amplify what is left of the
+        solutions' errors, and cost passes.
+        """
+        points = self.points
+        stronger = sorted(other for other in points if other > l2)
+        weaker = sorted((other for other in points if other < l2), reverse=True)
+        if not stronger:
+            return self.problem.origin
+        last, *others = stronger
+        before = (weaker or others or [last])[0]
+        if l2 <= 0 or before <= 0 or before == last:
+            return points[last].V
+        ahead = min(np.log(l2 / last) / np.log(last / before), 2.0)  # a line leads no further
+        return points[last].V + float(ahead) * (points[last].V - points[before].V)
 
 
 @dataclass(frozen=True)
@@ -240,7 +253,7 @@ class _Problem:
         self._n = len(labels)
         total = self._n if class_weights is None else float(class_weights[labels].sum())
         self._unit_share = 1 / total
-        self._mean, self._scale, self._values, self._basis = _eigenbasis(table)
+        self._mean, self._scale, self._values, self._basis = eigenbasis(table.blocks)
         self._memory = LbfgsMemory(self.origin)
 
     @property
@@ -324,69 +337,6 @@ class _Problem:
             gradient = gradients[k * j : k * (j + 1)] + pull
             points.append(_Point(V, objective, gradient, loss / self._n, hits / self._n))
         return points
-
-
-def _eigenbasis(
-    table: Table | Joined,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Mean and scale (d,) of the features, and eigenvalues (r,) and eigenvectors (d, r) of Z'Z / n
-    for the centred and scaled ones, Z (n, d).
-
-    With fewer rows than columns, only the rows' own space: the penalty keeps the optimum inside
-    it, and the eigenproblem is (n, n), of Z Z' / n.
-    """
-    n, total = 0, torch.zeros(0)
-    for x, _ in table.blocks():
-        # Of a block, in float32: thirteen times as fast.
-        total = x.sum(dim=0).double() + (total if n else 0)
-        n, d, dtype = n + len(x), x.shape[1], x.dtype
-    mean = (total / n).to(dtype)
-    if n < d:
-        centred = torch.cat([x for x, _ in table.blocks()]) - mean
-        scale = _scale(centred.double().square().mean(dim=0)).to(dtype)
-        Z = (centred / scale).double()
-        values, vectors = _eigenvectors(Z @ Z.T / n)
-        vectors = Z.T @ vectors / (n * values).sqrt()
-    else:
-        products = torch.zeros(d, d, dtype=torch.float64, device=total.device)
-        quarter = math.ceil(d / 4)
-        for x, _ in table.blocks():
-            centred = x - mean
-            for first in range(0, d, quarter):  # the upper triangle, in four steps
-                columns = slice(first, first + quarter)
-                products[columns, first:] += centred[:, columns].T @ centred[:, first:]
-        scale = _scale(products.diagonal() / n)
-        values, vectors = _eigenvectors(products / (n * scale * scale[:, None]))
-        scale = scale.to(dtype)
-    return mean, scale, values.clamp_min(0).to(dtype), vectors.to(dtype)
-
-
-def _scale(variance: torch.Tensor) -> torch.Tensor:
-    """What each feature is divided by, (d,): the head of this file says why.
-
-    The mean of the deviations, not their median, since more than half of a sparse network's
-    features can be dead.
-    """
-    variance = variance.clamp_min(0)
-    typical = variance.sqrt().mean()
-    if typical <= 0:
-        return torch.ones_like(variance)
-    return (variance + typical.square()).sqrt()
-
-
-def _eigenvectors(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Eigenvalues (r,) and eigenvectors (m, r) of float64 (m, m), of which the upper triangle is
-    read, without the directions in which nothing varies: no penalty means no curvature there, and
-    0/0."""
-    try:
-        values, vectors = torch.linalg.eigh(gram, UPLO="U")
-    except RuntimeError:
-        # LinAlgError among them: divide and conquer can fail on many equal eigenvalues, QR
-        # iteration does not.
-        found = linalg.eigh(gram.cpu().numpy(), lower=False, driver="ev")
-        values, vectors = (torch.from_numpy(part).to(gram.device) for part in found)
-    kept = values > 1e-9 * values[-1].clamp_min(1e-300)
-    return values[kept], vectors[:, kept]
 
 
 def _evaluate(

@@ -21,18 +21,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from headstart.profiling import section
-from headstart.runtime import full_float32
-from headstart.training.cache import as_tensor
-from headstart.training.feeds import CachedFeed
-from headstart.training.folds import CrossFit, PenaltyScore, assign_folds, cross_fit, folds_pay
-from headstart.training.solver import Joined, Solution, Table, solve_path
+from headstart.features.cache import as_tensor
+from headstart.features.feeds import CachedFeed
+from headstart.machine.profiling import section
+from headstart.machine.runtime import full_float32
+from headstart.training.folds import CrossFit, assign_folds, cross_fit, folds_pay
+from headstart.training.solver import Joined, PenaltyScore, Solution, Table, solve_path
 
 # Of the best held-out loss, what a head must have as its loss in training to be a start.
 START_LOSS = 1.5
-
-
-PenaltyRecord = Solution | PenaltyScore
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ class HeadProblem:
 
     def solve(
         self, l2_path: Sequence[float], on_penalty: Callable[[], None]
-    ) -> tuple[Solution, Sequence[PenaltyRecord], torch.Tensor | None]:
+    ) -> tuple[Solution, Sequence[PenaltyScore], torch.Tensor | None]:
         """The head for the training images at the penalty that is chosen; what was tried; and, by
         folds, logits as `held_out` gives them. `on_penalty` is called with each solution.
         """
@@ -88,7 +85,7 @@ class HeadProblem:
                 val,
                 self.classes,
                 l2_path=l2_path,
-                class_weights=self.class_weights,
+                class_weights=self._class_weights(val),
                 on_solution=lambda solution: on_penalty(),
             )
         return next(solution for solution in tried if solution.chosen), tried, None
@@ -111,7 +108,7 @@ class HeadProblem:
     def _solve_at(self, train: Table | Joined, val: Table, l2: float) -> Solution:
         with section("solve"), full_float32():
             (solution,) = solve_path(
-                train, val, self.classes, l2_path=[l2], class_weights=self.class_weights
+                train, val, self.classes, l2_path=[l2], class_weights=self._class_weights(val)
             )
         return solution
 
@@ -127,16 +124,21 @@ class HeadProblem:
                 assign_folds(self.labels, keys, self.seed),
                 self.classes,
                 l2_path=l2_path,
-                class_weights=self.class_weights,
+                class_weights=self._class_weights(val),
                 on_solution=lambda solution: on_penalty(),
             )
+
+    def _class_weights(self, table: Table) -> torch.Tensor | None:
+        """Where the table is."""
+        weights = self.class_weights
+        return None if weights is None else weights.to(table.labels.device)
 
     def _tables(self) -> tuple[Table, Table]:
         with section("cache read"):
             return _table(self.train), _table(self.val)
 
 
-def starting_penalty(tried: Sequence[PenaltyRecord], chosen: float) -> float:
+def starting_penalty(tried: Sequence[PenaltyScore], chosen: float) -> float:
     """The weakest penalty of a path, from the chosen one up, at which the loss in training is at
     least START_LOSS times the held-out loss of the chosen one; the strongest where none is."""
     best = next(record for record in tried if record.l2 == chosen)
@@ -146,9 +148,9 @@ def starting_penalty(tried: Sequence[PenaltyRecord], chosen: float) -> float:
 
 
 def _table(feed: CachedFeed) -> Table:
-    """Every row of a pooled feed, every view of it, where it lies; on CUDA, on the device."""
+    """Every row of a pooled feed, every view of it, where it lies, or on a CUDA device."""
     n, views = feed.array.shape[:2]
     x = as_tensor(feed.array).view(n * views, math.prod(feed.array.shape[2:]))
     y = torch.from_numpy(np.repeat(feed.labels, views))
-    device = feed.runtime.device
+    device = feed.runtime.float64_device
     return Table(x.to(device), y.to(device), feed.release)

@@ -1,0 +1,1 @@
+"""What a trained model shows: scores, few labels, corruptions, pictures. Opens test, once."""

@@ -1,0 +1,263 @@
+"""What a trained model shows: predictions, scores, and each further assessment. Opens test, once.
+
+An assessment measures one thing and has one name: its key in metrics.json. A finished run can be
+assessed again, with more: what was measured already stays, and nothing is trained.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from headstart.assessment.corruptions import measure_corruptions
+from headstart.assessment.few_labels import few_labels
+from headstart.assessment.penultimate import Features, penultimate
+from headstart.assessment.pictures import leave_pictures, mapped_rows
+from headstart.data.check.duplicates import find_overlap
+from headstart.evaluation.calibration import Temperature, calibration, fit_temperature
+from headstart.evaluation.duplicates import WithoutDuplicates, without_duplicates
+from headstart.evaluation.metrics import score
+from headstart.evaluation.predictions import Predictions
+from headstart.evaluation.two_classes import positive_class
+from headstart.files import atomic_path, to_json, write_arrays, write_json
+from headstart.machine.host import peak_memory_mb
+from headstart.models.anatomy import model_cost
+from headstart.plan.plan import Plan
+from headstart.rundir.history import Extract, FewLabels
+from headstart.rundir.records import Cost, Metrics, PhaseCost, Split, SplitScores
+from headstart.rundir.run import Run
+from headstart.specs import EvaluationSpec
+from headstart.training.journal import Journal
+from headstart.training.trainer import Trained
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """One measurement of a trained model.
+
+    name: its key in metrics.json. asked: what of a recipe's evaluation table it follows; None where
+    it is not asked for. measure: from the model and its test predictions, what metrics.json holds;
+    None where there is nothing to measure.
+    """
+
+    name: str
+    asked: Callable[[EvaluationSpec], Any]
+    measure: Callable[[Trained, Predictions, Journal], Any]
+
+
+def _corruptions_asked(evaluation: EvaluationSpec) -> Any:
+    severities = evaluation.corruptions
+    return [severities, evaluation.corrupted_images] if severities else None
+
+
+def _label_efficiency(trained: Trained, test: Predictions, journal: Journal) -> Any:
+    """On test where the head is the only phase, which opens it. Otherwise test never meets those
+    features, and the curve is the one on validation that the log has since."""
+    if len(trained.plan.phases) == 1:
+        return few_labels(trained, "test")
+    return journal.run.history.label_efficiency
+
+
+ASSESSMENTS = [
+    Assessment("corruptions", _corruptions_asked, measure_corruptions),
+    Assessment("label_efficiency", lambda spec: spec.label_efficiency or None, _label_efficiency),
+]
+
+
+def note_label_efficiency(number: int, trained: Trained, journal: Journal) -> None:
+    """After the first of several phases: the curve on validation, kept in the log."""
+    plan = trained.plan
+    if number or len(plan.phases) == 1 or not plan.recipe.evaluation.label_efficiency:
+        return
+    if curve := few_labels(trained, "val"):
+        journal.run.append_log(FewLabels(curve))
+
+
+def assess(trained: Trained, journal: Journal) -> None:
+    """Predictions, metrics, pictures, the model and its cost, written to the run's directory."""
+    plan, path = trained.plan, journal.run.path
+    predictions: dict[Split, Predictions] = {"val": trained.predict("val")}
+    with penultimate(trained.model, mapped_rows(plan.splits.test)) as features:
+        predictions["test"] = trained.predict("test")
+    for split, made in predictions.items():
+        arrays = {f.name: getattr(made, f.name) for f in fields(Predictions)}
+        write_arrays(path / "predictions" / f"{split}.npz", arrays)
+    found = _further(trained, predictions["test"], journal, {}, None)
+    metrics = _metrics(plan, predictions, found)
+    write_json(path / "metrics.json", metrics)
+    _leave(trained, predictions["test"].tempered(metrics.temperature), features, journal)
+
+
+def assess_again(trained: Trained, before: EvaluationSpec, journal: Journal) -> None:
+    """What a finished run's recipe asks for by now and did not ask for `before`."""
+    run, made = journal.run, journal.run.metrics
+    predictions: dict[Split, Predictions] = {
+        "val": run.predictions("val"),
+        "test": run.predictions("test"),
+    }
+    known = {**made.further, "corruptions": made.corruptions,
+             "label_efficiency": made.label_efficiency}  # fmt: skip
+    known = {name: result for name, result in known.items() if result is not None}
+    found = _further(trained, predictions["test"], journal, known, before)
+    write_json(run.path / "metrics.json", _metrics(trained.plan, predictions, found))
+
+
+def _further(
+    trained: Trained,
+    test: Predictions,
+    journal: Journal,
+    known: Mapping[str, Any],
+    before: EvaluationSpec | None,
+) -> dict[str, Any]:
+    """Each assessment's result by its name, measured unless it is known and was asked for alike."""
+    found = {}
+    for each in ASSESSMENTS:
+        asked = each.asked(trained.plan.recipe.evaluation)
+        same = before is not None and (asked is None or asked == each.asked(before))
+        if same and each.name in known:
+            found[each.name] = known[each.name]
+        elif asked is not None and (result := each.measure(trained, test, journal)) is not None:
+            found[each.name] = result
+    return found
+
+
+def _leave(trained: Trained, test: Predictions, features: Features, journal: Journal) -> None:
+    """The pictures, the model and what it cost. test: calibrated."""
+    plan, model, path = trained.plan, trained.model, journal.run.path
+    leave_pictures(trained, test, features, journal)
+    model.enter(0, 0)
+    plan.runtime.adopt(model)
+    best = path / "checkpoints" / "best.safetensors"
+    with atomic_path(best) as partial:
+        state = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+        save_file(state, partial)
+    write_json(path / "cost.json", _cost(trained, journal, best))
+
+
+def _cost(trained: Trained, journal: Journal, saved: Path) -> Cost:
+    """What the run cost. What its model costs to serve is measured afterwards, in a process that
+    has nothing else to do."""
+    plan, history = trained.plan, journal.run.history
+    times, counted = _times(journal.run), model_cost(trained.model, plan.size)
+    begun = history.begun.values()
+    return Cost(
+        wall_s=time.perf_counter() - journal.started,
+        extract_s=times.extract_s,
+        train_s=times.train_s,
+        spared_s=times.spared_s,
+        alone_s=times.alone_s,
+        phases=times.phases,
+        images_per_s=times.images_per_s,
+        peak_rss_mb=peak_memory_mb(),
+        parameters=counted.parameters,
+        macs=counted.macs,
+        size_mb=counted.size_mb,
+        file_mb=saved.stat().st_size / 1e6,
+        trainable_parameters=max((event.trainable_parameters for event in begun), default=0),
+        device=plan.runtime.device.type,
+        threads=torch.get_num_threads(),
+        latency_ms=None,
+        throughput=None,
+        serving_rss_mb=None,
+        measured=None,
+        cuda=None,
+        not_measured=None,
+    )
+
+
+def _metrics(
+    plan: Plan, predictions: Mapping[Split, Predictions], found: Mapping[str, Any]
+) -> Metrics:
+    """Scores of each split as the model is served, and the temperature that it is served with.
+
+    It is fitted on validation: what it does there is flattered, what it does on test is not.
+    found: each assessment's result by its name.
+    """
+    positive = positive_class(plan.splits.class_names, plan.recipe.evaluation.positive)
+    temperature = fit_temperature(predictions["val"])
+    overlap, test = find_overlap(plan.splits, "test"), predictions["test"]
+    unseen = None
+    if overlap.kept.any():
+        unseen = without_duplicates(test, overlap.leaking, overlap.source, overlap.kept)
+    own = ("corruptions", "label_efficiency")
+    return Metrics(
+        val=split_scores(predictions["val"], temperature, positive),
+        test=split_scores(test, temperature, positive, unseen),
+        temperature=temperature.value,
+        temperature_note=temperature.note,
+        corruptions=found.get("corruptions"),
+        label_efficiency=found.get("label_efficiency"),
+        further={name: to_json(result) for name, result in found.items() if name not in own},
+    )
+
+
+def split_scores(
+    made: Predictions,
+    temperature: Temperature,
+    positive: int,
+    unseen: WithoutDuplicates | None = None,
+) -> SplitScores:
+    """Scores of one split. unseen: those without the images that have a duplicate in training."""
+    served = made.tempered(temperature.value)
+    scores = score(served, positive=positive)
+    return SplitScores(
+        **{f.name: getattr(scores, f.name) for f in fields(scores)},
+        calibration=calibration(made),
+        calibrated=calibration(served),
+        without_duplicates=unseen,
+    )
+
+
+@dataclass(frozen=True)
+class _Times:
+    """Seconds, as `Cost` has them."""
+
+    extract_s: float
+    train_s: float
+    spared_s: float
+    alone_s: float
+    phases: tuple[PhaseCost, ...]
+    images_per_s: float | None
+
+
+def _times(current: Run) -> _Times:
+    """What the seconds of the whole run went to, interrupted parts included."""
+    history = current.history
+    passes = history.passes
+    solved = [done for done in history.done.values() if done.l2 is not None]
+    of_phases = [*solved, *history.heads, *history.restarts, *history.epochs]
+    phases = tuple(
+        PhaseCost(
+            phase=number + 1,
+            train=phase.train,
+            extract_s=sum(each.seconds for each in passes if each.phase == number),
+            train_s=sum(each.seconds for each in of_phases if each.phase == number),
+        )
+        for number, phase in enumerate(current.recipe.phases)
+    )
+    extract_s = sum(each.seconds for each in passes)
+    own = {each.entry for each in passes}
+    found = {each.entry: each.entry_seconds for each in history.every(Extract)}
+    spared_s = sum((seconds for entry, seconds in found.items() if entry not in own), 0.0)
+    train_s = sum(each.seconds for each in of_phases)
+    # Images that went through the backbone from their pixels: frozen passes, or training on them.
+    images, seconds = sum(each.images for each in passes), extract_s
+    if not passes:
+        pixels = {begun.phase for begun in history.begun.values() if not begun.cached}
+        fitted = [epoch for epoch in history.epochs if epoch.phase in pixels]
+        images = current.provenance.data.counts.train * len(fitted)
+        seconds = sum(epoch.seconds for epoch in fitted)
+    return _Times(
+        extract_s=extract_s,
+        train_s=train_s,
+        spared_s=spared_s,
+        alone_s=sum(found.values()) + train_s,
+        phases=phases,
+        images_per_s=images / seconds if seconds else None,
+    )

@@ -1,0 +1,47 @@
+"""Penultimate features, taken from a pass that is made anyway."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from headstart.models.classifier import Classifier
+
+
+@dataclass
+class Features:
+    """What the head's last layer was given for some rows of a pass."""
+
+    rows: np.ndarray  # int64, ascending
+    _parts: list[torch.Tensor] = field(default_factory=list)
+
+    @property
+    def array(self) -> np.ndarray:
+        """float32 (len(rows), width)."""
+        return torch.cat(self._parts).float().cpu().numpy()
+
+
+@contextlib.contextmanager
+def penultimate(model: Classifier, rows: np.ndarray) -> Iterator[Features]:
+    """Within the block, one pass over a split in order; these of its rows leave their features."""
+    found = Features(np.sort(rows))
+    passed = 0
+
+    def take(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        nonlocal passed
+        (x,) = inputs
+        first, last = np.searchsorted(found.rows, (passed, passed + len(x)))
+        mine = torch.as_tensor(found.rows[first:last] - passed, device=x.device)
+        found._parts.append(x.detach()[mine])
+        passed += len(x)
+
+    last_layer: torch.nn.Module = model.head[-1]  # type: ignore[index]
+    hook = last_layer.register_forward_pre_hook(take)
+    try:
+        yield found
+    finally:
+        hook.remove()

@@ -1,0 +1,361 @@
+"""The command line: verbs that parse, call and print. Results on stdout, progress on stderr.
+
+Everything heavy is imported inside a verb, so that help is instant. Exit 2 means that the user
+can fix it, and says how in one line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from headstart.cli.data import data_app
+from headstart.cli.options import (
+    BudgetOption,
+    CacheLimitOption,
+    DeviceOption,
+    JSONOption,
+    MaxMbOption,
+    MaxMsOption,
+    OutOption,
+    SetOption,
+    TrackOption,
+    make_reporter,
+)
+from headstart.cli.recipes import recipes_app
+from headstart.errors import DataError, HeadstartError, explain_os_error
+from headstart.machine.openmp import spin_count
+
+if TYPE_CHECKING:
+    from headstart.rundir.run import Run
+
+app = typer.Typer(
+    name="headstart",
+    help="Pick, adapt and ship the best pretrained image classifier for your images.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(data_app, name="data", invoke_without_command=True)
+app.add_typer(recipes_app, name="recipes", invoke_without_command=True)
+
+
+class ReportFormat(StrEnum):
+    """What the report verb can write."""
+
+    html = "html"
+    md = "md"
+    card = "card"
+
+
+_INTERRUPTED = 130  # what typer makes of Ctrl-C
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line on stderr and exit 2."""
+    # Both count only before torch is loaded, and what the user has set stands.
+    os.environ.setdefault("GOMP_SPINCOUNT", spin_count())
+    # What Metal has no kernel for is computed on the CPU instead of failing.
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+    try:
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+    except TyperException as error:
+        _fail(error.format_message().replace("\n", " "))
+    except HeadstartError as error:
+        _fail(str(error))
+    except OSError as error:
+        line = explain_os_error(error)
+        if line is None:
+            raise
+        _fail(line)
+    if code == _INTERRUPTED:
+        _fail("interrupted: the same command goes on from here")
+    sys.exit(code or 0)
+
+
+def _fail(line: str) -> None:
+    print(f"error: {line}", file=sys.stderr)
+    sys.exit(2)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Pick, adapt and ship the best pretrained image classifier for your images."""
+    if version:
+        from headstart import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A TOML file, or a shipped recipe's name.")],
+    overrides: SetOption = None,
+    out: OutOption = None,
+    device: DeviceOption = "auto",
+    cache_limit: CacheLimitOption = None,
+    track: TrackOption = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Measure where the time goes; adds to the report.")
+    ] = False,
+    as_json: JSONOption = False,
+) -> None:
+    """Adapt one backbone as a recipe says, and test it once."""
+    from headstart.cli.tables.run import format_profile, format_run, run_to_json
+    from headstart.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides or ())
+    with _tracking(track) as on_end:
+        from headstart import workbench
+        from headstart.machine.profiling import profiled
+
+        with profiled() if profile else contextlib.nullcontext():
+            done = workbench.run(
+                loaded,
+                out=out,
+                device=device,
+                cache_limit_gb=cache_limit,
+                reporter=make_reporter(),
+                on_end=on_end,
+            )
+        print(json.dumps(run_to_json(done), indent=2) if as_json else format_run(done))
+        if profile and done.profile and not as_json:
+            print(format_profile(done))
+    if profile and not done.profile:
+        raise HeadstartError(f"{done.path}: finished without a profile: choose another --out")
+
+
+@app.command()
+def compare(
+    study: Annotated[
+        list[str],
+        typer.Argument(
+            help="A study (TOML file or shipped name), or directories of runs or finished studies."
+        ),
+    ],
+    overrides: SetOption = None,
+    out: OutOption = None,
+    device: DeviceOption = "auto",
+    cache_limit: CacheLimitOption = None,
+    budget: BudgetOption = None,
+    max_ms: MaxMsOption = None,
+    max_mb: MaxMbOption = None,
+    track: TrackOption = None,
+    as_json: JSONOption = False,
+) -> None:
+    """Run a study, or take finished runs, and compare them."""
+    from headstart.cli.tables.comparison import comparison_to_json, format_comparison
+    from headstart.recipe import load_study
+    from headstart.rundir.run import open_runs
+    from headstart.text.durations import parse_seconds
+
+    runs_given = all(_holds_runs(path) for path in study)
+    if not runs_given and len(study) > 1:
+        raise HeadstartError(f"{' '.join(study)}: give one study, or several run directories")
+    if runs_given and overrides:
+        raise HeadstartError("--set changes recipes, and these runs are done: give a study instead")
+    if runs_given and budget:
+        raise HeadstartError("--budget chooses what to run, and these are done: give their study")
+    budget_s = parse_seconds(budget) if budget else None
+    what = open_runs(study) if runs_given else load_study(study[0], overrides or ())
+    with _tracking(track, None if isinstance(what, list) else what.name) as on_end:
+        from headstart import studies
+
+        result = studies.compare(
+            what,
+            out=out,
+            device=device,
+            cache_limit_gb=cache_limit,
+            budget_s=budget_s,
+            max_ms=max_ms,
+            max_mb=max_mb,
+            reporter=make_reporter(),
+            on_end=on_end,
+        )
+        if as_json:
+            print(json.dumps(comparison_to_json(result), indent=2))
+        else:
+            print(format_comparison(result))
+
+
+@app.command()
+def explain(
+    runs: Annotated[
+        list[str], typer.Argument(help="Finished runs, in the order of the story, or a study's.")
+    ],
+    as_json: JSONOption = False,
+) -> None:
+    """Say which change of the recipe bought what, or what a single run should do otherwise."""
+    from headstart.cli.tables.explanation import format_explanation
+    from headstart.comparison.explain import explain
+
+    explained = explain(*runs)
+    if as_json:
+        print(json.dumps(explained.to_json(), indent=2))
+    else:
+        print(format_explanation(explained))
+
+
+@app.command()
+def check(
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe or study: a TOML file, or a shipped one's name.")
+    ],
+    overrides: SetOption = None,
+    device: DeviceOption = "auto",
+    cache_limit: CacheLimitOption = None,
+    details: Annotated[
+        bool, typer.Option("--details", help="Of a study too, every phase and resolved recipe.")
+    ] = False,
+    as_json: JSONOption = False,
+) -> None:
+    """Show what a recipe would do, and about how long it would take; trains nothing."""
+    from headstart.cli.tables.check import format_previews, format_study
+    from headstart.recipe import load_recipes
+
+    loaded = load_recipes(recipe, overrides or ())
+    from headstart.selection.preview import preview_all
+
+    previews = preview_all(
+        loaded, device=device, cache_limit_gb=cache_limit, reporter=make_reporter()
+    )
+    if as_json:
+        shown = [preview.to_json() for preview in previews]
+        print(json.dumps(shown[0] if len(shown) == 1 else shown, indent=2))
+    elif details or len(previews) == 1:
+        print(format_previews(previews))
+    else:
+        print(format_study(previews))
+
+
+@app.command()
+def predict(
+    run_path: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's directory.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    as_json: JSONOption = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with every class.")] = False,
+    device: DeviceOption = "auto",
+) -> None:
+    """Classify images with a finished run's model."""
+    from headstart.cli.tables.answers import answers_as_csv, format_answers
+    from headstart.rundir.run import open_run
+
+    if as_json and as_csv:
+        raise HeadstartError("--json and --csv: choose one")
+    opened = open_run(run_path)
+    from headstart.data import find_images
+
+    paths = find_images(images)  # what is not there is told before a model is loaded
+    from headstart.deployment.predictor import load_predictor
+
+    unreadable: list[DataError] = []
+    predictor = load_predictor(opened, device=device)
+    answers = predictor.predict(paths, on_unreadable=unreadable.append)
+    if as_json:
+        print(json.dumps([vars(answer) for answer in answers], indent=2))
+    elif as_csv:
+        print(answers_as_csv(answers, predictor.class_names), end="")
+    else:
+        print(format_answers(answers))
+    for error in unreadable:
+        print(f"error: {error}", file=sys.stderr)
+    if unreadable:
+        raise typer.Exit(2)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Directories of runs or studies.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The file to write; default: report.html, report.md, card.md."),
+    ] = None,
+    form: Annotated[
+        ReportFormat,
+        typer.Option(
+            "--format", help="A page, Markdown for a README, or a run's Hugging Face model card."
+        ),
+    ] = ReportFormat.html,
+) -> None:
+    """Write one report of finished runs: a page, Markdown, or the model card of one."""
+    from headstart.report.inputs import read_inputs
+    from headstart.report.page import page_path
+
+    path = out or Path("card.md" if form is ReportFormat.card else f"report.{form.value}")
+    if form is ReportFormat.html:
+        path = page_path(path)
+    opened, compared = read_inputs(runs, path.parent)
+    if form is ReportFormat.card:
+        if len(opened) != 1:
+            raise HeadstartError(
+                f"--format card: a model card is of one run, and {len(opened)} were given"
+            )
+        from headstart.report.card import write_card
+
+        print(write_card(opened[0], path))
+    elif form is ReportFormat.md:
+        from headstart.report.markdown import write_markdown
+
+        print(write_markdown(opened, path, compared))
+    else:
+        from headstart.report import write_report
+
+        print(write_report(opened, path, compared))
+
+
+@app.command()
+def models(
+    pattern: Annotated[
+        str | None, typer.Argument(help="A name with * and ?; default: a well-known selection.")
+    ] = None,
+    as_json: JSONOption = False,
+) -> None:
+    """List backbones, their costs and their weights."""
+    from headstart.cli.tables.catalogue import format_backbones
+    from headstart.models.catalogue import list_backbones
+
+    backbones = list_backbones(pattern or "*", notice=make_reporter().say)
+    if as_json:
+        print(json.dumps([vars(info) for info in backbones], indent=2))
+    else:
+        print(format_backbones(backbones))
+
+
+@contextlib.contextmanager
+def _tracking(uri: str | None, experiment: str | None = None) -> Iterator[Callable[[Run], None]]:
+    """What to call with each run that ends. What could not be tracked is raised after the results
+    are printed."""
+    if uri is None:
+        yield lambda run: None
+        return
+    from headstart.tracking import create_tracker
+
+    tracker = create_tracker(uri, experiment, make_reporter())
+    yield tracker
+    tracker.close()
+
+
+def _holds_runs(path: str) -> bool:
+    """Whether this names finished work rather than a study to carry out.
+
+    A shipped study's name is the study, also where a folder is called so: ./NAME is the folder.
+    """
+    from headstart.recipe import shipped_recipes
+    from headstart.rundir.run import list_runs
+
+    folder = Path(path)
+    if (folder / "manifest.json").exists():
+        return True
+    return path not in shipped_recipes() and bool(list_runs(folder))

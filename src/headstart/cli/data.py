@@ -1,0 +1,105 @@
+"""headstart data: list, fetch, describe and draw data sets; the boundary cache."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headstart.cli.options import JSONOption, make_reporter
+
+data_app = typer.Typer(help="List, fetch, describe and draw data sets.", rich_markup_mode=None)
+
+
+@data_app.callback()
+def data(context: typer.Context, as_json: JSONOption = False) -> None:
+    """List the data sets that have a name, and where each was found."""
+    if context.invoked_subcommand:
+        return
+    from headstart.cli.tables.data import format_sources
+    from headstart.data import list_sources
+
+    found = list_sources()
+    if as_json:
+        rows = [{**vars(info), "path": str(info.path) if info.path else None} for info in found]
+        print(json.dumps(rows, indent=2))
+    else:
+        print(format_sources(found))
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="cifar10 or cifar100.")],
+) -> None:
+    """Fetch and verify a data set; prints the folder it is in."""
+    from headstart.data import fetch
+
+    print(fetch(name, progress=make_reporter().transfer))
+
+
+@data_app.command("describe")
+def data_describe(
+    source: Annotated[str, typer.Argument(help="A name, or folder:PATH.")],
+    as_json: JSONOption = False,
+) -> None:
+    """Count a data set's images by class and split, and list what is wrong with it."""
+    from headstart.cli.tables.data import fault_lines, format_description
+    from headstart.data.inspection import describe
+
+    description = describe(source)
+    if as_json:
+        print(json.dumps(description.to_json(), indent=2))
+    else:
+        print("\n".join([format_description(description), *fault_lines(description)]))
+
+
+@data_app.command("samples")
+def data_samples(
+    source: Annotated[str, typer.Argument(help="A name, or folder:PATH.")],
+    out: Annotated[Path, typer.Option("--out", help="The PNG to write.")] = Path("samples.png"),
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Which random samples.")] = 0,
+) -> None:
+    """Draw a labelled grid of random training images to a PNG."""
+    from headstart.data.inspection import draw_samples
+
+    print(draw_samples(source, out, seed=seed))
+
+
+@data_app.command("duplicates")
+def data_duplicates(
+    source: Annotated[str, typer.Argument(help="A name, or folder:PATH.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A PNG to write, of example pairs.")
+    ] = None,
+    as_json: JSONOption = False,
+) -> None:
+    """Count the images that have a duplicate in another split, or in their own.
+
+    For CIFAR from the shipped list, for folders by a search: the same picture again, and one that
+    is mirrored, moved, enlarged, brighter or tinted.
+    """
+    from headstart.cli.tables.data import format_duplicates
+    from headstart.data.inspection import duplicates
+
+    leakage = duplicates(source, out=out)
+    print(json.dumps(leakage.to_json(), indent=2) if as_json else format_duplicates(leakage))
+
+
+@data_app.command("cache")
+def data_cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove every boundary entry.")] = False,
+    as_json: JSONOption = False,
+) -> None:
+    """List what the boundary cache holds, or clear it."""
+    from headstart.cli.tables.data import format_cache
+    from headstart.features import room
+
+    if clear:
+        room.clear_cache()
+    entries = room.list_cache()
+    if as_json:
+        print(json.dumps([{"path": str(path), "bytes": size} for path, size in entries], indent=2))
+    else:
+        print(format_cache(entries, room.entries_root(), room.limit_bytes()))

@@ -1,0 +1,65 @@
+"""Options that several verbs share, and what they say their progress with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from headstart.machine.progress import Reporter
+
+OutOption = Annotated[Path | None, typer.Option("--out", help="Directory of the run or study.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+CacheLimitOption = Annotated[
+    float | None,
+    typer.Option(
+        "--cache-limit",
+        metavar="GB",
+        min=0,
+        help="What the boundary cache may hold; a fitted phase that needs more recomputes.",
+    ),
+]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        metavar="TIME",
+        help="Such as 90s, 10m, 1h: run only what cheap evidence does not rule out, as far as it "
+        "goes.",
+    ),
+]
+MaxMsOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-ms",
+        metavar="MS",
+        min=0,
+        help="Name the best run that answers for an image within that many milliseconds.",
+    ),
+]
+MaxMbOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-mb", metavar="MB", min=0, help="Name the best run whose model file is no larger."
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe field; repeatable."),
+]
+JSONOption = Annotated[bool, typer.Option("--json", help="Print one JSON object or list.")]
+TrackOption = Annotated[
+    str | None,
+    typer.Option(
+        "--track", metavar="URI", help="Log to MLflow: its URI, or local for mlflow.db here."
+    ),
+]
+
+
+def make_reporter() -> Reporter:
+    """Lines and bars on stderr."""
+    from headstart.machine.progress import TerminalReporter
+
+    return TerminalReporter()

@@ -1,0 +1,1 @@
+"""What the verbs print: results as text, and the shapes that --json promises."""

@@ -1,0 +1,32 @@
+"""What `predict` prints: a model's answers as text and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from headstart.text.cards import grid, percent
+
+if TYPE_CHECKING:
+    from headstart.deployment.predictor import Answer
+
+
+def format_answers(answers: Sequence[Answer]) -> str:
+    rows = []
+    for answer in answers:
+        (_, first), *rest = list(answer.probabilities.items())
+        second = f"{rest[0][0]} {percent(rest[0][1])}" if rest else ""
+        rows.append([answer.image, answer.label, percent(first), second])
+    return grid(["image", "class", "sure", "next"], rows, "llrl")
+
+
+def answers_as_csv(answers: Sequence[Answer], class_names: Sequence[str]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", "label", "probability", *class_names])
+    for answer in answers:
+        own = [f"{answer.probabilities[name]:.6f}" for name in class_names]
+        writer.writerow([answer.image, answer.label, f"{answer.probability:.6f}", *own])
+    return text.getvalue()

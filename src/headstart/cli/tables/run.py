@@ -1,0 +1,88 @@
+"""What `run` prints: a finished run as text, its profile, and the shape of its --json."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from headstart.cli.tables.classes import class_lines, scores_to_json
+from headstart.cli.tables.common import own_command, warning_lines
+from headstart.text.cards import grid, interval, percent
+
+if TYPE_CHECKING:
+    from headstart.rundir.records import Cost
+    from headstart.rundir.run import Run
+
+
+def run_to_json(run: Run) -> dict[str, Any]:
+    """The shape of `headstart run --json`."""
+    from headstart.files import to_json
+
+    weights, profile = run.provenance.weights, run.profile
+    return {
+        "run": str(run.path),
+        "name": run.name,
+        "test": scores_to_json(run.metrics.test),
+        "val": scores_to_json(run.metrics.val),
+        "cost": to_json(run.cost),
+        "warnings": run.warnings,
+        "backbone": {
+            "name": run.recipe.backbone.name,
+            "weights": {key: getattr(weights, key) for key in ("provider", "name", "sha256")},
+        },
+        **({"profile": to_json(profile)} if profile else {}),
+    }
+
+
+def format_run(run: Run) -> str:
+    """A finished run in a few lines."""
+    test, val, cost = run.metrics.test, run.metrics.val, run.cost
+    weights = run.provenance.weights
+    lines = [
+        f"{run.name}: {run.recipe.backbone.name}, {weights.provider} weights ({weights.source})",
+        f"test accuracy  {percent(test.accuracy)} {interval(test.interval)}  "
+        f"n = {test.n:,}, log loss {test.loss:.3f}"
+        + ("" if test.top5 is None else f", top-5 {percent(test.top5)}"),
+        *class_lines(run),
+        f"val accuracy   {percent(val.accuracy)} {interval(val.interval)}  n = {val.n:,}",
+        _time(cost),
+        _serving(cost),
+        *warning_lines(run.warnings),
+        f"report         {run.path / 'report' / 'report.html'}",
+        f"predict with   {own_command()} predict {run.path} IMAGE...",
+    ]
+    return "\n".join(lines)
+
+
+def _time(cost: Cost) -> str:
+    """The seconds that a run took, and those that it spared."""
+    spared = cost.spared_s
+    cached = f"; {spared:.1f} s of frozen passes were in the cache" if spared else ""
+    return (
+        f"time           {cost.wall_s:.1f} s: frozen passes {cost.extract_s:.1f} s, "
+        f"training {cost.train_s:.1f} s{cached}"
+    )
+
+
+def _serving(cost: Cost) -> str:
+    """What the model costs to serve, on this machine's CPU."""
+    one, many = cost.latency_ms, cost.throughput
+    if cost.not_measured or not one or not many:
+        why = cost.not_measured or "headstart compare RUN measures it"
+        return f"to serve       not measured: {why}"
+    memory = cost.serving_rss_mb
+    weighs = [f"{cost.file_mb:.1f} MB on disk"]
+    weighs += [f"{memory:,.0f} MB of memory"] if memory is not None else []
+    return (
+        f"to serve       {one.median:.1f} ms an image (95 % within {one.p95:.1f}), "
+        f"{many.images_per_s:,.0f} images/s by {many.batch}; {', '.join(weighs)}"
+        f"{f' (this machine was too busy to time it: {cost.busy})' if cost.busy else ''}"
+    )
+
+
+def format_profile(run: Run) -> str:
+    """Where a run's time went, the longest section first."""
+    rows = [
+        (s.name, f"{s.seconds:.1f}", percent(s.share), f"{s.entries:,}")
+        for s in (run.profile.sections if run.profile else ())
+    ]
+    return grid(("where the time went", "seconds", "share", "entries"), rows, "lrrr")

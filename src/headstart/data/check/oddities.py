@@ -1,0 +1,56 @@
+"""Images and classes that are unlikely to be meant: tiny, blank or extreme in shape; very small."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from headstart.data.sources.scan import Scanned
+
+TINY = 8  # pixels of the shorter side
+ENLARGED = 4  # times, to the size that is read
+STRETCHED = 4  # the longer side to the shorter
+FEW = 5  # images of a class
+
+
+def odd_images(scanned: Mapping[str, Scanned], side: int) -> list[str]:
+    """A line for each way in which images are odd, with how many are and an example.
+
+    side: pixels a side that images are read at.
+    """
+    good = {path: entry for path, entry in scanned.items() if not entry.reason}
+    short = {path: min(entry.width, entry.height) for path, entry in good.items()}
+    tiny = [path for path in good if short[path] < TINY]
+    low = [path for path in good if short[path] >= TINY and short[path] * ENLARGED < side]
+    long = [
+        path
+        for path, entry in good.items()
+        if max(entry.width, entry.height) > STRETCHED * short[path]
+    ]
+    blank = [path for path, entry in good.items() if entry.blank]
+    told = (
+        (tiny, f"less than {TINY} pixels on a side", True),
+        (low, f"enlarged more than {ENLARGED} times, to {side} pixels a side", True),
+        (long, f"more than {STRETCHED} times as long as wide: all but the middle is cut off", True),
+        (blank, "of one colour: nothing can be learnt from that", False),
+    )
+    return [_line(found, good, what, sized) for found, what, sized in told if found]
+
+
+def _line(found: list[str], good: Mapping[str, Scanned], what: str, sized: bool) -> str:
+    first = good[found[0]]
+    size = f" ({first.width} x {first.height})" if sized else ""
+    are = "is" if len(found) == 1 else "are"
+    return f"{len(found):,} of {len(good):,} images {are} {what}, such as {found[0]}{size}"
+
+
+def small_classes(counts: Iterable[tuple[str, int]]) -> list[str]:
+    """A line where classes have very few images to learn from; counts: (class, images)."""
+    small = sorted((n, name) for name, n in counts if n <= FEW)
+    if not small:
+        return []
+    n, name = small[0]
+    held = "class has" if len(small) == 1 else "classes have"
+    return [
+        f"{len(small)} {held} {FEW} images or fewer, such as {name} ({n}): scores of so small a "
+        "class are left to chance"
+    ]

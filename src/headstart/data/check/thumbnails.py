@@ -1,0 +1,54 @@
+"""Thumbnails: small pictures of whole image sets, of a folder's photos as their scan left them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+from headstart.data.decode import THUMBNAIL_SIDE
+from headstart.data.images import ImageSet
+from headstart.data.sources.folder import PhotoFiles
+from headstart.data.sources.scan import recall_thumbnails, remember_thumbnails
+
+_BLOCK = 1024
+
+
+def thumbnails(images: ImageSet) -> np.ndarray:
+    """uint8 (n, 32, 32, 3), whatever side the set is read at.
+
+    Raises DataError where a photo has to be read again and cannot be.
+    """
+    store = images.store
+    if not isinstance(store, PhotoFiles):
+        return squares(images, np.arange(len(images)), THUMBNAIL_SIDE)
+    known = recall_thumbnails(store.root)
+    unknown = [row for row, digest in enumerate(images.digests) if digest not in known]
+    if unknown:
+        read = squares(images, np.array(unknown), THUMBNAIL_SIDE)
+        known |= {images.digests[row]: square for row, square in zip(unknown, read, strict=True)}
+        remember_thumbnails(store.root, known)
+    return np.stack([known[digest] for digest in images.digests])
+
+
+def squares(images: ImageSet, rows: np.ndarray, side: int) -> np.ndarray:
+    """uint8 (len(rows), side, side, 3): images of the set at a side of the caller's choice."""
+    if isinstance(images.store, PhotoFiles):
+        return replace(images.store, side=side).read(images.rows[rows])
+    found = np.empty((len(rows), side, side, 3), np.uint8)
+    for start in range(0, len(rows), _BLOCK):
+        pixels = images.read(rows[start : start + _BLOCK])
+        if images.side != side:
+            pixels = np.stack([np.asarray(Image.fromarray(p).resize((side, side))) for p in pixels])
+        found[start : start + _BLOCK] = pixels
+    return found
+
+
+def native_sides(images: ImageSet, rows: np.ndarray) -> np.ndarray:
+    """int64 (len(rows),): pixels along the shorter side of each image as it is stored."""
+    if isinstance(images.store, PhotoFiles):
+        return np.array(
+            [images.store.short_sides[row] for row in images.rows[rows].tolist()], np.int64
+        )
+    return np.full(len(rows), images.side, np.int64)

@@ -1,0 +1,188 @@
+"""The data sources by name: list them, fetch them, load one split for a recipe, describe one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headstart.data.check.faults import find_warnings
+from headstart.data.sources import cifar, mini
+from headstart.data.sources.cifar import CIFARS
+from headstart.data.sources.download import Progress
+from headstart.data.sources.fetching import fetch_cifar
+from headstart.data.sources.folder import open_folder
+from headstart.data.splits import BadImage, Source, Splits, make_splits, torn_labels
+from headstart.errors import DataError, did_you_mean
+from headstart.specs import DataSpec
+from headstart.text.cards import Card, Shown
+
+_FOLDER = "folder:"
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """A source that has a name. `path` is where it was found (folder or archive), or None."""
+
+    name: str
+    images: int
+    classes: int
+    side: int
+    path: Path | None
+    licence: str
+    citation: str
+
+
+@dataclass(frozen=True, repr=False)
+class Description(Shown):
+    """What a data set is, in plain values. counts: split to images of each class, in class order.
+
+    smallest, median and largest are (width, height) of images as stored, ordered by area.
+    balance is the largest class's training images over the smallest's: 1 is balanced.
+    """
+
+    source: str
+    class_names: tuple[str, ...]
+    counts: dict[str, list[int]]
+    balance: float
+    smallest: tuple[int, int]
+    median: tuple[int, int]
+    largest: tuple[int, int]
+    fingerprint: str
+    quarantined: tuple[BadImage, ...]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """For --json."""
+        return asdict(self)
+
+    def _card(self) -> Card:
+        splits = ("train", "val", "test")
+        counts = ", ".join(f"{split} {sum(self.counts[split]):,}" for split in splits)
+        facts = [("images", counts), ("balance", f"{self.balance:.2f} (1 is balanced)")]
+        facts.append(("median", "{} x {} pixels".format(*self.median)))
+        if self.quarantined:
+            bad = self.quarantined[0]
+            told = f"{len(self.quarantined):,}, such as {bad.path}: {bad.reason}"
+            facts.append(("left out", told))
+        facts += [("warning", line) for line in self.warnings]
+        rows = [
+            [name, *(f"{self.counts[split][i]:,}" for split in splits)]
+            for i, name in enumerate(self.class_names)
+        ]
+        title = f"{self.source}: {len(self.class_names)} classes"
+        return Card(title, facts, ("class", *splits), rows)
+
+
+def load_data(spec: DataSpec, *, progress: Progress | None = None) -> Splits:
+    """The images of a recipe, split. `spec.size` is resolved; it decides a folder's pixels.
+
+    Fetches CIFAR where it is nowhere to be found. Raises DataError, one line, for all that the
+    user can put right.
+    """
+    return _split(open_source(spec, progress=progress), spec)
+
+
+def open_source(spec: DataSpec, *, progress: Progress | None = None) -> Source:
+    """What `spec.source` names, before it is split. Raises DataError for an unknown name."""
+    name = spec.source
+    if name.startswith(_FOLDER):
+        path = name.removeprefix(_FOLDER)
+        if not path:
+            raise DataError("folder: names no folder: write folder:PATH")
+        if spec.size is None:
+            raise DataError(f"{name}: data.size is needed: how many pixels a side to read")
+        # The name stays as it was typed, so that a run records the same source anywhere.
+        return replace(open_folder(Path(path).expanduser(), spec.size, progress), name=name)
+    if name == mini.NAME:
+        return mini.open_mini()
+    if name in CIFARS:
+        return cifar.open_cifar(CIFARS[name], fetch_cifar(CIFARS[name], progress))
+    raise _unknown(name)
+
+
+def list_sources() -> list[SourceInfo]:
+    """The sources that have a name, and where each was found. Reads no image, uses no network."""
+    asset = Path(str(resources.files("headstart") / "assets" / mini.ASSET))
+    found = [
+        SourceInfo(
+            mini.NAME,
+            sum(mini.COUNTS.values()),
+            10,
+            cifar.SIDE,
+            asset,
+            cifar.LICENCE,
+            cifar.CITATION,
+        )
+    ]
+    for kind in CIFARS.values():
+        images = sum(file.images for file in kind.files)
+        found.append(
+            SourceInfo(
+                kind.name,
+                images,
+                len(kind.class_names),
+                cifar.SIDE,
+                cifar.find(kind),
+                cifar.LICENCE,
+                cifar.CITATION,
+            )
+        )
+    return found
+
+
+def fetch(name: str, *, progress: Progress | None = None) -> Path:
+    """Make cifar10 or cifar100 available, verified, and return its folder.
+
+    One that is already there is verified and left where it is.
+    """
+    if name not in CIFARS:
+        if name == mini.NAME:
+            raise DataError(f"{name} is inside the package: there is nothing to fetch")
+        raise _unknown(name)
+    folder = fetch_cifar(CIFARS[name], progress)
+    cifar.verify(CIFARS[name], folder)
+    return folder
+
+
+def describe(spec: DataSpec, *, progress: Progress | None = None) -> Description:
+    """Counts, sizes, balance and faults of a data set as `spec` splits it; size may be open."""
+    spec = spec if spec.size is not None else spec.model_copy(update={"size": 224})
+    source = open_source(spec, progress=progress)
+    splits = _split(source, spec)
+    classes = len(splits.class_names)
+    counts = {
+        split: np.bincount(images.labels, minlength=classes).tolist()
+        for split, images in (("train", splits.train), ("val", splits.val), ("test", splits.test))
+    }
+    by_area = source.sizes[np.lexsort((source.sizes[:, 0], source.sizes.prod(axis=1)))].tolist()
+    smallest, median, largest = (tuple(by_area[i]) for i in (0, len(by_area) // 2, -1))
+    return Description(
+        source=splits.source,
+        class_names=splits.class_names,
+        counts=counts,
+        balance=max(counts["train"]) / min(counts["train"]),
+        smallest=smallest,
+        median=median,
+        largest=largest,
+        fingerprint=splits.fingerprint,
+        quarantined=splits.quarantined,
+        warnings=tuple(find_warnings(splits, spec, progress)),
+    )
+
+
+def _split(source: Source, spec: DataSpec) -> Splits:
+    splits = make_splits(source, spec)
+    if spec.source.startswith(_FOLDER):  # the known sets are what they are
+        splits = replace(splits, notes=splits.notes + torn_labels(splits))
+    return splits
+
+
+def _unknown(name: str) -> DataError:
+    known = [mini.NAME, *CIFARS]
+    folder = Path(name).expanduser().is_dir()
+    hint = f"; did you mean folder:{name}?" if folder else did_you_mean(name, known)
+    return DataError(f"unknown data source {name!r}{hint} (known: {', '.join(known)}, folder:PATH)")

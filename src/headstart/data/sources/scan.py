@@ -1,0 +1,158 @@
+"""The scan of a folder: every image read, hashed and decoded once, and remembered."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import PIL
+
+from headstart.data.decode import UnreadableImageError, inspect_image
+from headstart.data.images import PIXELS_VERSION, map_threads
+from headstart.data.sources.download import Progress
+from headstart.files import cache_root, recall, remember, write_atomically
+
+FORMAT = 2  # raise it when more is remembered of a file
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """What was found in one file. reason is empty where it can be read; then sizes are upright.
+
+    blank: the middle square is of one colour.
+    """
+
+    bytes: int
+    mtime_ns: int
+    sha256: str = ""
+    width: int = 0
+    height: int = 0
+    blank: bool = False
+    reason: str = ""
+
+
+def scan(root: Path, paths: Sequence[str], progress: Progress | None = None) -> dict[str, Scanned]:
+    """What each of `paths` (below `root`) holds, in the order given.
+
+    Files whose size and time are those of the last scan are not read again. A scan that is
+    interrupted keeps what it has seen.
+    """
+    memory = _memory_path(root)
+    known = _recall(memory)
+    found: dict[str, Scanned] = {}
+    todo = []
+    for path in paths:
+        entry = known.get(path)
+        if entry is not None and _stamp(root / path) == (entry.bytes, entry.mtime_ns):
+            found[path] = entry
+        else:
+            todo.append(path)
+    fresh: dict[str, Scanned] = {}
+    small: dict[bytes, np.ndarray] = {}
+    try:
+        for entry, thumbnail in map_threads(lambda path: _scan_file(root / path), todo):
+            fresh[todo[len(fresh)]] = entry
+            if thumbnail is not None:
+                small[bytes.fromhex(entry.sha256)] = thumbnail
+            if progress is not None:
+                progress("reading images", len(fresh), len(todo))
+    finally:
+        found |= fresh
+        if fresh or len(known) > len(found):
+            _remember(memory, found)
+            kept = {bytes.fromhex(entry.sha256) for entry in found.values()}
+            old = recall_thumbnails(root).items()
+            remember_thumbnails(root, {d: t for d, t in old if d in kept} | small)
+    return {path: found[path] for path in paths}
+
+
+def recall_thumbnails(root: Path) -> dict[bytes, np.ndarray]:
+    """The thumbnails that a scan of the folder left, by the SHA-256 of the file: uint8
+    (THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3). {} where they have been removed."""
+    try:
+        with np.load(_thumbnails_path(root), allow_pickle=False) as arrays:
+            if str(arrays["version"]) != _version():
+                return {}
+            digests, pixels = arrays["digests"], arrays["thumbnails"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return {}
+    return {digest.tobytes(): square for digest, square in zip(digests, pixels, strict=True)}
+
+
+def remember_thumbnails(root: Path, thumbnails: Mapping[bytes, np.ndarray]) -> None:
+    """Keep thumbnails for `recall_thumbnails`, in place of those kept before."""
+    if not thumbnails:
+        return
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        version=np.array(_version()),
+        digests=np.frombuffer(b"".join(thumbnails), np.uint8).reshape(len(thumbnails), -1),
+        thumbnails=np.stack(list(thumbnails.values())),
+    )
+    with contextlib.suppress(OSError):
+        write_atomically(_thumbnails_path(root), buffer.getvalue())
+
+
+def _scan_file(path: Path) -> tuple[Scanned, np.ndarray | None]:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return Scanned(0, 0, reason="its name is not valid UTF-8"), None
+    try:
+        size, mtime_ns = _stamp(path) or (0, 0)
+        content = path.read_bytes()
+    except OSError as error:
+        return Scanned(0, 0, reason=str(error.strerror)), None
+    try:
+        found = inspect_image(content)
+    except UnreadableImageError as error:
+        return Scanned(size, mtime_ns, reason=error.reason), None
+    digest = hashlib.sha256(content).hexdigest()
+    scanned = Scanned(size, mtime_ns, digest, found.width, found.height, found.blank)
+    return scanned, found.thumbnail
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Size and time of a file; None where there is none, which no remembered entry equals."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _memory_path(root: Path) -> Path:
+    where = str(root.resolve()).encode(errors="surrogateescape")
+    return cache_root() / "scans" / f"{hashlib.blake2b(where, digest_size=16).hexdigest()}.json"
+
+
+def _thumbnails_path(root: Path) -> Path:
+    return _memory_path(root).with_suffix(".npz")
+
+
+def _version() -> str:
+    """What a remembered verdict depends on besides the file."""
+    return f"{FORMAT}, {PIXELS_VERSION}, Pillow {PIL.__version__}"
+
+
+def _recall(memory: Path) -> dict[str, Scanned]:
+    try:
+        content = recall(memory) or {}
+        if content["version"] != _version():
+            return {}
+        return {path: Scanned(**entry) for path, entry in content["files"].items()}
+    except (KeyError, TypeError):
+        return {}
+
+
+def _remember(memory: Path, found: dict[str, Scanned]) -> None:
+    # A file that could not even be read has no time, and is looked at again.
+    files = {path: asdict(entry) for path, entry in found.items() if entry.mtime_ns}
+    remember(memory, {"version": _version(), "files": files})

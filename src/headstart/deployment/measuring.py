@@ -1,0 +1,237 @@
+"""Serving costs of finished runs, measured in a process with nothing else to do.
+
+A run's own process is no place to measure: compiled prefixes and their threads live on in it, and
+its memory is the training's. One process measures all runs of a study: each one's memory by itself,
+then the times of all in turns, so that they can be compared. A lock keeps two commands on one
+machine from measuring at the same time. What cannot be measured stays unmeasured, with the reason
+in cost.json; it is tried again when it is compared, and so are times that were taken apart from the
+others or on a machine that was too busy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from headstart.files import cache_root, locked, parse_json, to_json, write_json
+from headstart.machine.openmp import spin_count
+from headstart.machine.processes import python_command, python_environment
+from headstart.machine.progress import Reporter
+from headstart.report import write_report
+from headstart.rundir.records import Serving
+from headstart.rundir.run import Run, open_run
+
+if TYPE_CHECKING:
+    from headstart.deployment.timing import Timed  # which needs torch
+
+PATIENCE_S = 300.0  # without an answer: an import and one run's measurement take seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the measuring process says of a run: what it found, or why it failed; neither where it
+    has nothing to add to what it said before."""
+
+    serving: Serving | None
+    failure: str | None
+
+
+def measure_runs(
+    runs: Sequence[Run],
+    *,
+    device: str = "auto",
+    reporter: Reporter | None = None,
+    on_measured: Callable[[Run], None] = lambda run: None,
+) -> list[Run]:
+    """The runs, those that are finished with measurements that can be compared, in their reports
+    too.
+
+    Fails no run: a reason is warned about and kept as cost.json's "not_measured".
+    """
+    reporter = reporter or Reporter()
+    waiting = _due(runs)
+    if not waiting:
+        return list(runs)
+
+    def tell() -> None:
+        reporter.say("another headstart is measuring: waiting for it to end")
+
+    with locked(cache_root() / "measuring.lock", on_wait=tell):
+        reporter.say(f"measuring what {_count(len(waiting))} to serve, in a process of its own")
+        done = 0
+        while done < len(waiting):  # after a death, the next process takes up the rest
+            left = waiting[done:]
+            for number, answer in enumerate(_answers(left, device, reporter)):
+                if answer.serving or answer.failure:
+                    _keep(left[number % len(left)], answer, reporter)
+                done += number < len(left)
+    fresh = {run.path: open_run(run.path) for run in waiting}
+    _warn_of_others(list(fresh.values()), reporter)
+    for run in fresh.values():
+        with contextlib.suppress(OSError):  # a run of others, which cannot be written
+            write_report([run], run.path / "report" / "report.html", title=run.name)
+        on_measured(run)
+    return [fresh.get(run.path, run) for run in runs]
+
+
+def _due(runs: Sequence[Run]) -> list[Run]:
+    """The runs to measure: all that are finished, where what is known of them was not measured
+    together; else those whose measurement failed."""
+    finished = [run for run in runs if run.finished]
+    known = [run.cost.measured for run in finished if run.cost.measured]
+    failed = [run for run in finished if run.cost.measured is None]
+    never = [run for run in failed if run.cost.not_measured is None]
+    sessions = {each.session for each in known}
+    apart = len(sessions) > 1 or None in sessions
+    busy = any(each.busy for each in known)
+    return finished if never or apart or busy else failed
+
+
+def _warn_of_others(runs: Sequence[Run], reporter: Reporter) -> None:
+    busy = {run.cost.busy for run in runs if run.cost.busy}
+    if busy:
+        reporter.warn(
+            f"this machine was too busy to time models ({min(busy)}): their milliseconds are not "
+            "compared, and the same command measures again; an idle machine serves faster"
+        )
+
+
+def _count(runs: int) -> str:
+    return "the run costs" if runs == 1 else f"{runs} runs cost"
+
+
+def _keep(run: Run, answer: Answer, reporter: Reporter) -> None:
+    """Add what was found to the run's cost.json. Times of a quiet machine stay where others would
+    take their place."""
+    known, found = open_run(run.path).cost, answer.serving
+    if found is None:
+        reporter.warn(f"{run.path}: its serving cost is not measured: {answer.failure}")
+        if known.measured:
+            return
+        cost = replace(known, not_measured=answer.failure)
+    elif known.measured and known.measured.reliable and not found.measured.reliable:
+        return
+    else:
+        cost = replace(
+            known,
+            latency_ms=found.latency_ms,
+            throughput=found.throughput,
+            serving_rss_mb=found.serving_rss_mb,
+            measured=found.measured,
+            cuda=found.cuda or known.cuda,
+            not_measured=None,
+        )
+    try:
+        write_json(run.path / "cost.json", cost)
+    except OSError as error:
+        if found and found.measured.session is None:
+            return  # of the first look; the times that follow it say so
+        reporter.warn(f"{run.path}: its serving cost cannot be kept: {error.strerror}")
+
+
+def _answers(runs: Sequence[Run], device: str, reporter: Reporter) -> Iterator[Answer]:
+    """A first look at each run, then the same with the times that were taken in turns, from one
+    process; its death among the first looks is the answer of one run."""
+    command = python_command("-m", __name__, device, *(str(run.path.absolute()) for run in runs))
+    # As the command line sets it, before torch is loaded: a spinning barrier is not the model's.
+    environment = {"GOMP_SPINCOUNT": spin_count(), **python_environment()}
+    given = 0
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        tempfile.TemporaryDirectory(prefix="headstart-") as folder,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, cwd=folder
+        ) as child,
+    ):
+        try:
+            assert child.stdout is not None
+            for line in _lines(child, child.stdout):
+                yield parse_json(line, Answer, "the measuring process's answer")
+                given += 1
+        finally:
+            if child.poll() is None:
+                child.kill()
+            status = child.wait()
+        if given < len(runs):
+            yield Answer(None, _reason(status, errors))
+        elif given < 2 * len(runs):
+            reporter.warn(f"the models were not timed in turns: {_reason(status, errors)}")
+
+
+def _lines(child: subprocess.Popen[str], output: IO[str]) -> Iterator[str]:
+    """The process's lines; it is killed where the next takes longer than PATIENCE_S."""
+    while True:
+        timer = threading.Timer(PATIENCE_S, child.kill)
+        timer.start()
+        try:
+            line = output.readline()
+        finally:
+            timer.cancel()
+        if not line.endswith("\n"):  # the end, or a line that a death cut short
+            child.wait()
+            return
+        yield line
+
+
+def _reason(status: int, errors: IO[str]) -> str:
+    if status < 0:
+        return f"the measuring process was killed ({signal.Signals(-status).name})"
+    errors.seek(0)
+    last = (errors.read().strip() or f"exit status {status}").splitlines()[-1]
+    return f"the measuring process failed: {last}"
+
+
+def main(device: str, *paths: str) -> None:
+    """The measuring process. On stdout a line of JSON a run, all first looks, then all times."""
+    # What libraries print, from C too, must not come between the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    from headstart.deployment.serving_cost import serving_cost
+    from headstart.deployment.timing import time_in_turns
+
+    def give(answer: Answer) -> None:
+        print(json.dumps(to_json(answer)), file=answers, flush=True)
+
+    began, looks = time.perf_counter(), list[tuple[Run, Answer]]()
+    for path in paths:
+        run = Run(Path(path))
+        try:
+            look = Answer(serving_cost(run, device), None)
+        except Exception as error:  # whatever it is, the other runs can still be measured
+            look = Answer(None, str(error).strip().split("\n")[0] or type(error).__name__)
+        looks.append((run, look))
+        give(look)
+    timed = [run for run, look in looks if look.serving]
+    found = iter(time_in_turns(timed, began) if timed else [])
+    for _, look in looks:
+        # Nothing is timed where the first look failed.
+        give(Answer(_timed(look.serving, next(found)) if look.serving else None, None))
+
+
+def _timed(look: Serving, turns: Timed) -> Serving:
+    """The first look with the times that were taken in turns."""
+    measured = replace(
+        look.measured,
+        session=turns.session,
+        rounds=turns.rounds,
+        cores_left=turns.cores_left,
+        busy=turns.busy,
+    )
+    return replace(
+        look, latency_ms=turns.latency_ms, throughput=turns.throughput, measured=measured
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

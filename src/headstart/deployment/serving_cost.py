@@ -1,0 +1,69 @@
+"""What a model costs: parameters, operations, bytes; and, served, milliseconds and memory here."""
+
+from __future__ import annotations
+
+import gc
+from datetime import UTC, datetime
+
+import numpy as np
+import torch
+
+from headstart.deployment.predictor import Predictor, load_predictor
+from headstart.deployment.timing import batch_for, milliseconds, side_of
+from headstart.machine.host import peak_memory_mb, reset_peak_memory
+from headstart.machine.runtime import create_runtime, machine
+from headstart.rundir.records import LatencyMs, Measured, OnCuda, Serving, Throughput
+from headstart.rundir.run import Run
+
+WARM_UP = 3  # calls before those that are timed
+CALLS, CUDA_CALLS = 3, 50  # with single images; a tenth as many with a batch
+
+
+def serving_cost(run: Run, device: str = "auto") -> Serving:
+    """What a finished run costs its user, by the predictor that is handed over.
+
+    serving_rss_mb: the largest resident set while it is loaded and answers. latency_ms, throughput:
+    on the CPU, from stored pixels to probabilities; decoding is not part of it. They are a first
+    look; `timing.time_in_turns` measures what can be compared. On CUDA, `cuda` holds the same two
+    as measured there, and megabytes of the device. For a process that has nothing else to do.
+    """
+    gc.collect()
+    reset_peak_memory()
+    side = side_of(run)
+    latency, throughput = _speed(load_predictor(run, device="cpu"), side)
+    measured = Measured(
+        process="its own, after the runs",
+        warm_up=WARM_UP,
+        precision=run.recipe.precision,
+        threads=torch.get_num_threads(),
+        cpu=machine()["cpu"],
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        session=None,
+        rounds=None,
+        cores_left=None,
+        busy=None,
+    )
+    return Serving(latency, throughput, peak_memory_mb(), measured, _on_cuda(run, device))
+
+
+def _on_cuda(run: Run, device: str) -> OnCuda | None:
+    """None where `device` is none."""
+    chosen = create_runtime(device).device
+    if chosen.type != "cuda":
+        return None
+    torch.cuda.reset_peak_memory_stats(chosen)
+    latency, throughput = _speed(load_predictor(run, device=device), side_of(run), CUDA_CALLS)
+    peak = torch.cuda.max_memory_allocated(chosen) / 1e6
+    return OnCuda(latency, throughput, name=str(machine()["gpu"]), memory_mb=peak)
+
+
+def _speed(predictor: Predictor, side: int, calls: int = CALLS) -> tuple[LatencyMs, Throughput]:
+    """Latency of one image, and images/s of a batch, from a few calls."""
+    one = [milliseconds(predictor, side, 1) for _ in range(WARM_UP + calls)][WARM_UP:]
+    batch = batch_for(float(np.median(one)))
+    many = [milliseconds(predictor, side, batch) for _ in range(1 + calls // 10)]
+    many = many[1:] or many
+    p95 = float(np.percentile(one, 95))
+    latency = LatencyMs(float(np.median(one)), low=None, high=None, p95=p95, n=len(one))
+    rate = 1e3 * batch / float(np.median(many))
+    return latency, Throughput(rate, low=None, high=None, batch=batch, n=len(many))

@@ -1,0 +1,229 @@
+"""Latencies of several models, taken in turns until they are steady.
+
+On a machine that is shared, the same model takes 11 ms in one second and 17 in the next. So models
+are timed A B C A B C: what slows the machine slows them alike. Rounds go on until each median is
+known to STEADY, or time is up; then, or where others had the cores, the times are marked as taken
+on a machine that was too busy, and nothing is ranked by them. Copies of one network are timed as
+one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+
+from headstart.deployment.predictor import BATCH, Predictor, load_predictor
+from headstart.evaluation.predictions import Predictions
+from headstart.rundir.records import LatencyMs, Throughput
+from headstart.rundir.run import Run
+
+STEADY = 0.05  # of the median, either way: the half of a 95 % interval that ends the rounds
+FEWEST_ROUNDS = 6  # the fewest with which the median has a 95 % interval
+MOST_ROUNDS, MOST_S = 40, 10.0  # of all models together
+MOST_S_SLOW = 30.0  # where models are so slow that the fewest rounds take longer
+TURN_S = 0.1  # of single images, a model and round
+WARM_UP_S = (
+    2.5  # of a process: in its first two seconds an image was seen to take half as long again
+)
+BATCH_S, BATCH_ROUNDS, SMALLEST_BATCH = 0.4, 3, 4
+HELD_MB = 2000  # of models that stay loaded together; more are loaded for each turn
+LEFT = 0.8  # of the cores' time: with less of it, others had them
+PROBED_S, PROBED = 0.03, 2**20  # seconds a round; numbers, enough of them for every thread
+
+
+@dataclass
+class Turns:
+    """A model's times so far, in milliseconds: calls with one image, a turn's median each round,
+    calls with a batch."""
+
+    run: Run
+    predictor: Predictor | None = None
+    calls: list[float] = field(default_factory=list)
+    rounds: list[float] = field(default_factory=list)
+    batches: list[float] = field(default_factory=list)
+
+    def take(self, *, hold: bool, batch: bool) -> None:
+        """One turn."""
+        predictor = self.predictor or load_predictor(self.run, device="cpu")
+        self.predictor = predictor if hold else None
+        side, began, own = side_of(self.run), time.perf_counter(), list[float]()
+        while not own or time.perf_counter() - began < TURN_S:
+            own.append(milliseconds(predictor, side, 1))
+        own = own[1:] or own  # the first of a turn finds the caches full of another model
+        self.calls += own
+        self.rounds.append(float(np.median(own)))
+        if batch:
+            self.batches.append(milliseconds(predictor, side, batch_for(self.rounds[0])))
+
+    def describe(self) -> tuple[LatencyMs, Throughput]:
+        low, high = median_interval(self.rounds)
+        batch = batch_for(self.rounds[0])
+        rates = sorted(1e3 * batch / taken for taken in self.batches)
+        latency = LatencyMs(
+            median=float(np.median(self.rounds)),
+            low=low,
+            high=high,
+            p95=float(np.percentile(self.calls, 95)),
+            n=len(self.calls),
+        )
+        middle = float(np.median(rates))
+        return latency, Throughput(middle, rates[0], rates[-1], batch=batch, n=len(rates))
+
+    @property
+    def steady(self) -> bool:
+        low, high = median_interval(self.rounds)
+        middle = float(np.median(self.rounds))
+        return (
+            len(self.rounds) >= FEWEST_ROUNDS
+            and max(high - middle, middle - low) <= STEADY * middle
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """A run's times, taken in turns with others'; the last four are those of `Measured`."""
+
+    latency_ms: LatencyMs
+    throughput: Throughput
+    session: str
+    rounds: int
+    cores_left: float
+    busy: str | None
+
+
+def time_in_turns(runs: Sequence[Run], since: float) -> list[Timed]:
+    """Each run's times. Within about MOST_S seconds, MOST_S_SLOW where models are slow.
+
+    since: when, by perf_counter, this process began to answer.
+    """
+    networks: dict[Any, Turns] = {}
+    for run in runs:
+        networks.setdefault(_network(run), Turns(run))
+    hold = sum(_megabytes(turns.run) for turns in networks.values()) <= HELD_MB
+    _warm_up(runs[0], since + WARM_UP_S)
+    began, rounds, cores = time.perf_counter(), 0, Cores()
+    while _go_on(list(networks.values()), rounds, time.perf_counter() - began, cores):
+        for turns in networks.values():
+            turns.take(hold=hold, batch=rounds < BATCH_ROUNDS)
+        cores.look()
+        rounds += 1
+    session, left = secrets.token_hex(4), cores.left
+    answers = []
+    for run in runs:
+        turns = networks[_network(run)]
+        busy = why_busy(left, steady=turns.steady)
+        answers.append(Timed(*turns.describe(), session, rounds, left, busy))
+    return answers
+
+
+def _go_on(models: Sequence[Turns], rounds: int, spent_s: float, cores: Cores) -> bool:
+    """Whether another round is worth its time."""
+    if rounds < FEWEST_ROUNDS:
+        return rounds == 0 or spent_s < MOST_S_SLOW
+    enough = rounds >= MOST_ROUNDS or spent_s > MOST_S or cores.left < LEFT
+    return not enough and not all(turns.steady for turns in models)
+
+
+def why_busy(left: float, *, steady: bool) -> str | None:
+    """Why times are not to be relied on, or None. left: see Cores."""
+    if left < LEFT:
+        return f"others left {left:.0%} of the cores' time"
+    return None if steady else f"times were not steady within {STEADY:.0%}"
+
+
+def cores_granted(root: Path = Path("/sys/fs/cgroup")) -> float:
+    """The cores' time that a container's quota leaves us, in cores; infinite where none is set.
+
+    By cpu.max of cgroup v2 ("200000 100000": microseconds in each period), or the two files of v1.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = (root / "cpu.max").read_text().split()
+        return math.inf if quota == "max" else int(quota) / int(period)
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = (
+            (root / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")
+        )
+        return int(quota) / int(period) if int(quota) > 0 else math.inf
+    return math.inf
+
+
+class Cores:
+    """How much of the cores' time we get where every thread has work: 1 where nobody else runs.
+
+    What a quota withholds was never ours, so no other has it.
+    """
+
+    def __init__(self) -> None:
+        self._numbers = torch.rand(PROBED)
+        self._had = self._asked = 0.0
+        self._most = min(torch.get_num_threads(), cores_granted())
+
+    def look(self) -> None:
+        """Compute on every thread for PROBED_S."""
+        began, had = time.perf_counter(), time.process_time()
+        while (wall := time.perf_counter() - began) < PROBED_S:
+            torch.exp(self._numbers)
+        self._had += time.process_time() - had
+        self._asked += wall * self._most
+
+    @property
+    def left(self) -> float:
+        return min(self._had / self._asked, 1.0)
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of a median by order statistics (David and Nagaraja 2003, 7.1), which
+    assumes no distribution; all of the range below six values."""
+    ordered = sorted(values)
+    rank = max(int(stats.binom.ppf(0.025, len(ordered), 0.5)), 1)
+    return ordered[rank - 1], ordered[-rank]
+
+
+def milliseconds(predictor: Predictor, side: int, batch: int) -> float:
+    """Of one call with `batch` random images; probabilities are there by its end."""
+    pixels = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
+    ids, labels = np.arange(batch).astype(str), np.zeros(batch, np.int64)
+    began = time.perf_counter()
+    _ = Predictions(ids, labels, predictor.logits(pixels)).probabilities
+    return 1e3 * (time.perf_counter() - began)
+
+
+def batch_for(ms: float) -> int:
+    """Images that a model of `ms` milliseconds an image is given at once."""
+    batch = BATCH
+    while batch > SMALLEST_BATCH and batch * ms > 1e3 * BATCH_S:
+        batch //= 2
+    return batch
+
+
+def side_of(run: Run) -> int:
+    return run.provenance.data.side
+
+
+def _warm_up(run: Run, until: float) -> None:
+    """Answer until the process is warm."""
+    predictor = load_predictor(run, device="cpu")
+    while time.perf_counter() < until:
+        milliseconds(predictor, side_of(run), 1)
+
+
+def _network(run: Run) -> tuple[Any, ...]:
+    """What is computed for an image, whatever the weights are: equal for copies of a network."""
+    recipe, made, cost = run.recipe, run.provenance, run.cost
+    same = (recipe.backbone.name, recipe.precision, recipe.data.resize_via)
+    prepared = (made.preprocess.size, made.data.side, made.preprocess.interpolation)
+    return (*same, cost.macs, cost.parameters, *prepared)
+
+
+def _megabytes(run: Run) -> float:
+    return run.cost.file_mb

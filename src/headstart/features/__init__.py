@@ -1,0 +1,1 @@
+"""Frozen passes, cached, and what feeds batches from them."""

@@ -1,0 +1,282 @@
+"""The boundary cache: what lies below a boundary is a pure function of the image, computed once.
+
+An entry is the output of the stages below a boundary for every image (and view) of one split,
+as a raw memory-mapped array. Its key covers everything that changes its bytes: the images, the
+prefix's own parameters, preprocessing, augmentation, precision and engine. The index file is
+written last, so its presence means that the entry is whole; an interrupted entry keeps the rows
+it has and goes on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import mmap
+import os
+import shutil
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from headstart.data import ImageSet
+from headstart.errors import HeadstartError, explain_os_error
+from headstart.features.engines import CALIBRATION, Engine, Prefix, compile_prefix, engine_name
+from headstart.features.feeds import Inputs
+from headstart.features.lookahead import ahead
+from headstart.features.resident import DeviceRows
+from headstart.features.room import DIGITS, entries_root, lock_of, make_room, row_dtype
+from headstart.files import locked, recall, write_json
+from headstart.machine.profiling import each_in_section, section
+from headstart.machine.progress import Reporter
+from headstart.machine.runtime import Runtime
+from headstart.models.backbones import Backbone
+from headstart.views.transforms import Transform
+
+FORMAT = 4  # raise it when the same key would give other bytes, or its index other fields
+
+# What the entries that are mapped may take of the process's memory, all together, before pages that
+# have been read are given back. They stay in the system's page cache as long as there is room, but
+# mapping them again takes a tenth to a quarter of a solver's pass over the features.
+RESIDENT_BYTES = 2**28
+_maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+
+# Inputs that are made at a time, whole batches of them: a transform is many small operations.
+# MobileNetV2 at 96 pixels in bfloat16 took in 2,380 instead of 2,245 images/s.
+TRANSFORMED_BYTES = 2**23
+
+
+@dataclass(frozen=True)
+class CachedRows:
+    """array: (n, views, *shape), float32 or float16, memory-mapped. computed: rows that were not
+    there yet. entry, seconds: the entry's name, and what computing the whole of it takes, which
+    tells what a run was spared that found it. release: gives the pages read so far back, where all
+    maps together are too large to stay."""
+
+    array: np.ndarray
+    computed: int
+    entry: str
+    seconds: float
+    release: Callable[[], None] = lambda: None
+
+    @property
+    def hit(self) -> bool:
+        return self.computed == 0
+
+
+class BoundaryCache:
+    """Entries for one backbone, boundary and transform; compiles the prefix once, when needed.
+
+    calibration: images that a prefix in int8 takes its ranges from; other precisions need none.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        boundary: int,
+        transform: Transform,
+        runtime: Runtime,
+        reporter: Reporter,
+        calibration: ImageSet | None = None,
+    ) -> None:
+        self._backbone, self._boundary = backbone, boundary
+        self._calibration = calibration if runtime.precision == "int8" else None
+        self._transform, self._runtime, self._reporter = transform, runtime, reporter
+        self._prefix: Prefix | None = None
+        self._dtype = row_dtype(backbone, boundary)
+        self._key = {
+            "format": FORMAT,
+            "architecture": backbone.name,
+            "boundary": boundary,
+            "prefix": backbone.prefix_hash(boundary),
+            "dtype": self._dtype.name,
+            "engine": engine_name(runtime),
+        }
+        if self._calibration:
+            self._key["calibration"] = self._calibration.fingerprint
+
+    def rows(
+        self, images: ImageSet, *, views: int | None = None, label: str, keep: bool = True
+    ) -> CachedRows:
+        """The entry for these images, computed now if it is not there.
+
+        views: augmented views per image; None is the plain image, once. keep: else the entry
+        leaves the disk with the last reference to its array. Raises HeadstartError where the disk
+        or the cache's limit does not hold the entry.
+        """
+        transform = self._transform if views else self._transform.plain
+        key = {**self._key, **transform.describe(), "images": images.fingerprint, "views": views}
+        key["side"] = images.side
+        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:DIGITS]
+        folder = entries_root() / name
+        with locked(lock_of(folder)):
+            folder.mkdir(exist_ok=True)  # only now: who had the lock before may have removed it
+            computed = 0
+            if not (folder / "index.json").exists():
+                try:
+                    computed = self._write(folder, key, images, transform, views or 1, label)
+                except HeadstartError:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    raise
+                except OSError as error:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    reason = explain_os_error(error)
+                    if reason is None:
+                        raise
+                    raise HeadstartError(
+                        f"cache {reason} (HEADSTART_CACHE moves the cache)"
+                    ) from error
+            os.utime(folder / "index.json")  # least recently used is evicted first
+            index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+            shape = tuple(index["shape"])
+            # Mapped under the lock: from here on even an eviction leaves the pages readable.
+            rows, release = _mapped(folder / "rows.bin", index["dtype"], shape)
+            found = CachedRows(rows, computed, name, index["seconds"], release)
+            if not keep:
+                shutil.rmtree(folder)
+            return found
+
+    def _write(
+        self,
+        folder: Path,
+        key: dict[str, Any],
+        images: ImageSet,
+        transform: Transform,
+        views: int,
+        label: str,
+    ) -> int:
+        """Compute the rows that are not there yet; returns how many those were."""
+        partial, started = folder / "rows.partial", time.perf_counter()
+        total = len(images) * views
+        shape, engine = _read_partial(folder)
+        prefix = self._compiled(transform.preprocess.size, total, engine)
+        batch = prefix.engine.batch
+        compiled = time.perf_counter()
+        row_bytes, start = 0, 0
+        if shape is not None:
+            row_bytes = int(np.prod(shape)) * self._dtype.itemsize
+            held = partial.stat().st_size if partial.exists() else 0
+            start = held // row_bytes // batch * batch
+            make_room((total - start) * row_bytes, self._runtime)
+        with (
+            partial.open("ab") as file,
+            self._reporter.track(label, total, "images") as advance,
+        ):
+            file.truncate(start * row_bytes)
+            advance(start)
+            inputs = self._batches(images, transform, views, start, batch)
+            with contextlib.closing(inputs) as batches:
+                for outputs in each_in_section(prefix.run(batches), "prefix"):
+                    if shape is None:
+                        shape = list(outputs.shape[1:])
+                        make_room(total * outputs[0].size * self._dtype.itemsize, self._runtime)
+                        begun = {"shape": shape, "engine": asdict(prefix.engine)}
+                        write_json(folder / "partial.json", begun)
+                    with section("cache write"):
+                        file.write(self._pack(outputs))
+                    advance(len(outputs))
+        partial.rename(folder / "rows.bin")
+        (folder / "partial.json").unlink()
+        shape = [len(images), views, *(shape or [])]
+        # Rows that an interrupted pass left count as if they were computed now.
+        whole = (time.perf_counter() - compiled) * total / max(total - start, 1)
+        seconds = compiled - started + whole
+        index = {"shape": shape, "dtype": self._dtype.name, "key": key, "seconds": seconds}
+        write_json(folder / "index.json", index)
+        return total - start
+
+    def _compiled(self, size: int, rows: int, engine: Engine | None) -> Prefix:
+        """The prefix, compiled at its first use. engine: the one that has to run it, if any."""
+        if self._prefix is None or (engine and engine != self._prefix.engine):
+            with section("compile"):
+                self._prefix = compile_prefix(
+                    self._backbone,
+                    self._boundary,
+                    size,
+                    self._runtime,
+                    rows=rows,
+                    engine=engine,
+                    calibration=self._calibration_inputs(),
+                )
+        return self._prefix
+
+    def _calibration_inputs(self) -> Iterator[torch.Tensor]:
+        """Single plain inputs, spread over the calibration images."""
+        images = self._calibration
+        if images is None:
+            return
+        count = min(CALIBRATION, len(images))
+        for rows in np.linspace(0, len(images) - 1, count).astype(np.int64)[:, None]:
+            yield self._transform.plain(torch.as_tensor(images.read(rows)), images.keys[rows])
+
+    def _pack(self, outputs: np.ndarray) -> bytes:
+        packed = outputs.astype(self._dtype, copy=False)
+        if not np.isfinite(packed).all():
+            raise HeadstartError(
+                f"{self._backbone.name}: activations at the boundary do not fit "
+                f"{self._dtype.name}: set views = 0, which recomputes them"
+            )
+        return packed.tobytes()
+
+    def _batches(
+        self, images: ImageSet, transform: Transform, views: int, start: int, batch: int
+    ) -> Generator[torch.Tensor, None, None]:
+        """Inputs of the prefix from flat row `start` on; rows run image by image, view by view."""
+        flat = np.arange(start, len(images) * views)
+        pixels = DeviceRows(images.read, len(images), images.image_bytes, self._runtime)
+        image_bytes = 4 * 3 * transform.preprocess.size**2
+        together = batch * max(1, TRANSFORMED_BYTES // (batch * image_bytes))
+
+        def prepared() -> Generator[tuple[np.ndarray, np.ndarray, Inputs], None, None]:
+            for first in range(0, len(flat), together):
+                rows, view = np.divmod(flat[first : first + together], views)
+                with section("decode"):
+                    place = pixels.prepare(rows)
+                yield images.keys[rows], view, place
+
+        ready = prepared()
+        if self._runtime.overlaps:
+            ready = ahead(ready, self._runtime.device)
+        with contextlib.closing(ready):
+            for keys, view, place in ready:
+                with section("transform"):
+                    inputs = transform(place(), keys, view)
+                yield from torch.split(inputs, batch)
+
+
+def _read_partial(folder: Path) -> tuple[list[int] | None, Engine | None]:
+    """The shape of a row and the engine of an entry that was interrupted, or None and None.
+
+    The engine that began an entry also ends it, whichever is the fastest by now.
+    """
+    begun = recall(folder / "partial.json")
+    return (begun["shape"], Engine(**begun["engine"])) if begun else (None, None)
+
+
+def _mapped(
+    path: Path, dtype: str, shape: tuple[int, ...]
+) -> tuple[np.ndarray, Callable[[], None]]:
+    """The rows of a file, and what gives their pages back."""
+    with path.open("rb") as file:
+        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    _maps.add(mapping)
+
+    def release() -> None:
+        if sum(map(len, _maps)) > RESIDENT_BYTES:
+            mapping.madvise(mmap.MADV_DONTNEED)
+
+    return np.frombuffer(mapping, dtype).reshape(shape), release
+
+
+def as_tensor(array: np.ndarray) -> torch.Tensor:
+    """A tensor over a mapped entry, which must not be written: the pages are the file's."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array)

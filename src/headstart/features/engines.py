@@ -1,0 +1,309 @@
+"""Prefixes: the frozen stages below a boundary, run once per image at the machine's speed.
+
+On CPU through OpenVINO (it fuses batch norm and activations into the convolutions), on CUDA through
+torch in channels-last. Both take batches in order and give rows in order, so the caller need not
+know which it drives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from headstart.files import cache_root, recall, remember
+from headstart.machine.runtime import Runtime, import_openvino, machine
+from headstart.models.backbones import Backbone
+from headstart.models.stages import Stage, run_stages
+
+CUDA_BATCH = 256  # images of 224 pixels; of larger ones fewer, whose maps take as much memory
+# Passes over that many rows that should take longer than this find out which engine and batch size
+# is the fastest here, and remember it; measuring runs some 500 images. By less than MARGIN nothing
+# is preferred to the first candidate.
+WORTH_MEASURING_ROWS, WORTH_MEASURING_S, MEASURED_S, MARGIN = 10_000, 60.0, 0.3, 1.1
+CALIBRATION = 256  # images that int8 takes its ranges from
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Which library runs a prefix, and on how many images at once."""
+
+    library: str  # openvino or torch
+    batch: int
+
+
+# Small batches stay near a core's own cache: on two cores of an AMD EPYC, MobileNetV2 at 96 pixels
+# ran at 1,260 images/s by 32 and at 1,450 by 16. OpenVINO was nowhere slower than torch there.
+CANDIDATES = (
+    Engine("openvino", 16),
+    Engine("openvino", 8),
+    Engine("openvino", 32),
+    Engine("torch", 16),
+)
+
+
+class Prefix(Protocol):
+    """Stages that take batches of at most `engine.batch` images."""
+
+    @property
+    def engine(self) -> Engine: ...
+
+    def run(self, batches: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
+        """Rows of each batch in turn, float32."""
+
+
+class StageChain(nn.Module):
+    """Some stages of a model as a module of their own, for tracing and for training."""
+
+    def __init__(self, model: nn.Module, stages: Sequence[Stage]) -> None:
+        super().__init__()
+        self.model = model
+        self.stages = tuple(stages)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return run_stages(self.stages, x)
+
+
+class TorchPrefix:
+    """The stages as torch runs them, in inference mode."""
+
+    def __init__(self, chain: StageChain, runtime: Runtime, batch: int) -> None:
+        self.engine = Engine("torch", batch)
+        self._runtime = runtime
+        self._chain = chain.eval()
+        runtime.adopt(chain)
+
+    def run(self, batches: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
+        """Rows of each batch in turn, one batch late: while they are stored, the device goes on."""
+        under_way: deque[Callable[[], np.ndarray]] = deque()
+        for batch in batches:
+            x = batch.contiguous(memory_format=torch.channels_last)
+            with torch.inference_mode(), self._runtime.autocast():
+                under_way.append(self._runtime.fetch(self._chain(x).float()))
+            if len(under_way) > 1:
+                yield under_way.popleft()()  # outside: the caller must not run in our modes
+        while under_way:
+            yield under_way.popleft()()
+
+
+class OpenVINOPrefix:
+    """The stages compiled by OpenVINO, fed asynchronously while torch prepares the next batch."""
+
+    def __init__(self, model: Any, batch: int, size: int, runtime: Runtime) -> None:
+        self.engine = Engine("openvino", batch)
+        model.reshape([batch, 3, size, size])
+        settings = {
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "INFERENCE_PRECISION_HINT": "bf16" if runtime.precision == "bfloat16" else "f32",
+        }
+        self._compiled = import_openvino().Core().compile_model(model, "CPU", settings)
+        # Two more than compute at once: whoever is done goes on, while we fetch and prepare.
+        streams = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self._requests = streams + 2
+
+    def run(self, batches: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
+        """Rows of each batch in turn. A short last batch is padded, and its padding cut off.
+
+        A ring of requests, each waited for before it is used again. OpenVINO's own AsyncInferQueue
+        calls back into Python from its threads, and its destructor can wait for such a call while
+        it holds the interpreter's lock: a deadlock that was met here.
+        """
+        free = [self._compiled.create_infer_request() for _ in range(self._requests)]
+        running: deque[tuple[Any, np.ndarray, int]] = deque()
+        try:
+            for batch in each_on_one_thread(batches):
+                rows = len(batch)
+                if rows < self.engine.batch:
+                    padding = batch[-1:].expand(self.engine.batch - rows, -1, -1, -1)
+                    batch = torch.cat([batch, padding])
+                if not free:
+                    request, outputs = _finish(*running.popleft())
+                    free.append(request)
+                    yield outputs
+                request, pixels = free.pop(), batch.contiguous().numpy()
+                request.start_async({0: pixels}, share_inputs=True)
+                running.append((request, pixels, rows))
+            while running:
+                yield _finish(*running.popleft())[1]
+        finally:
+            # However it ends, nothing may still be reading pixels that are about to be freed.
+            for request, _, _ in running:
+                request.wait()
+
+
+def _finish(request: Any, pixels: np.ndarray, rows: int) -> tuple[Any, np.ndarray]:
+    """Wait for a request; `pixels` had to stay alive until now."""
+    request.wait()
+    return request, request.get_output_tensor(0).data[:rows].copy()
+
+
+def each_on_one_thread(batches: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """The batches, each prepared by one torch thread: OpenVINO's keep every core busy.
+
+    A pool of torch's own would wait at its barriers for cores that are taken: on two cores the
+    pass over MobileNetV2 at 96 pixels ran at 96 instead of 82 % of OpenVINO's rate by itself.
+    """
+    iterator = iter(batches)
+    while True:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            batch = next(iterator, None)
+        finally:
+            torch.set_num_threads(threads)
+        if batch is None:
+            return
+        yield batch
+
+
+def engine_name(runtime: Runtime) -> str:
+    """What runs a prefix, with the versions that decide its bytes: for cache keys.
+
+    Libraries and batch sizes differ by rounding alone, and are not named.
+    """
+    names = ["torch", "timm"]
+    if runtime.device.type == "cpu":
+        names.append("openvino")
+    if runtime.precision == "int8":
+        names.append("nncf")
+    found = " ".join(f"{name} {metadata.version(name)}" for name in names)
+    return f"{found} {runtime.device.type} {runtime.precision}"
+
+
+def compile_prefix(
+    backbone: Backbone,
+    boundary: int,
+    size: int,
+    runtime: Runtime,
+    *,
+    rows: int = 0,
+    engine: Engine | None = None,
+    calibration: Iterable[torch.Tensor] = (),
+) -> Prefix:
+    """The stages below `boundary`, ready to run on inputs of `size` pixels a side.
+
+    rows: how many are to come; a long pass is worth a measurement of what is fastest here, unless
+    the engine is given.
+    calibration: single inputs (1, 3, size, size) that int8 takes the ranges of activations from.
+    """
+    chain = StageChain(backbone.model, backbone.stages()[:boundary]).eval()
+    if runtime.device.type != "cpu":
+        batch = max(16, CUDA_BATCH * 224**2 // max(size, 224) ** 2)
+        return TorchPrefix(chain, runtime, batch)
+    model = _convert(chain, size)
+    if runtime.precision == "int8":
+        model = _quantize(model, calibration)
+
+    def build(engine: Engine) -> Prefix:
+        if engine.library == "torch":
+            return TorchPrefix(chain, runtime, engine.batch)
+        return OpenVINOPrefix(model, engine.batch, size, runtime)
+
+    choices = EngineChoices(f"{backbone.name}/{boundary}/{size}/{engine_name(runtime)}")
+    known = engine or choices.engine
+    chosen = build(known or CANDIDATES[0])
+    if known or rows < WORTH_MEASURING_ROWS or rows / _rate(chosen, size) < WORTH_MEASURING_S:
+        return chosen
+    # OpenVINO's and torch's arithmetic differ by rounding in float32 alone.
+    alike = runtime.precision == "float32"
+    candidates = [e for e in CANDIDATES if alike or e.library == "openvino"]
+    rates = {candidate: _rate(build(candidate), size) for candidate in candidates}
+    best = max(rates, key=lambda candidate: rates[candidate])
+    if rates[best] < MARGIN * rates[CANDIDATES[0]]:
+        best = CANDIDATES[0]
+    choices.keep(best, rates)
+    return build(best)
+
+
+def _rate(prefix: Prefix, size: int) -> float:
+    """Images/s over MEASURED_S or a little more, once warm."""
+    example = torch.rand(prefix.engine.batch, 3, size, size)
+    for _ in prefix.run([example] * 2):
+        pass
+    started, done = time.perf_counter(), 0
+
+    def until_measured() -> Iterator[torch.Tensor]:
+        while time.perf_counter() - started < MEASURED_S:
+            yield example
+
+    for rows in prefix.run(until_measured()):
+        done += len(rows)
+    return done / (time.perf_counter() - started)
+
+
+class EngineChoices:
+    """The engine that a measurement on this machine has chosen for a prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        self._path = cache_root() / "engines.json"
+        self._key = f"{prefix} on {machine()['cores']} cores of {machine()['cpu']}"
+
+    @property
+    def engine(self) -> Engine | None:
+        known = (recall(self._path) or {}).get(self._key)
+        return Engine(**known["engine"]) if known else None
+
+    def keep(self, engine: Engine, rates: dict[Engine, float]) -> None:
+        rounded = {f"{e.library} {e.batch}": round(rate, 1) for e, rate in rates.items()}
+        entry = {"engine": asdict(engine), "images_per_s": rounded}
+        remember(self._path, {**(recall(self._path) or {}), self._key: entry})
+
+
+def _convert(chain: StageChain, size: int) -> Any:
+    """An OpenVINO model of the chain.
+
+    Traced as a function: tracing the module wraps every submodule first, which takes as long as
+    the rest together.
+    """
+    openvino = import_openvino()
+    example = torch.zeros(1, 3, size, size)
+    with _quiet(), _no_gradients(chain):
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            lambda x: chain(x), example, check_trace=False
+        )
+        return openvino.convert_model(traced, example_input=example, input=[(1, 3, size, size)])
+
+
+def _quantize(model: Any, calibration: Iterable[torch.Tensor]) -> Any:
+    """Weights and activations in eight bits, by NNCF's post-training quantisation."""
+    import nncf
+
+    inputs = [example.contiguous().numpy() for example in calibration]
+    with _quiet():
+        nncf.set_log_level(40)
+        return nncf.quantize(model, nncf.Dataset(inputs), subset_size=len(inputs))
+
+
+@contextlib.contextmanager
+def _no_gradients(module: nn.Module) -> Iterator[None]:
+    """A traced function takes its parameters as constants, which must not want gradients."""
+    wanted = [p for p in module.parameters() if p.requires_grad]
+    for parameter in wanted:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in wanted:
+            parameter.requires_grad_(True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """OpenVINO traces through torch.jit, whose deprecation is theirs to deal with."""
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        torch.inference_mode(),
+    ):
+        warnings.simplefilter("ignore")
+        yield

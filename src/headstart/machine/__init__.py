@@ -1,0 +1,1 @@
+"""What knows the machine: device, memory, processes, progress."""

@@ -1,0 +1,1 @@
+"""What a recipe means on a machine, before anything runs."""

@@ -1,0 +1,41 @@
+"""What a run is made of: versions, machine, data, weights and preprocessing, for its manifest."""
+
+from __future__ import annotations
+
+from headstart.machine.runtime import machine, source_commit, versions
+from headstart.plan.plan import Plan
+from headstart.recipe import Recipe
+from headstart.rundir.records import Counts, Data, LeftOut, Machine, Provenance
+
+
+def provenance(plan: Plan) -> Provenance:
+    splits, weights, runtime = plan.splits, plan.weights, plan.runtime
+    return Provenance(
+        versions=versions(),
+        commit=source_commit(),
+        machine=Machine(device=runtime.device.type, precision=runtime.precision, **machine()),
+        data=Data(
+            source=splits.source,
+            fingerprint=splits.fingerprint,
+            test_fingerprint=splits.test.fingerprint,
+            class_names=tuple(splits.class_names),
+            counts=Counts(**plan.counts),
+            side=splits.train.side,
+            quarantined=tuple(LeftOut(bad.path, bad.reason) for bad in splits.quarantined),
+        ),
+        weights=weights.identity,
+        preprocess=plan.transform.preprocess,
+        expects=weights.preprocess,
+        marks=_marks(plan.recipe),
+    )
+
+
+def _marks(recipe: Recipe) -> tuple[str, ...]:
+    """What a table says beside a run whose scores are not of what its weights expect, or of what
+    it hands over."""
+    marks = ["unit scaling"] if recipe.data.normalize == "unit" else []
+    if recipe.precision == "int8":
+        marks.append("scored in int8")
+    if recipe.data.resize_via:
+        marks.append("resized via " + ", ".join(map(str, recipe.data.resize_via)))
+    return tuple(marks)

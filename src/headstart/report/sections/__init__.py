@@ -1,0 +1,1 @@
+"""The page's sections: each describes one for its template."""

@@ -1,0 +1,1 @@
+"""Which candidates are worth their full runs, from cheap evidence."""

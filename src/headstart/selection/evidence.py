@@ -1,0 +1,285 @@
+"""Cheap evidence on a candidate: what its frozen backbone shows on a few training images.
+
+The images are the lowest ranks of each class of train, so that a round's are among the next one's
+and the boundary cache computes each image once; validation and test are not looked at. A linear
+probe is solved on all folds but one and asked about that one, in turn, so that every image is
+evidence. What was found is remembered under the cache folder with the seconds it took, for this
+machine: a selection that is called again goes on from there, and decides alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from headstart.data import ImageSet, Splits, load_data
+from headstart.data.splits import ranks
+from headstart.errors import HeadstartError, RunError
+from headstart.evaluation.transferability import logme
+from headstart.features.cache import BoundaryCache
+from headstart.features.engines import compile_prefix, engine_name
+from headstart.files import cache_root, recall, remember
+from headstart.machine.progress import Reporter
+from headstart.machine.runtime import (
+    Runtime,
+    create_runtime,
+    full_float32,
+    machine,
+    within_device_memory,
+)
+from headstart.models.anatomy import backbone_macs
+from headstart.models.backbones import Backbone, load_backbone
+from headstart.models.catalogue import imagenet_top1
+from headstart.models.identity import Weights
+from headstart.plan.plan import make_plan
+from headstart.recipe import Recipe
+from headstart.selection.candidates import Candidate, Evidence, Selection
+from headstart.selection.halving import select
+from headstart.selection.workload import workload
+from headstart.specs import AugmentSpec, DataSpec
+from headstart.training.folds import cross_fit
+from headstart.training.solver import Table
+from headstart.views.transforms import Transform
+
+FORMAT = 2  # raise it when the same key would give other evidence
+FOLDS = 3
+START, START_IMAGES = 25, 200  # images a class of the first round, and at least so many in all
+
+
+@dataclass(frozen=True)
+class _Contender:
+    """What a candidate's evidence is computed from. transform: of a plain image."""
+
+    recipe: Recipe
+    weights: Weights
+    transform: Transform
+    runtime: Runtime
+
+
+class Judge:
+    """Evidence for the candidates of one study, all of it on the same training images.
+
+    Which images that may be follows the study's first recipe; test and validation play no part.
+    """
+
+    def __init__(
+        self, first: Recipe, device: str, cache_limit_gb: float | None, reporter: Reporter
+    ) -> None:
+        self._device, self._limit, self._reporter = device, cache_limit_gb, reporter
+        self._shared = {name: getattr(first.data, name) for name in ("train_limit", "val_fraction")}
+        self._contenders: dict[str, _Contender] = {}
+        self._opened: dict[DataSpec, Splits] = {}
+
+    def enter(self, recipe: Recipe) -> Candidate:
+        """The candidate of a recipe. Raises HeadstartError where it could not be run either."""
+        runtime = create_runtime(self._device, self._limit, recipe.precision)
+        plan = make_plan(recipe, runtime, self._reporter, self._splits)
+        work, weights = workload(plan), plan.weights
+        contender = _Contender(plan.recipe, weights, plan.transform.plain, runtime)
+        self._contenders[recipe.name] = contender
+        return Candidate(
+            name=recipe.name,
+            fingerprint=plan.fingerprint,
+            evidence=None if weights.path is None else _features_key(contender),
+            top1=None if weights.path is None else imagenet_top1(weights.identity.name),
+            macs=backbone_macs(weights.identity.name, plan.size),
+            passes=work.passes,
+            steps=work.steps,
+            chooses_by=plan.recipe.chooses_by,
+            solved=round(work.solved / (FOLDS - 1)),  # a path per fold reads the others' rows
+        )
+
+    def levels(self) -> list[int]:
+        """Images a class of each round: twice as many as in the one before, until it is all."""
+        images, places = self._ranked(next(iter(self._contenders.values())).recipe.data)
+        most, classes = int(places.max()) + 1, len(np.unique(images.labels))
+        levels = [max(START, -(-START_IMAGES // classes))]
+        while levels[-1] < most:
+            levels.append(2 * levels[-1])
+        return [*levels[:-1], most]
+
+    def __call__(self, candidate: Candidate, per_class: int) -> Evidence:
+        """The candidate's evidence on that many images a class, remembered or computed now."""
+        contender = self._contenders[candidate.name]
+        images, places = self._ranked(contender.recipe.data)
+        path = _path(contender, images.pick(places < per_class))
+        if remembered := _read(path):
+            return remembered
+        started = time.perf_counter()
+        bounds = [0, *(level for level in self.levels() if level <= per_class)]
+        # A round's new images are an entry of the boundary cache by themselves.
+        steps = pairwise(bounds)
+        chosen = [np.flatnonzero((places >= low) & (places < high)) for low, high in steps]
+        watch = _Stopwatch(self._reporter)
+        with within_device_memory():
+            features = _features(contender, [images.pick(rows) for rows in chosen], watch)
+        passed = time.perf_counter()
+        order = np.concatenate(chosen)
+        labels = images.labels[order]
+        fewest = int(np.bincount(labels)[np.unique(labels)].min())
+        if fewest < 2:
+            raise RunError("a class has fewer than two training images: nothing can be held out")
+        hits = _held_out_hits(features, labels, places[order] % min(FOLDS, fewest))
+        score = logme(features, labels, int(images.labels.max()) + 1)
+        done = time.perf_counter()
+        evidence = Evidence(
+            hits=hits,
+            logme=score,
+            macs=candidate.macs,
+            seconds=done - started,
+            setup_s=passed - started - watch.seconds,
+            solve_s=done - passed,
+            images_per_s=watch.images / watch.seconds,
+            labels=labels,
+        )
+        _write(path, evidence)
+        self._reporter.say(
+            f"{candidate.name}: a linear probe is right about {evidence.accuracy:.1%} of "
+            f"{evidence.images:,} held-out training images (LogME {score:.3f}, "
+            f"{evidence.seconds:.1f} s)"
+        )
+        return evidence
+
+    def _ranked(self, data: DataSpec) -> tuple[ImageSet, np.ndarray]:
+        """The training images of the study at a candidate's size, and each one's rank."""
+        images = self._splits(data.model_copy(update=self._shared)).train
+        return images, ranks(images, data.split_seed)
+
+    def _splits(self, data: DataSpec) -> Splits:
+        if not data.source.startswith("folder:"):  # whose pixels alone depend on the size
+            data = data.model_copy(update={"size": None})
+        plain = data.model_copy(update={"augment": AugmentSpec(), "resize_via": ()})
+        if plain not in self._opened:
+            self._opened[plain] = load_data(plain, progress=self._reporter.transfer)
+        return self._opened[plain]
+
+
+def choose_finalists(
+    recipes: Sequence[Recipe],
+    budget_s: float,
+    device: str,
+    cache_limit_gb: float | None,
+    reporter: Reporter,
+) -> tuple[Selection, list[Candidate]]:
+    """Which recipes of a study go into full runs, and all of its candidates in the study's order.
+
+    A recipe that could not be run is one of the selection's failures. Raises RunError where the
+    budget is too small for any full run.
+    """
+    judge = Judge(recipes[0], device, cache_limit_gb, reporter)
+    candidates, failures = [], {}
+    for recipe in recipes:
+        try:
+            candidates.append(judge.enter(recipe))
+        except HeadstartError as error:
+            failures[recipe.name] = str(error)
+    if not candidates:
+        raise RunError("; ".join(f"{name}: {why}" for name, why in failures.items()))
+    selection = select(candidates, budget_s, judge.levels(), judge)
+    selection.failures = {**failures, **selection.failures}
+    return selection, candidates
+
+
+class _Stopwatch(Reporter):
+    """Passes on what is said, and counts the images and seconds of what is tracked."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self.images, self.seconds = 0, 0.0
+
+    @contextmanager
+    def track(self, label: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+        with self._reporter.track(label, total, unit) as advance:
+            started, first = time.perf_counter(), True
+
+            def count(done: int) -> None:
+                nonlocal first
+                self.images += 0 if first else done  # first come rows that were there already
+                first = False
+                advance(done)
+
+            yield count
+            self.seconds += time.perf_counter() - started
+
+
+def _features(contender: _Contender, parts: list[ImageSet], watch: _Stopwatch) -> np.ndarray:
+    """float32 (images, d): pooled features of the parts, one after the other."""
+    recipe, runtime = contender.recipe, contender.runtime
+    backbone = load_backbone(contender.weights, size=contender.transform.preprocess.size)
+    top = len(backbone.stages())
+    calibration = parts[0]  # the same in every round, so that its entries stay
+    cache = BoundaryCache(backbone, top, contender.transform, runtime, watch, calibration)
+    label = f"{recipe.name}: a look at"
+    rows = [cache.rows(part, label=f"{label} {len(part):,} images").array for part in parts]
+    if not watch.images:  # they were there, of a selection cut off before it noted their seconds
+        _time_again(contender, backbone, parts[-1], watch)
+    return np.concatenate([array.reshape(len(array), -1) for array in rows])
+
+
+def _time_again(
+    contender: _Contender, backbone: Backbone, images: ImageSet, watch: _Stopwatch
+) -> None:
+    def inputs(batch: int) -> Iterator[torch.Tensor]:
+        for first in range(0, len(images), batch):
+            rows = np.arange(first, min(first + batch, len(images)))
+            pixels = contender.runtime.place(images.read(rows))
+            yield contender.transform(pixels, images.keys[rows])
+
+    size, top = contender.transform.preprocess.size, len(backbone.stages())
+    runtime = contender.runtime
+    prefix = compile_prefix(backbone, top, size, runtime, calibration=inputs(1))
+    with watch.track(f"{contender.recipe.name}: timing", len(images), "images") as advance:
+        advance(0)
+        for outputs in prefix.run(inputs(prefix.engine.batch)):
+            advance(len(outputs))
+
+
+def _held_out_hits(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """bool (n,): whether a linear probe of the other folds is right about each image."""
+    pool = Table(torch.from_numpy(features), torch.from_numpy(labels))
+    with full_float32():
+        crossed = cross_fit(pool, folds, int(labels.max()) + 1)
+    hits: np.ndarray = (crossed.logits.argmax(dim=1) == pool.labels).numpy()
+    return hits
+
+
+def _features_key(contender: _Contender) -> str:
+    """Names everything that a candidate's features follow from, images aside."""
+    identity = contender.weights.identity
+    key = {
+        "format": FORMAT,
+        "weights": [identity.name, identity.sha256],
+        "engine": engine_name(contender.runtime),
+        **contender.transform.describe(),
+    }
+    return json.dumps(key, sort_keys=True)
+
+
+def _path(contender: _Contender, images: ImageSet) -> Path:
+    """Where this evidence is remembered; its seconds are this machine's."""
+    here = f"{machine()['cores']} cores of {machine()['cpu']}"
+    key = "\n".join([_features_key(contender), images.fingerprint, here, f"{FOLDS} folds"])
+    return cache_root() / "evidence" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+
+
+def _read(path: Path) -> Evidence | None:
+    known = recall(path)
+    if known is None:
+        return None
+    hits = np.array([digit == "1" for digit in known.pop("hits")])
+    return Evidence(hits=hits, labels=np.array(known.pop("labels"), np.int64), **known)
+
+
+def _write(path: Path, evidence: Evidence) -> None:
+    hits = "".join("1" if hit else "0" for hit in evidence.hits)
+    labels = [] if evidence.labels is None else evidence.labels.tolist()
+    remember(path, {**vars(evidence), "hits": hits, "labels": labels})

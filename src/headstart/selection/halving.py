@@ -1,0 +1,226 @@
+"""Which candidates of a study are worth their full runs, when there is time for some of them only.
+
+Successive halving (Jamieson & Talwalkar 2016) on cheap evidence: each round looks at about twice as
+many images, and up to half of the candidates leave, the worst first. Nothing leaves for what may be
+chance: only a candidate whose probe errs more than the leader's on the same images, by a one-sided
+exact McNemar test. A round drops the best candidate with a chance of at most LEVEL. What is left
+then goes into full runs, best first, as long as they fit the budget. Each finished run corrects the
+estimates: who had no time is asked again, and where all that is not run would fit, those that left
+are run too. Numbers in, decisions out: evidence is gathered elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from scipy import stats
+
+from headstart.comparison.records import Dropped, Judged, Round
+from headstart.errors import HeadstartError, RunError
+from headstart.evaluation.values import swap_p_value
+from headstart.selection.candidates import Candidate, Evidence, Selection
+from headstart.text import formats
+from headstart.text.durations import format_seconds
+
+LEVEL = 0.05
+# Seconds that a full run takes beside passes and training (set-up, scores, pictures, report), and
+# that a fitted step takes beside its arithmetic.
+OVERHEAD_S, STEP_S = 4.0, 2e-3
+MARGIN = 1.5  # on what is still to come, before another round is begun
+
+
+def select(
+    candidates: Sequence[Candidate],
+    budget_s: float,
+    levels: Iterable[int],
+    judge: Callable[[Candidate, int], Evidence],
+) -> Selection:
+    """Carry out the rounds, and leave the finalists in the order of their full runs.
+
+    levels: images a class of each round, rising. judge: the evidence of a candidate on that many;
+    a HeadstartError from it is a failure of that candidate. Raises RunError where the budget is too
+    small for any full run, with what would be enough.
+    """
+    selection = _begin(candidates, budget_s)
+    alive = [c for c in candidates if c.evidence is not None]
+    blind = [c for c in candidates if c.evidence is None]
+    if not alive:
+        raise RunError("--budget: random weights have no features to judge: compare without it")
+    found: dict[str, Evidence] = {}
+    for number, per_class in enumerate(levels, start=1):
+        took = _judge_all(selection, alive, per_class, judge, found)
+        alive = [c for c in alive if c.name in took]
+        if not alive:
+            reasons = "; ".join(f"{n}: {why}" for n, why in selection.failures.items())
+            raise RunError(f"--budget: no candidate could be judged: {reasons}")
+        selection.costs |= {c.name: estimate(c, found) for c in (*alive, *blind)}
+        left = budget_s - selection.spent_s
+        everyone = sum(selection.costs[c.name] for c in (*alive, *blind)) <= left
+        worse = (
+            {}
+            if everyone
+            else clearly_worse({c.name: found[c.name].values(selection.balanced) for c in alive})
+        )
+        _record(selection, number, alive, found, took, worse)
+        gone = sorted(worse, key=lambda name: -_score(selection, found[name]))
+        by_name = {c.name: c for c in alive}
+        selection.worse[:0] = [by_name[name] for name in gone]  # later rounds hold better ones
+        alive = [c for c in alive if c.name not in worse]
+        alive.sort(key=lambda c: (-_score(selection, found[c.name]), selection.costs[c.name]))
+        costs = [selection.costs[c.name] for c in alive]
+        to_come = sum({c.evidence: found[c.name].next_s for c in alive}.values())
+        # Another look must leave the leader its full run, also where both take longer than they
+        # should.
+        if len(alive) == 1 or sum(costs) <= left or MARGIN * (to_come + costs[0]) > left:
+            break
+    selection.finalists = [*alive, *blind]
+    if not any(selection.fits(c) for c in selection.finalists):
+        raise _too_small(selection, min(selection.costs[c.name] for c in selection.finalists))
+    return selection
+
+
+def _begin(candidates: Sequence[Candidate], budget_s: float) -> Selection:
+    """Round 0: the published order, which keeps everyone."""
+    order = sorted(candidates, key=lambda c: -(c.top1 or 0.0))
+    judged = tuple(Judged(c.name, c.top1, 0.0, kept=True, logme=None) for c in order)
+    first = Round("0: published", "ImageNet top-1 accuracy of the weights, percent", judged)
+    names, balanced = [c.name for c in order], {"balanced_accuracy", "macro_f1"}
+    return Selection(
+        budget_s, [first], names, balanced=any(c.chooses_by in balanced for c in candidates)
+    )
+
+
+def _score(selection: Selection, evidence: Evidence) -> float:
+    return float(evidence.values(selection.balanced).mean())
+
+
+def _judge_all(
+    selection: Selection,
+    alive: Sequence[Candidate],
+    per_class: int,
+    judge: Callable[[Candidate, int], Evidence],
+    found: dict[str, Evidence],
+) -> dict[str, float]:
+    """Evidence of each candidate, the cheapest first; returns the seconds that each took.
+
+    Raises RunError as soon as it shows that the budget does not last for a full run.
+    """
+    took: dict[str, float] = {}
+    shared: dict[str | None, Evidence] = {}
+    queue = sorted(alive, key=lambda c: c.macs)
+    for place, candidate in enumerate(queue, start=1):
+        paid = candidate.evidence in shared
+        try:
+            evidence = shared.get(candidate.evidence) or judge(candidate, per_class)
+        except HeadstartError as error:
+            selection.failures[candidate.name] = str(error)
+            found.pop(candidate.name, None)
+            continue
+        found[candidate.name] = shared[candidate.evidence] = evidence
+        took[candidate.name] = 0.0 if paid else evidence.seconds
+        selection.spent_s += took[candidate.name]
+        if len(selection.rounds) == 1:
+            rest = {c.evidence: c for c in queue[place:] if c.evidence not in shared}
+            _refuse_too_small(selection, [*queue[:place], *rest.values()], found)
+    return took
+
+
+def _refuse_too_small(
+    selection: Selection, known_or_to_come: Sequence[Candidate], found: dict[str, Evidence]
+) -> None:
+    """In the first round, where not even one full run would fit behind it.
+
+    The rest is taken to be as quick as the quickest so far: this must not refuse what can be done.
+    """
+    quickest = max(found.values(), key=lambda e: e.macs_per_s)
+    to_come = [c for c in known_or_to_come if c.name not in found]
+    needed = sum(
+        quickest.setup_s + quickest.solve_s + quickest.images * c.macs / quickest.macs_per_s
+        for c in to_come
+    )
+    needed += min(estimate(c, found) for c in known_or_to_come)
+    if selection.spent_s + needed > selection.budget_s:
+        raise _too_small(selection, needed)
+
+
+def _too_small(selection: Selection, needed_s: float) -> RunError:
+    enough = 1.2 * (selection.spent_s + needed_s)
+    unit = 10 if enough < 300 else 60
+    return RunError(
+        f"--budget {format_seconds(selection.budget_s)} is too small for one full run: about "
+        f"{format_seconds(unit * np.ceil(enough / unit))} would be enough "
+        "(what was measured until now is kept)"
+    )
+
+
+def estimate(candidate: Candidate, found: dict[str, Evidence]) -> float:
+    """Seconds of a candidate's full run, from the rates that its own evidence measured.
+
+    Without evidence of its own it is taken to compute as many multiply-accumulates a second as the
+    median of those that have some.
+    """
+    known = [found[candidate.name]] if candidate.name in found else list(found.values())
+    rate = float(np.median([e.macs_per_s for e in known]))
+    setup = float(np.median([e.setup_s for e in known]))
+    solving = candidate.solved * float(np.median([e.solve_s / e.images for e in known]))
+    passes = candidate.passes * candidate.macs / rate
+    return OVERHEAD_S + setup + passes + candidate.steps * STEP_S + solving
+
+
+def clearly_worse(hits: dict[str, np.ndarray], level: float = LEVEL) -> dict[str, float]:
+    """Up to half of the candidates, the worst first, that err more than the leader beyond chance.
+
+    hits: bool (images,) by name, about the same images, or float where these are weighted by class.
+    Returns one-sided p-values: exact McNemar's, or of the permutation test where hits are weighted.
+    The level is divided by the number of comparisons (Bonferroni), because the leader is the
+    luckiest of several: with the chance of the level, at most, it leads the best candidate out.
+    """
+    ordered = sorted(hits, key=lambda name: hits[name].mean())
+    leader = hits[ordered[-1]]
+    worse: dict[str, float] = {}
+    for name in ordered[: len(ordered) // 2]:
+        p_value = _chance(leader, hits[name])
+        if p_value < level / (len(ordered) - 1):
+            worse[name] = p_value
+    return worse
+
+
+def _chance(leader: np.ndarray, other: np.ndarray) -> float:
+    """That equally good candidates would differ in the leader's favour that much."""
+    if leader.dtype != bool:
+        return swap_p_value(leader - other, larger=True)
+    only_leader, only_other = int((leader & ~other).sum()), int((other & ~leader).sum())
+    return float(stats.binom.cdf(only_other, only_leader + only_other, 0.5))
+
+
+def _record(
+    selection: Selection,
+    number: int,
+    alive: Sequence[Candidate],
+    found: dict[str, Evidence],
+    took: dict[str, float],
+    worse: dict[str, float],
+) -> None:
+    images = found[alive[0].name].images
+    ordered = sorted(alive, key=lambda c: -_score(selection, found[c.name]))
+    kind = "balanced accuracy" if selection.balanced else "accuracy"
+    leader = ordered[0].name
+    judged = tuple(
+        Judged(c.name, _score(selection, e), took[c.name], c.name not in worse, e.logme)
+        for c in ordered
+        for e in (found[c.name],)
+    )
+    name = f"{number}: {images:,} images"
+    what = (
+        f"linear probe of the frozen backbone at its size, held-out {kind} on {images:,} "
+        "training images; LogME of the same features"
+    )
+    selection.rounds.append(Round(name, what, judged))
+    for candidate, p_value in worse.items():
+        why = (
+            f"{_score(selection, found[candidate]):.1%} against "
+            f"{_score(selection, found[leader]):.1%} of {leader} on the same "
+            f"{images:,} images ({formats.p_value(p_value)}, one-sided)"
+        )
+        selection.dropped.append(Dropped(candidate, name, why))

@@ -1,0 +1,83 @@
+"""Previews: what recipes would do and take, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from headstart.data import Description, describe
+from headstart.machine.progress import Reporter, TerminalReporter
+from headstart.machine.runtime import create_runtime
+from headstart.plan.plan import PhasePlan, make_plan
+from headstart.recipe import Recipe
+from headstart.selection.estimating import Estimate, Speed, estimate_run, measure_speed
+from headstart.text.cards import Card, Shown
+
+
+@dataclass(frozen=True, repr=False)
+class Preview(Shown):
+    """What a recipe would do: resolved, its data described, its phases outlined."""
+
+    recipe: Recipe
+    data: Description
+    phases: tuple[PhasePlan, ...]
+    estimate: Estimate
+
+    def _card(self) -> Card:
+        facts = [("phase", f"{phase.spec.train} ({phase.spec.optimizer})") for phase in self.phases]
+        counts = ", ".join(f"{split} {sum(n):,}" for split, n in self.data.counts.items())
+        facts = [
+            ("data", f"{self.data.source}: {counts}"),
+            *facts,
+            ("estimate", str(self.estimate)),
+        ]
+        return Card(f"Preview of {self.recipe.name}: {self.recipe.backbone.name}", facts)
+
+    def to_json(self) -> dict[str, Any]:
+        """For --json."""
+        return {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "data": self.data.to_json(),
+            "phases": [phase.to_json() for phase in self.phases],
+            "estimate": asdict(self.estimate),
+        }
+
+
+def preview(
+    recipe: Recipe,
+    *,
+    device: str = "auto",
+    cache_limit_gb: float | None = None,
+    reporter: Reporter | None = None,
+) -> Preview:
+    """Resolve a recipe, check its data, outline its phases and estimate its time and disk.
+
+    Trains and writes nothing; the estimate is from a second or two of the backbone's own work.
+    """
+    given = {"device": device, "cache_limit_gb": cache_limit_gb, "reporter": reporter}
+    return preview_all([recipe], **given)[0]  # type: ignore[arg-type]
+
+
+def preview_all(
+    recipes: Sequence[Recipe],
+    *,
+    device: str = "auto",
+    cache_limit_gb: float | None = None,
+    reporter: Reporter | None = None,
+) -> list[Preview]:
+    """`preview` of each recipe, such as `study.recipes()`; each backbone is timed once."""
+    reporter = reporter or TerminalReporter()
+    speeds: dict[str, Speed] = {}
+    previews = []
+    for recipe in recipes:
+        runtime = create_runtime(device, cache_limit_gb, recipe.precision)
+        plan = make_plan(recipe, runtime, reporter)
+        data = describe(plan.recipe.data, progress=reporter.transfer)
+        spec, identity = plan.recipe.data, plan.weights.identity
+        timed = f"{identity} {spec.size} {spec.source} {runtime.precision}"
+        if timed not in speeds:
+            reporter.say(f"timing {plan.recipe.backbone.name} for the estimate")
+            speeds[timed] = measure_speed(plan)
+        previews.append(Preview(plan.recipe, data, plan.phases, estimate_run(plan, speeds[timed])))
+    return previews

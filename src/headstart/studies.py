@@ -1,0 +1,170 @@
+"""Studies: many runs, one after the other, to a comparison."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from headstart.comparison.leaderboard import Failure, build_comparison, split_finished
+from headstart.comparison.limits import best_within
+from headstart.comparison.protocol import require_one_protocol
+from headstart.comparison.records import Comparison, write_comparison
+from headstart.data import load_data
+from headstart.deployment import measuring
+from headstart.errors import RunError
+from headstart.machine.progress import Reporter, TerminalReporter
+from headstart.recipe import Recipe, Study
+from headstart.report import write_report
+from headstart.rundir.run import Run
+from headstart.selection.candidates import Candidate, Selection
+from headstart.selection.evidence import choose_finalists
+from headstart.selection.regret import regrets
+from headstart.specs import DataSpec
+from headstart.workbench import RunOptions, alone_in, carry_out, reason_of
+
+
+def compare(
+    study: Study | Sequence[Run],
+    *,
+    out: str | Path | None = None,
+    device: str = "auto",
+    cache_limit_gb: float | None = None,
+    budget_s: float | None = None,
+    max_ms: float | None = None,
+    max_mb: float | None = None,
+    measure: bool = True,
+    reporter: Reporter | None = None,
+    on_end: Callable[[Run], None] = lambda run: None,
+) -> Comparison:
+    """Run a study (or take finished runs) and return its comparison, with a report beside it.
+
+    Runs go to OUT/RUN-NAME, `out` defaulting to runs/NAME-FINGERPRINT; finished ones are kept,
+    failed ones are tried again, and a run that fails does not stop the others. With `budget_s`,
+    seconds, only the candidates that cheap evidence does not rule out are run in full, as many as
+    fit. `max_ms` and `max_mb` ask for the best among runs that answer and weigh no more. With
+    `measure`, runs without a measured serving cost are measured in the end. `on_end` is called with
+    each run as it ends, and with each that was measured. Raises HeadstartError where no run
+    finishes.
+    """
+    reporter = reporter or TerminalReporter()
+    options = RunOptions(device, cache_limit_gb, reporter, on_end)
+    if isinstance(study, Study):
+        done = _run_study(study, out, budget_s, options)
+    elif budget_s is not None:
+        raise RunError("a budget chooses what to run, and these runs are done: give their study")
+    else:
+        done = _given(study, out, on_end)
+    if not done.runs:
+        reasons = "; ".join(f"{failure.run}: {failure.reason}" for failure in done.failures)
+        raise RunError(f"no run of {done.name} finished: {reasons}")
+    runs = done.runs
+    if measure:
+        runs = measuring.measure_runs(runs, device=device, reporter=reporter, on_measured=on_end)
+    comparison = build_comparison(done.name, runs, done.failures, done.root)
+    if done.selection:
+        done.selection.regrets = regrets(
+            done.selection, done.candidates, comparison.best, done.root
+        )
+        comparison = replace(comparison, selection=done.selection.record())
+    if max_ms is not None or max_mb is not None:
+        limits = best_within(comparison, runs, done.root, max_ms, max_mb)
+        comparison = replace(comparison, limits=limits)
+    write_comparison(comparison, done.root)
+    report = write_report(runs, done.root / "report.html", comparison, title=done.name)
+    return replace(comparison, path=done.root, report=report)
+
+
+@dataclass(frozen=True)
+class _Done:
+    """Runs that are to be compared. selection, candidates: of a study under a budget."""
+
+    name: str
+    root: Path
+    runs: list[Run]
+    failures: list[Failure]
+    selection: Selection | None = None
+    candidates: Sequence[Candidate] = ()
+
+
+def _run_study(
+    study: Study, out: str | Path | None, budget_s: float | None, options: RunOptions
+) -> _Done:
+    recipes = study.recipes()
+    for note in require_one_protocol(recipes):
+        options.reporter.warn(note)
+    root = Path(out or f"runs/{study.name}-{study.fingerprint(_contents(recipes, options))}")
+    with alone_in(root):
+        if budget_s is None:
+            return _Done(study.name, root, *_run_all(recipes, root, options))
+        selection, candidates = choose_finalists(
+            recipes, budget_s, options.device, options.cache_limit_gb, options.reporter
+        )
+        outcomes = _run_selected(recipes, selection, root, options)
+        return _Done(study.name, root, *outcomes, selection, candidates)
+
+
+def _contents(recipes: Sequence[Recipe], options: RunOptions) -> dict[str, str]:
+    """The fingerprint of the images in each folder: a folder that has moved is the same study."""
+    sources = {recipe.data.source for recipe in recipes}
+    specs = {s: DataSpec(source=s, size=32) for s in sources if s.startswith("folder:")}
+    progress = options.reporter.transfer
+    return {s: load_data(spec, progress=progress).fingerprint for s, spec in specs.items()}
+
+
+def _given(study: Sequence[Run], out: str | Path | None, on_end: Callable[[Run], None]) -> _Done:
+    # By their places too: the same recipes on other photos are another comparison.
+    parts = [f"{r.path.absolute()} {r.manifest.fingerprint}" for r in study]
+    digest = hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()
+    root = Path(out or f"runs/comparison-{digest[:8]}")
+    for given in study:
+        on_end(given)
+    return _Done(root.name, root, *split_finished(study))
+
+
+def _run_all(
+    recipes: Sequence[Recipe], root: Path, options: RunOptions
+) -> tuple[list[Run], list[Failure]]:
+    """Every recipe's run; a study goes on past those that fail, and says why."""
+    outcomes = []
+    for number, recipe in enumerate(recipes, start=1):
+        options.reporter.say(f"\n[{number}/{len(recipes)}] {recipe.name}")
+        outcomes.append(_attempt(recipe, root, options))
+    return _sorted_out(outcomes)
+
+
+def _run_selected(
+    recipes: Sequence[Recipe], selection: Selection, root: Path, options: RunOptions
+) -> tuple[list[Run], list[Failure]]:
+    """The runs that the selection asks for, one after the other."""
+    by_name = {recipe.name: recipe for recipe in recipes}
+    outcomes: list[Run | Failure] = [
+        Failure(name, by_name[name].backbone.name, why) for name, why in selection.failures.items()
+    ]
+    for candidate in selection.to_run():
+        name = candidate.name
+        about_s = selection.drift * selection.costs[name]
+        options.reporter.say(f"\n[in full, about {about_s:.0f} s] {name}")
+        started = time.perf_counter()
+        outcomes.append(outcome := _attempt(by_name[name], root, options))
+        if isinstance(outcome, Run):
+            selection.finished(name, outcome.cost.wall_s, outcome.cost.spared_s)
+        else:
+            selection.failed(name, outcome.reason, time.perf_counter() - started)
+    return _sorted_out(outcomes)
+
+
+def _attempt(recipe: Recipe, root: Path, options: RunOptions) -> Run | Failure:
+    try:
+        return carry_out(recipe, root / recipe.name, options)
+    except Exception as error:
+        reason = reason_of(error)
+        options.reporter.warn(f"{recipe.name} failed, going on without it: {reason}")
+        return Failure(recipe.name, recipe.backbone.name, reason)
+
+
+def _sorted_out(outcomes: Sequence[Run | Failure]) -> tuple[list[Run], list[Failure]]:
+    runs = [outcome for outcome in outcomes if isinstance(outcome, Run)]
+    return runs, [outcome for outcome in outcomes if isinstance(outcome, Failure)]

@@ -1,0 +1,73 @@
+"""One record sent to MLflow: its experiment and its run found or made, then all that is new."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from headstart.tracking.record import KEY, Point, Record
+from headstart.tracking.server import open_sqlite
+
+SEAL = "headstart.seal"
+FOLDER = "run"  # the run directory among the artefacts
+BATCH = 100  # parameters, or metrics, in one request; MLflow refuses more parameters
+LOADER = "headstart.tracking"  # the module whose `_load_pyfunc` MLflow calls
+
+
+def find_experiment(client: Any, uri: str, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found:
+        return str(found.experiment_id)
+    # MLflow would put a local experiment's files where the command happens to run.
+    database = open_sqlite(uri)
+    location = (database.parent / "mlartifacts").as_uri() if database else None
+    return str(client.create_experiment(name, artifact_location=location))
+
+
+def find_run(client: Any, experiment_id: str, record: Record) -> Any | None:
+    """This run's MLflow run. Parameters never change, so another value means another run that
+    was in the same place before."""
+    found = client.search_runs([experiment_id], f"tags.`{KEY}` = '{record.tags[KEY]}'")
+    for run in found:  # newest first
+        known = run.data.params
+        if all(known.get(key, value) == value for key, value in record.params.items()):
+            return run
+    return None
+
+
+def send(client: Any, found: Any, record: Record) -> str:
+    """Everything of a run; its status and its seal come last."""
+    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.models import Model
+
+    run_id = str(found.info.run_id)
+    client.update_run(run_id, status="RUNNING")
+    client.log_batch(run_id, tags=[RunTag(k, text[:5000]) for k, text in record.tags.items()])
+    params = [Param(*item) for item in record.params.items() if item[0] not in found.data.params]
+    points = _unsent(client, run_id, record.points, set(found.data.metrics))
+    metrics = [Metric(p.key, p.value, p.timestamp, p.step) for p in points]
+    for first in range(0, max(len(params), len(metrics)), BATCH):
+        chunk = slice(first, first + BATCH)
+        client.log_batch(run_id, metrics=metrics[chunk], params=params[chunk])
+    root = Path(record.tags["headstart.path"])
+    for file in record.files:
+        folder = Path(FOLDER) / file.parent.relative_to(root)
+        client.log_artifact(run_id, str(file), folder.as_posix())
+    if record.status == "FINISHED":
+        model = Model(artifact_path=FOLDER, run_id=run_id)
+        python = platform.python_version()
+        model.add_flavor("python_function", loader_module=LOADER, python_version=python)
+        client.log_text(run_id, model.to_yaml(), f"{FOLDER}/MLmodel")
+    if record.status != "RUNNING":
+        client.set_terminated(run_id, record.status, record.ended)
+    client.set_tag(run_id, SEAL, record.seal)
+    return run_id
+
+
+def _unsent(client: Any, run_id: str, points: Sequence[Point], sent: set[str]) -> Iterator[Point]:
+    """The points that a resumed run has gained: not every store drops those it has already."""
+    keys = {point.key for point in points} & sent
+    known = {(m.key, m.step, m.value) for k in keys for m in client.get_metric_history(run_id, k)}
+    return (p for p in points if (p.key, p.step, p.value) not in known)
