@@ -269,8 +269,10 @@ def _mapped(
     _maps.add(mapping)
 
     def release() -> None:
-        if sum(map(len, _maps)) > RESIDENT_BYTES:
-            mapping.madvise(mmap.MADV_DONTNEED)
+        # Windows takes no such advice.
+        advice = getattr(mmap, "MADV_DONTNEED", None)
+        if advice is not None and sum(map(len, _maps)) > RESIDENT_BYTES:
+            mapping.madvise(advice)
 
     return np.frombuffer(mapping, dtype).reshape(shape), release
 
