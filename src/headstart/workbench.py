@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from headstart.assessment.assess import assess, assess_again, note_label_efficiency
+from headstart.assessment.assess import assess, assess_again, joined, note_label_efficiency
 from headstart.data import find_warnings
 from headstart.deployment import measuring
 from headstart.errors import DataError, HeadstartError, RecipeError, RunError, explain_os_error
@@ -175,7 +175,9 @@ def _without_its_data(recipe: Recipe, out: str | Path | None, options: RunOption
     if out is None or not (Path(out) / "manifest.json").exists():
         return None
     run = open_run(out)
-    if not run.finished or run.recipe != resolve(recipe, Reporter())[0]:
+    resolved, _ = resolve(recipe, Reporter())
+    measured = run.recipe.model_copy(update={"evaluation": resolved.evaluation})
+    if not run.finished or measured != resolved:
         return None
     options.reporter.say(f"{run.path}: this recipe's run is finished: nothing to repeat")
     options.on_end(run)
@@ -217,7 +219,8 @@ def _difference(found: Run, plan: Plan) -> str:
 
 def _finished(run: Run, plan: Plan, options: RunOptions) -> Run:
     """A finished run, assessed again where the recipe asks for more than it did."""
-    before, now = run.recipe.evaluation, plan.recipe.evaluation
+    before = run.recipe.evaluation
+    now = joined(before, plan.recipe.evaluation)
     if before == now:
         options.reporter.say(f"{run.path}: this recipe's run is finished: nothing to repeat")
     else:

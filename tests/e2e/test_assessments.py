@@ -64,8 +64,12 @@ def test_corruptions_are_added_to_a_finished_run_without_training(
     # As if it had been asked for from the beginning.
     whole = carry_out(tmp_path, "whole", more, Reporter())
     assert metrics(whole) == metrics(again)
-    carry_out(tmp_path, "run", more, listener)
-    assert "nothing to repeat" in listener.lines[-1]
+    # Asked for the same, or for less: what was measured stays, in the recipe too.
+    for asked in (more, text):
+        carry_out(tmp_path, "run", asked, listener)
+        assert "nothing to repeat" in listener.lines[-1]
+    assert metrics(again) == metrics(whole)
+    assert headstart.open_run(run.path).recipe.evaluation.corruptions == (5,)
 
 
 def test_a_new_assessment_touches_one_file(

@@ -94,6 +94,18 @@ def assess(trained: Trained, journal: Journal) -> None:
     _leave(trained, predictions["test"].tempered(metrics.temperature), features, journal)
 
 
+def joined(before: EvaluationSpec, now: EvaluationSpec) -> EvaluationSpec:
+    """What either asks for: a finished run keeps what was measured when less is asked for."""
+    corrupted = now if now.corruptions else before
+    return now.model_copy(
+        update={
+            "label_efficiency": now.label_efficiency or before.label_efficiency,
+            "corruptions": corrupted.corruptions,
+            "corrupted_images": corrupted.corrupted_images,
+        }
+    )
+
+
 def assess_again(trained: Trained, before: EvaluationSpec, journal: Journal) -> None:
     """What a finished run's recipe asks for by now and did not ask for `before`."""
     run, made = journal.run, journal.run.metrics
