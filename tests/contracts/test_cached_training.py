@@ -19,7 +19,7 @@ from headstart.machine.progress import Reporter
 from headstart.machine.runtime import create_runtime
 from headstart.models.backbones import create_backbone
 from headstart.models.classifier import Classifier
-from headstart.models.freezing import plan_phase, set_training
+from headstart.models.freezing import set_training
 from headstart.models.heads import create_head
 from headstart.rundir.history import Epoch
 from headstart.specs import AugmentSpec, BackboneSpec, DataSpec, HeadSpec, PhaseSpec
@@ -27,6 +27,7 @@ from headstart.training.loop import FitState, Job, fit, predict_logits
 from headstart.training.optimisation import create_optimizer
 from headstart.views.mixing import Mixer
 from headstart.views.transforms import Transform
+from tests.jobs import make_phase
 
 RUNTIME = create_runtime("cpu")
 AUGMENT = AugmentSpec(flip=True, rotate=20)
@@ -70,13 +71,14 @@ def train(spec: BackboneSpec, phase: PhaseSpec, size: int, *, cached: bool, augm
     backbone = create_backbone(spec, size=size)
     torch.manual_seed(0)
     head = create_head(HeadSpec(), num_features=backbone.num_features, num_classes=10)
-    plan = plan_phase(backbone, phase)
+    plan = make_phase(backbone, phase)
+    boundary = plan.freeze.boundary
     model = Classifier(backbone, head)
-    model.enter(plan.boundary if cached else 0, plan.boundary)
-    set_training(backbone, plan)
+    model.enter(boundary if cached else 0, boundary)
+    set_training(backbone, plan.freeze)
     preprocess = replace(backbone.preprocess, size=size)
     transform = Transform(preprocess, AUGMENT if augmented else AugmentSpec(), seed=1)
-    store = BoundaryCache(backbone, plan.boundary, transform, RUNTIME, Reporter())
+    store = BoundaryCache(backbone, boundary, transform, RUNTIME, Reporter())
     reads: list[Pairs] = []
 
     def note(keys: np.ndarray, views: Any) -> None:
@@ -94,7 +96,7 @@ def train(spec: BackboneSpec, phase: PhaseSpec, size: int, *, cached: bool, augm
             feeds.append(CachedFeed(array, images.labels, images.keys, 0, RUNTIME))
         else:
             feeds.append(PixelFeed(images, transform, RUNTIME, views or 1, 0))
-    job = Job(phase, 0, plan, feeds[0], feeds[1], 50, 1, 0.0, RUNTIME, mixer)
+    job = Job(plan, feeds[0], feeds[1], 50, 1, 0.0, RUNTIME, mixer)
     records: list[Epoch] = []
     call = Transform.__call__
 
@@ -104,7 +106,7 @@ def train(spec: BackboneSpec, phase: PhaseSpec, size: int, *, cached: bool, augm
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Transform, "__call__", noted)
-        fit(model, job, FitState(), create_optimizer(model, phase), on_epoch=records.append)
+        fit(model, job, FitState(), create_optimizer(model, plan), on_epoch=records.append)
         logits = predict_logits(model, feeds[1], RUNTIME)
     losses = [e.train_loss for e in records], [e.val_loss for e in records]
     return End(*losses, logits, reads)

@@ -41,7 +41,7 @@ def fit_phase(
     phase = feeds.phase
     job = make_job(plan, phase, (feeds.train(), feeds.plain("val")))
     set_training(model.backbone, phase.freeze)
-    optimizer = create_optimizer(model, phase.spec)
+    optimizer = create_optimizer(model, phase)
     if state.begun:
         state = load_checkpoint(journal.checkpoint, model, optimizer)
     _warn_of_idle_cutmix(plan, phase, model, journal)
@@ -71,9 +71,7 @@ def make_job(plan: Plan, phase: PhasePlan, feeds: tuple[Feed, Feed]) -> Job:
     seed = named_seed(recipe.seed, "phase", phase.number)
     augment = recipe.data.augment
     return Job(
-        phase=phase.spec,
-        number=phase.number,
-        plan=phase.freeze,
+        phase=phase,
         train=train,
         val=val,
         batch_size=recipe.batch_size,

@@ -22,8 +22,9 @@ from headstart.features.feeds import Batch, Feed, batch_bounds, batches, epoch_o
 from headstart.machine.profiling import section
 from headstart.machine.runtime import Runtime, named_seed, seeded
 from headstart.models.classifier import Classifier
-from headstart.models.freezing import FreezePlan, set_training
+from headstart.models.freezing import set_training
 from headstart.models.heads import l2_penalty
+from headstart.plan.plan import PhasePlan
 from headstart.rundir.history import Epoch
 from headstart.specs import PhaseSpec
 from headstart.training.optimisation import WeightAverage, learning_rate
@@ -80,11 +81,9 @@ class FitState:
 
 @dataclass(frozen=True)
 class Job:
-    """What a phase needs besides the model: one object, so that `fit` has few parameters."""
+    """What a phase needs besides the model: its plan, its feeds, and the recipe's settings."""
 
-    phase: PhaseSpec
-    number: int  # of the phase in its recipe, from 0
-    plan: FreezePlan
+    phase: PhasePlan
     train: Feed
     val: Feed
     batch_size: int
@@ -136,17 +135,17 @@ def fit(
     epochs, when all can be saved; `on_restart` with the state that an attempt begins with. Raises
     RunError where the loss is no number at the last rate either, with no model validated before.
     """
-    epochs = job.phase.epochs or 1
-    average = _average(model, job.phase, state)
+    phase = job.phase
+    average = _average(model, phase.spec, state)
     checkpoints = _Checkpoints(on_checkpoint)
     state.start = state.start or model.changed_state()
-    while not _over(state, job.phase, epochs):
-        if _too_fast(state, job.phase, epochs):
+    while not _over(state, phase):
+        if _too_fast(state, phase):
             _start_again(model, job, state, optimizer)
-            average = _average(model, job.phase, state)
+            average = _average(model, phase.spec, state)
             on_restart(state)
         started = time.perf_counter()
-        set_training(model.backbone, job.plan)
+        set_training(model.backbone, phase.freeze)
         model.head.train()
         rate = _train_epoch(model, job, state, optimizer, average, on_step, checkpoints)
         if not math.isfinite(state.loss_sum):
@@ -157,7 +156,7 @@ def fit(
             state.loss_sum = math.nan  # what was trained is no model
             continue
         done = Epoch(
-            phase=job.number,
+            phase=phase.number,
             epoch=state.epoch,
             train_loss=state.loss_sum / len(job.train.keys),
             train_accuracy=state.hits / len(job.train.keys),
@@ -166,7 +165,7 @@ def fit(
             lr=rate,
             seconds=time.perf_counter() - started,
         )
-        _follow_plateau(state, job.phase, val_loss)
+        _follow_plateau(state, phase.spec, val_loss)
         state.seconds += done.seconds
         state.epoch, state.step, state.loss_sum, state.hits = state.epoch + 1, 0, 0.0, 0.0
         on_epoch(done)
@@ -196,7 +195,7 @@ def _train_epoch(
 
     Every step draws from a generator of its own, so that it does not matter where one resumes.
     """
-    device, keys = job.runtime.device, job.train.keys
+    device, keys, spec = job.runtime.device, job.train.keys, job.phase.spec
     steps = len(batch_bounds(len(keys), job.batch_size))
     order = epoch_order(keys, job.seed, state.epoch)
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -216,10 +215,9 @@ def _train_epoch(
     with seeded(job.seed), contextlib.closing(feed):
         for batch in feed:
             number = state.epoch * steps + state.step
-            torch.manual_seed(named_seed(job.seed, "fit", job.number, number))
-            rate = state.lr_scale * learning_rate(
-                job.phase, (number + 0.5) / ((job.phase.epochs or 1) * steps)
-            )
+            torch.manual_seed(named_seed(job.seed, "fit", job.phase.number, number))
+            progress = (number + 0.5) / (job.phase.epochs * steps)
+            rate = state.lr_scale * learning_rate(job.phase, progress)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["scale"]
             logits, loss, penalised = _forward(model, job, batch, state.epoch)
@@ -227,8 +225,8 @@ def _train_epoch(
                 optimizer.zero_grad(set_to_none=True)
                 penalised.backward()  # type: ignore[no-untyped-call]
             with section("optimiser"):
-                if job.phase.grad_clip:
-                    nn.utils.clip_grad_norm_(trained, job.phase.grad_clip)
+                if spec.grad_clip:
+                    nn.utils.clip_grad_norm_(trained, spec.grad_clip)
                 optimizer.step()
                 if average:
                     average.update(number)
@@ -268,7 +266,7 @@ def cross_entropy_loss(
 
     own: each image's share of its mixture (n,); `y` then holds one label more than `logits`.
     """
-    weights, smoothing = job.class_weights, job.phase.label_smoothing
+    weights, smoothing = job.class_weights, job.phase.spec.label_smoothing
     if own is None:
         return F.cross_entropy(logits, y, weight=weights, label_smoothing=smoothing)
     shares = (own, y[:-1]), (1 - own, y[1:])
@@ -282,19 +280,19 @@ def cross_entropy_loss(
     return total / norm
 
 
-def _over(state: FitState, phase: PhaseSpec, epochs: int) -> bool:
+def _over(state: FitState, phase: PhasePlan) -> bool:
     if not math.isfinite(state.loss_sum):
         return bool(state.best) and state.restarts == RESTARTS
-    done = state.epoch >= epochs or _out_of_patience(state, phase)
-    return done and not _too_fast(state, phase, epochs)
+    done = state.epoch >= phase.epochs or _out_of_patience(state, phase.spec)
+    return done and not _too_fast(state, phase)
 
 
-def _too_fast(state: FitState, phase: PhaseSpec, epochs: int) -> bool:
+def _too_fast(state: FitState, phase: PhasePlan) -> bool:
     """Whether the attempt so far shows that the rate is too high, and a lower one may be tried."""
     if not math.isfinite(state.loss_sum):
         return True
     collapsed = state.epoch > 0 and state.change < -COLLAPSE
-    late = state.epoch >= (epochs + 1) // 2 or _out_of_patience(state, phase)
+    late = state.epoch >= (phase.epochs + 1) // 2 or _out_of_patience(state, phase.spec)
     return (late or collapsed) and bool(state.values) and state.lost and state.restarts < RESTARTS
 
 
@@ -303,9 +301,10 @@ def _start_again(
 ) -> None:
     """Back to the phase's start at a lower rate; the best model so far stays a candidate."""
     if state.restarts == RESTARTS:
+        number = job.phase.number
         raise RunError(
-            f"phase {job.number + 1} diverged in epoch {state.epoch + 1} (the loss is no number), "
-            f"at {state.lr_scale:.2g} of its rate too: lower phases.{job.number}.lr, which is "
+            f"phase {number + 1} diverged in epoch {state.epoch + 1} (the loss is no number), "
+            f"at {state.lr_scale:.2g} of its rate too: lower phases.{number}.lr, which is "
             f"{job.phase.lr}"
         )
     model.restore(state.start)

@@ -11,35 +11,33 @@ import torch
 from torch import nn
 
 from headstart.models.classifier import Classifier
-from headstart.specs import PhaseSpec
+from headstart.plan.plan import PhasePlan
 
 # One-cycle: where the rate starts and ends, as shares of the peak, and how long it rises.
 ONE_CYCLE_START, ONE_CYCLE_END, ONE_CYCLE_RISE = 1 / 25, 1e-5, 0.3
 
 
-def create_optimizer(model: Classifier, phase: PhaseSpec) -> torch.optim.Optimizer:
+def create_optimizer(model: Classifier, phase: PhasePlan) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum, Adam (Kingma & Ba 2015) or AdamW (Loshchilov & Hutter 2019).
 
     Vectors (biases, norms) are not decayed. A group's "scale" multiplies the phase's rate: with
     layer_decay, a stage k trained stages below the head learns at layer_decay ** k (as in ELECTRA,
     Clark et al. 2020).
     """
-    groups: list[dict[str, object]] = []
+    spec, groups = phase.spec, list[dict[str, object]]()
     for depth, parameters in enumerate(_by_depth(model)):
-        scale = phase.layer_decay**depth
-        decay = phase.weight_decay or 0.0
+        scale = spec.layer_decay**depth
         matrices = [p for p in parameters if p.dim() > 1]
         vectors = [p for p in parameters if p.dim() <= 1]
-        for chosen, weight_decay in ((matrices, decay), (vectors, 0.0)):
+        for chosen, weight_decay in ((matrices, spec.weight_decay), (vectors, 0.0)):
             if chosen:
                 groups.append({"params": chosen, "weight_decay": weight_decay, "scale": scale})
-    lr = phase.lr or 1e-3
-    if phase.optimizer == "sgd":
-        nesterov = phase.momentum > 0
-        return torch.optim.SGD(groups, lr, phase.momentum, nesterov=nesterov, fused=True)
-    if phase.optimizer == "adam":
-        return torch.optim.Adam(groups, lr, fused=True)
-    return torch.optim.AdamW(groups, lr, fused=True)
+    if spec.optimizer == "sgd":
+        nesterov = spec.momentum > 0
+        return torch.optim.SGD(groups, phase.lr, spec.momentum, nesterov=nesterov, fused=True)
+    if spec.optimizer == "adam":
+        return torch.optim.Adam(groups, phase.lr, fused=True)
+    return torch.optim.AdamW(groups, phase.lr, fused=True)
 
 
 def _by_depth(model: Classifier) -> list[list[nn.Parameter]]:
@@ -53,22 +51,22 @@ def _by_depth(model: Classifier) -> list[list[nn.Parameter]]:
     return depths
 
 
-def learning_rate(phase: PhaseSpec, progress: float) -> float:
+def learning_rate(phase: PhasePlan, progress: float) -> float:
     """The rate at `progress` in [0, 1) of the phase, before plateau and layer decay.
 
     cosine and constant begin with a linear warm-up; one_cycle rises and falls in half cosines
     (Smith & Topin 2018, without its cycle of momentum).
     """
-    peak = phase.lr or 1e-3
-    if phase.schedule == "one_cycle":
-        rise = phase.warmup or ONE_CYCLE_RISE
+    spec, peak = phase.spec, phase.lr
+    if spec.schedule == "one_cycle":
+        rise = spec.warmup or ONE_CYCLE_RISE
         if progress < rise:
             return _half_cosine(peak * ONE_CYCLE_START, peak, progress / rise)
         return _half_cosine(peak, peak * ONE_CYCLE_END, (progress - rise) / (1 - rise))
-    if progress < phase.warmup:
-        return peak * progress / phase.warmup
-    if phase.schedule == "cosine":
-        return _half_cosine(peak, 0.0, (progress - phase.warmup) / (1 - phase.warmup))
+    if progress < spec.warmup:
+        return peak * progress / spec.warmup
+    if spec.schedule == "cosine":
+        return _half_cosine(peak, 0.0, (progress - spec.warmup) / (1 - spec.warmup))
     return peak
 
 

@@ -1,0 +1,173 @@
+"""Checkpoints: when they come, a resume that changes no bit, and what is refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from headstart.errors import RunError
+from headstart.features.feeds import batch_bounds
+from headstart.models.classifier import Classifier
+from headstart.rundir.history import Epoch
+from headstart.training.checkpoints import load_checkpoint, read_phase, save_checkpoint
+from headstart.training.loop import FitState, Job, fit
+from headstart.training.optimisation import create_optimizer
+from headstart.views.mixing import Mixer
+from tests.jobs import RUNTIME, Killed, fitted, learnt, make_job, make_spec
+
+
+def test_checkpoints_come_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    def saved() -> list[tuple[int, int]]:
+        model, job = make_job()
+        state, seen = FitState(), []
+
+        def note() -> None:
+            seen.append((state.epoch, state.step))
+
+        fit(model, job, state, create_optimizer(model, job.phase), on_checkpoint=note)
+        return seen
+
+    epochs = make_job()[1].phase.epochs
+    assert saved() == [(epoch, 0) for epoch in range(1, epochs + 1)]
+    # Where it takes long, not after every epoch; and by the clock after every step.
+    monkeypatch.setattr("headstart.training.loop.CHECKPOINT_SHARE", 1e-12)
+    assert saved() == [(1, 0)]
+    monkeypatch.setattr("headstart.training.loop.CHECKPOINT_S", 0.0)
+    steps = len(batch_bounds(len(make_job()[1].train.keys), make_job()[1].batch_size))
+    # The last step of an epoch is saved once it is validated.
+    assert saved() == [divmod(n, steps) for n in range(1, epochs * steps + 1)]
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+@pytest.mark.parametrize("optimizer_name", ["sgd", "adam", "adamw"])
+def test_resume_within_an_epoch_is_bit_exact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer_name: str, ema: float
+) -> None:
+    phase = make_spec(optimizer=optimizer_name, ema=ema)
+    path = tmp_path / "last.safetensors"
+    mixer = Mixer(0.4, 0.4, 3)
+    whole, job = make_job(phase, mixer=mixer)
+    RUNTIME.adopt(whole)
+    fitted(whole, job)
+    monkeypatch.setattr("headstart.training.loop.CHECKPOINT_S", 0.0)
+
+    first, job = make_job(phase, mixer=mixer)
+    RUNTIME.adopt(first)
+    state, optimizer = FitState(), create_optimizer(first, job.phase)
+
+    def checkpoint_then_die() -> None:
+        save_checkpoint(path, first, 0, state, optimizer)
+        if (state.epoch, state.step) == (1, 3):
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(first, job, state, optimizer, on_checkpoint=checkpoint_then_die)
+    resumed, job = make_job(phase, mixer=mixer)
+    RUNTIME.adopt(resumed)
+    optimizer = create_optimizer(resumed, job.phase)
+    state = load_checkpoint(path, resumed, optimizer)
+    assert (state.epoch, state.step) == (1, 3)
+    fit(resumed, job, state, optimizer)
+    expected, got = whole.state_dict(), resumed.state_dict()
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+def test_resume_is_bit_exact(tmp_path: Path) -> None:
+    path = tmp_path / "last.safetensors"
+    whole, job = make_job()
+    fitted(whole, job)
+    first, job = make_job()
+    state, optimizer = FitState(), create_optimizer(first, job.phase)
+
+    def checkpoint_then_die(record: Epoch) -> None:
+        save_checkpoint(path, first, 0, state, optimizer)
+        if record.epoch == 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(first, job, state, optimizer, on_epoch=checkpoint_then_die)
+    resumed, job = make_job()
+    optimizer = create_optimizer(resumed, job.phase)
+    assert read_phase(path) == 0
+    state = load_checkpoint(path, resumed, optimizer)
+    assert state.epoch == 2
+    fit(resumed, job, state, optimizer)
+    expected, got = whole.state_dict(), resumed.state_dict()
+    assert expected.keys() == got.keys()
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+def test_a_resume_within_a_second_attempt_is_bit_exact(tmp_path: Path) -> None:
+    fast = make_spec(lr=1.0, warmup=0.0)
+    path = tmp_path / "last.safetensors"
+
+    def begin() -> tuple[Classifier, Job, FitState, torch.optim.Optimizer]:
+        model, job, state = learnt(fast)
+        return model, job, state, create_optimizer(model, job.phase)
+
+    whole, job, state, optimizer = begin()
+    fit(whole, job, state, optimizer)
+
+    first, job, cut, optimizer = begin()
+
+    def die(record: Epoch) -> None:
+        if cut.restarts == 1 and record.epoch == 0:
+            save_checkpoint(path, first, 1, cut, optimizer)
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(first, job, cut, optimizer, on_epoch=die)
+    resumed, job, _, optimizer = begin()
+    fit(resumed, job, load_checkpoint(path, resumed, optimizer), optimizer)
+    expected, got = whole.state_dict(), resumed.state_dict()
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+@pytest.mark.parametrize("part", ["model", "best", "start"])
+@pytest.mark.parametrize("fault", ["missing", "added", "shape", "dtype"])
+def test_a_checkpoint_of_other_tensors_is_refused(tmp_path: Path, part: str, fault: str) -> None:
+    path = tmp_path / "last.safetensors"
+    model, job = make_job()
+    optimizer = create_optimizer(model, job.phase)
+    state = fit(model, job, FitState(), optimizer)
+    save_checkpoint(path, model, 0, state, optimizer)
+    load_checkpoint(path, model, optimizer)
+
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    (name,) = [name for name in tensors if name.startswith(part) and name.endswith("0.weight")][:1]
+    tensor = tensors.pop(name)
+    changed = {
+        "added": {name: tensor, f"{part}.other": tensor.clone()},
+        "shape": {name: tensor[:1]},
+    }
+    changed["dtype"] = {name: tensor.double()}
+    save_file(tensors | changed.get(fault, {}), path, metadata=header)
+    wrong = "other" if fault == "added" else name.removeprefix(f"{part}.")
+    with pytest.raises(RunError, match=rf"last\.safetensors: {part}: .*{re.escape(wrong)}") as told:
+        load_checkpoint(path, model, optimizer)
+    assert len(str(told.value).splitlines()) == 1
+
+
+def test_a_checkpoint_of_another_optimiser_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "last.safetensors"
+    model, job = make_job()
+    optimizer = create_optimizer(model, job.phase)
+    state = fit(model, job, FitState(), optimizer)
+    save_checkpoint(path, model, 0, state, optimizer)
+    first = torch.optim.AdamW(list(model.head.parameters())[:1])
+    with pytest.raises(RunError, match=r"last\.safetensors: optimizer: \d+\.\w+ has"):
+        load_checkpoint(path, model, first)
+
+
+def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "last.safetensors"
+    path.write_bytes(b"not tensors")
+    with pytest.raises(RunError, match="not a checkpoint that can be read"):
+        read_phase(path)
