@@ -7,10 +7,12 @@ Asking for a place creates nothing; writers make the folders.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -25,7 +27,7 @@ from headstart.errors import RunError
 
 T = TypeVar("T")
 
-PARTIAL = re.compile(r"\.(.+)\.\d+\.partial")  # as atomic_path names what is half written
+PARTIAL = re.compile(r"\.(.+)\.\d+\.partial")  # as partial_path names what is half written
 LOCK = ".lock"  # in a folder that one process at a time writes
 
 
@@ -44,17 +46,52 @@ def _folder(variable: str) -> Path | None:
     return Path(value).expanduser() if value else None
 
 
+def partial_path(path: Path) -> Path:
+    """Where this process makes what will be at `path`."""
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that replaces it on success and is removed on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = partial_path(path)
     try:
         yield partial
-        partial.replace(path)
+        publish(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def publish(made: Path, path: Path) -> None:
+    """Move a whole file to its place. After a loss of power the place holds this one or the one
+    before, never a part."""
+    sync(made)
+    made.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Have the disk take a file, or the names in a folder. Raises OSError where it cannot."""
+    if os.name == "nt" and path.is_dir():  # a folder cannot be opened there
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot
+            raise
+    finally:
+        os.close(handle)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, or whatever of it is still there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from headstart.assessment.assess import assess, assess_again, joined, note_label_efficiency
 from headstart.data import find_warnings
 from headstart.deployment import measuring
+from headstart.deployment.parity import compare_served, warning
 from headstart.errors import DataError, HeadstartError, RecipeError, RunError, explain_os_error
 from headstart.files import LOCK, locked, write_atomically, write_json
 from headstart.machine.host import reset_peak_memory
@@ -142,9 +143,19 @@ def _train_and_assess(plan: Plan, model: Classifier, journal: Journal) -> None:
 
     trained = train(plan, model, journal, on_phase=on_phase)
     assess(trained, journal)
+    _compare_served(plan, journal)
     _report(journal.run)
     journal.run.update_manifest(status="finished")
     journal.checkpoint.unlink(missing_ok=True)
+
+
+def _compare_served(plan: Plan, journal: Journal) -> None:
+    """Hold what the saved model answers against what was tested."""
+    with section("served against tested"):
+        found = compare_served(journal.run, plan.splits.test)
+    journal.run.append_log(found)
+    if line := warning(found, plan.runtime.precision):
+        journal.warn(line)
 
 
 def _model(plan: Plan) -> Classifier:

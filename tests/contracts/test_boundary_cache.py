@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import re
 import resource
 import shutil
 import signal
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -134,6 +135,80 @@ def test_an_interrupted_entry_goes_on(
     assert again.hit
     assert (again.entry, again.seconds) == (folder.name, resumed.seconds)
     assert again.seconds > 0
+
+
+def rows_zeroed(folder: Path) -> None:
+    with (folder / "rows.bin").open("r+b") as file:
+        file.seek(5_000)
+        file.write(bytes(100))
+
+
+def cut(name: str, share: float) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        path = folder / name
+        os.truncate(path, int(path.stat().st_size * share))
+
+    return damage
+
+
+def other_shape(folder: Path) -> None:
+    index = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps(index | {"shape": [140, 1, 7]}))
+
+
+DAMAGES = {
+    "zeroed": rows_zeroed,
+    "rows cut": cut("rows.bin", 0.5),
+    "rows emptied": cut("rows.bin", 0),
+    "sums cut": cut("rows.sums", 0.5),
+    "index cut": cut("index.json", 0.5),
+    "index emptied": cut("index.json", 0),
+    "other shape": other_shape,
+    "rows gone": lambda folder: (folder / "rows.bin").unlink(),
+}
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_entry_is_computed_again(
+    damage: Callable[[Path], None],
+    backbone: Backbone,
+    images: ImageSet,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    top, few = len(backbone.stages()), images.pick(np.arange(40))
+    whole = np.array(make_cache(backbone, top).rows(few, label="a").array)
+    ((folder, _),) = list_cache()
+    damage(folder)
+    monkeypatch.setattr(cache_module, "_right", set())  # as in another process
+    again = make_cache(backbone, top).rows(few, label="a")
+    assert not again.hit
+    assert np.array_equal(again.array, whole)
+    assert [entry for entry, _ in list_cache()] == [folder]
+    assert make_cache(backbone, top).rows(few, label="a").hit
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("name", ["rows.bin", "rows.sums", "partial.json"])
+def test_damaged_rows_of_an_interrupted_entry_are_computed_again(
+    name: str, backbone: Backbone, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top = len(backbone.stages())
+    whole = np.array(make_cache(backbone, top).rows(images, label="a").array)
+    ((folder, _),) = list_cache()
+    # As a kill leaves it: the index is written last.
+    batch = json.loads((folder / "index.json").read_text())["batch"]
+    begun = {"shape": [whole.shape[-1]], "engine": {"library": "torch", "batch": batch}}
+    (folder / "partial.json").write_text(json.dumps(begun))
+    (folder / "index.json").unlink()
+    for part in ("rows.bin", "rows.sums"):
+        cut(part, 0.5)(folder)
+    content = bytearray((folder / name).read_bytes())
+    content[4] ^= 255  # of the second sum
+    (folder / name).write_bytes(content)
+    found = make_cache(backbone, top).rows(images, label="a")
+    assert found.computed == (140 - batch if name == "rows.sums" else 140)
+    assert np.allclose(found.array, whole, atol=1e-4)
 
 
 @pytest.mark.usefixtures("cache")

@@ -87,7 +87,7 @@ def train(
     if moment == "extraction":
         cache.BoundaryCache._pack = die  # type: ignore[method-assign]
     if moment == "finish":
-        results.save_file = die
+        results.write_tensors = die
     workbench.run(load_recipe(recipe), out=out)
     saved.close()
 

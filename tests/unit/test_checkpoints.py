@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from headstart.errors import RunError
 from headstart.features.feeds import batch_bounds
 from headstart.models.classifier import Classifier
+from headstart.models.tensor_files import read_tensors, write_tensors
 from headstart.rundir.history import Epoch
 from headstart.training.checkpoints import load_checkpoint, read_phase, save_checkpoint
 from headstart.training.loop import FitState, Job, fit
@@ -138,9 +137,7 @@ def test_a_checkpoint_of_other_tensors_is_refused(tmp_path: Path, part: str, fau
     save_checkpoint(path, model, 0, state, optimizer)
     load_checkpoint(path, model, optimizer)
 
-    with safe_open(path, framework="pt") as file:
-        header = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    header, tensors = read_tensors(path)
     (name,) = [name for name in tensors if name.startswith(part) and name.endswith("0.weight")][:1]
     tensor = tensors.pop(name)
     changed = {
@@ -148,7 +145,7 @@ def test_a_checkpoint_of_other_tensors_is_refused(tmp_path: Path, part: str, fau
         "shape": {name: tensor[:1]},
     }
     changed["dtype"] = {name: tensor.double()}
-    save_file(tensors | changed.get(fault, {}), path, metadata=header)
+    write_tensors(path, tensors | changed.get(fault, {}), header)
     wrong = "other" if fault == "added" else name.removeprefix(f"{part}.")
     with pytest.raises(RunError, match=rf"last\.safetensors: {part}: .*{re.escape(wrong)}") as told:
         load_checkpoint(path, model, optimizer)

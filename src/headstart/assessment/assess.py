@@ -13,21 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from headstart.assessment.corruptions import measure_corruptions
 from headstart.assessment.few_labels import few_labels
 from headstart.assessment.penultimate import Features, penultimate
 from headstart.assessment.pictures import leave_pictures, mapped_rows
 from headstart.data.check.duplicates import find_overlap
+from headstart.errors import RunError
 from headstart.evaluation.calibration import Temperature, calibration, fit_temperature
 from headstart.evaluation.duplicates import WithoutDuplicates, without_duplicates
 from headstart.evaluation.metrics import score
 from headstart.evaluation.predictions import Predictions
 from headstart.evaluation.two_classes import positive_class
-from headstart.files import atomic_path, to_json, write_arrays, write_json
+from headstart.files import to_json, write_arrays, write_json
 from headstart.machine.host import peak_memory_mb
 from headstart.models.anatomy import model_cost
+from headstart.models.tensor_files import write_tensors
 from headstart.plan.plan import Plan
 from headstart.rundir.history import Extract, FewLabels
 from headstart.rundir.records import Cost, Metrics, PhaseCost, Split, SplitScores
@@ -146,9 +147,11 @@ def _leave(trained: Trained, test: Predictions, features: Features, journal: Jou
     model.enter(0, 0)
     plan.runtime.adopt(model)
     best = path / "checkpoints" / "best.safetensors"
-    with atomic_path(best) as partial:
-        state = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-        save_file(state, partial)
+    state = model.state_dict()
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise RunError(f"the trained model holds NaN or infinity in {name}: lower the rate")
+    write_tensors(best, state, {})
     write_json(path / "cost.json", _cost(trained, journal, best))
 
 

@@ -174,6 +174,11 @@ def load_predictor(source: Run | str | Path, *, device: str = "auto") -> Predict
     run = source if isinstance(source, Run) else open_run(source)
     if not run.finished:
         raise RunError(f"{run.path}: the run is {run.status}: finish it before predicting with it")
+    return read_predictor(run, device=device)
+
+
+def read_predictor(run: Run, *, device: str) -> Predictor:
+    """The predictor of a run whose model is saved. Raises RunError where that is damaged."""
     made, recipe = run.provenance, run.recipe
     architecture = build_architecture(recipe.backbone.name, size=made.preprocess.size)
     backbone = Backbone(architecture, made.weights, made.preprocess)

@@ -4,7 +4,8 @@ An entry is the output of the stages below a boundary for every image (and view)
 as a raw memory-mapped array. Its key covers everything that changes its bytes: the images, the
 prefix's own parameters, preprocessing, augmentation, precision and engine. The index file is
 written last, so its presence means that the entry is whole; an interrupted entry keeps the rows
-it has and goes on from there.
+it has and goes on from there. What is found is checked when a process first reads it, by a sum of
+each batch, and computed again where it is not what was written.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import mmap
 import os
 import shutil
@@ -19,7 +21,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +29,23 @@ import numpy as np
 import torch
 
 from headstart.data import ImageSet
-from headstart.errors import HeadstartError, explain_os_error
+from headstart.errors import HeadstartError, RunError, explain_os_error
 from headstart.features.engines import CALIBRATION, Engine, Prefix, compile_prefix, engine_name
 from headstart.features.feeds import Inputs
 from headstart.features.lookahead import ahead
 from headstart.features.resident import DeviceRows
-from headstart.features.room import DIGITS, entries_root, lock_of, make_room, row_dtype
-from headstart.files import locked, recall, write_json
+from headstart.features.room import DIGITS, INDEX, entries_root, lock_of, make_room, row_dtype
+from headstart.features.rows_file import RowsFile, is_right, sums_of
+from headstart.files import locked, read_json, remove, sync, write_json
 from headstart.machine.profiling import each_in_section, section
 from headstart.machine.progress import Reporter
 from headstart.machine.runtime import Runtime
 from headstart.models.backbones import Backbone
 from headstart.views.transforms import Transform
 
-FORMAT = 4  # raise it when the same key would give other bytes, or its index other fields
+FORMAT = 5  # raise it when the same key would give other bytes, or its index other fields
+
+_ROWS, _BEGUN = "rows.bin", "partial.json"
 
 # What the entries that are mapped may take of the process's memory, all together, before pages that
 # have been read are given back. They stay in the system's page cache as long as there is room, but
@@ -51,6 +56,26 @@ _maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 # Inputs that are made at a time, whole batches of them: a transform is many small operations.
 # MobileNetV2 at 96 pixels in bfloat16 took in 2,380 instead of 2,245 images/s.
 TRANSFORMED_BYTES = 2**23
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """What an entry that is being computed says of itself: shape of a row, and what computes it."""
+
+    shape: tuple[int, ...]
+    engine: Engine
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """What a finished entry says of itself. shape: images, views, and the shape of a row. batch:
+    rows under one sum. seconds: what computing all of it takes. key: what its name is a hash of."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    batch: int
+    seconds: float
+    key: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -118,10 +143,10 @@ class BoundaryCache:
         folder = entries_root() / name
         with locked(lock_of(folder)):
             folder.mkdir(exist_ok=True)  # only now: who had the lock before may have removed it
-            computed = 0
-            if not (folder / "index.json").exists():
+            computed, index = 0, self._finished(folder)
+            if index is None:
                 try:
-                    computed = self._write(folder, key, images, transform, views or 1, label)
+                    computed = self._write(folder, key, images, transform, views or 1, label, keep)
                 except HeadstartError:
                     shutil.rmtree(folder, ignore_errors=True)
                     raise
@@ -133,12 +158,12 @@ class BoundaryCache:
                     raise HeadstartError(
                         f"cache {reason} (HEADSTART_CACHE moves the cache)"
                     ) from error
-            os.utime(folder / "index.json")  # least recently used is evicted first
-            index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-            shape = tuple(index["shape"])
+                index = read_json(folder / INDEX, _Index)
+                _note_right(folder)
+            os.utime(folder / INDEX)  # least recently used is evicted first
             # Mapped under the lock: from here on even an eviction leaves the pages readable.
-            rows, release = _mapped(folder / "rows.bin", index["dtype"], shape)
-            found = CachedRows(rows, computed, name, index["seconds"], release)
+            rows, release = _mapped(folder / _ROWS, index.dtype, index.shape)
+            found = CachedRows(rows, computed, name, index.seconds, release)
             if not keep:
                 shutil.rmtree(folder)
             return found
@@ -151,46 +176,67 @@ class BoundaryCache:
         transform: Transform,
         views: int,
         label: str,
+        keep: bool,
     ) -> int:
         """Compute the rows that are not there yet; returns how many those were."""
-        partial, started = folder / "rows.partial", time.perf_counter()
-        total = len(images) * views
+        started, total = time.perf_counter(), len(images) * views
         shape, engine = _read_partial(folder)
         prefix = self._compiled(transform.preprocess.size, total, engine)
         batch = prefix.engine.batch
         compiled = time.perf_counter()
-        row_bytes, start = 0, 0
+        file, start = None, 0
         if shape is not None:
-            row_bytes = int(np.prod(shape)) * self._dtype.itemsize
-            held = partial.stat().st_size if partial.exists() else 0
-            start = held // row_bytes // batch * batch
-            make_room((total - start) * row_bytes, self._runtime)
-        with (
-            partial.open("ab") as file,
-            self._reporter.track(label, total, "images") as advance,
-        ):
-            file.truncate(start * row_bytes)
+            file = self._rows_file(folder, shape, batch)
+            start = file.start
+            make_room((total - start) * _bytes(shape, self._dtype), self._runtime)
+        with contextlib.ExitStack() as held:
+            if file is not None:
+                held.enter_context(file)
+            advance = held.enter_context(self._reporter.track(label, total, "images"))
             advance(start)
             inputs = self._batches(images, transform, views, start, batch)
-            with contextlib.closing(inputs) as batches:
-                for outputs in each_in_section(prefix.run(batches), "prefix"):
-                    if shape is None:
-                        shape = list(outputs.shape[1:])
-                        make_room(total * outputs[0].size * self._dtype.itemsize, self._runtime)
-                        begun = {"shape": shape, "engine": asdict(prefix.engine)}
-                        write_json(folder / "partial.json", begun)
-                    with section("cache write"):
-                        file.write(self._pack(outputs))
-                    advance(len(outputs))
-        partial.rename(folder / "rows.bin")
-        (folder / "partial.json").unlink()
-        shape = [len(images), views, *(shape or [])]
+            batches = held.enter_context(contextlib.closing(inputs))
+            for outputs in each_in_section(prefix.run(batches), "prefix"):
+                if file is None:
+                    shape = outputs.shape[1:]
+                    make_room(total * _bytes(shape, self._dtype), self._runtime)
+                    write_json(folder / _BEGUN, _Begun(shape, prefix.engine))
+                    file = held.enter_context(self._rows_file(folder, shape, batch))
+                with section("cache write"):
+                    file.append(self._pack(outputs))
+                advance(len(outputs))
+        if keep:
+            with section("cache write"):
+                sync(sums_of(folder / _ROWS))
+                sync(folder / _ROWS)
         # Rows that an interrupted pass left count as if they were computed now.
         whole = (time.perf_counter() - compiled) * total / max(total - start, 1)
-        seconds = compiled - started + whole
-        index = {"shape": shape, "dtype": self._dtype.name, "key": key, "seconds": seconds}
-        write_json(folder / "index.json", index)
+        index = _Index(
+            shape=(len(images), views, *(shape or ())),
+            dtype=self._dtype.name,
+            batch=batch,
+            seconds=compiled - started + whole,
+            key=key,
+        )
+        write_json(folder / INDEX, index)
+        (folder / _BEGUN).unlink(missing_ok=True)
         return total - start
+
+    def _rows_file(self, folder: Path, shape: tuple[int, ...], batch: int) -> RowsFile:
+        return RowsFile(folder / _ROWS, _bytes(shape, self._dtype), batch)
+
+    def _finished(self, folder: Path) -> _Index | None:
+        """The index of an entry that is whole and right; a damaged one is removed."""
+        if not (folder / INDEX).exists():
+            return None
+        with contextlib.suppress(RunError, OSError), section("cache check"):
+            index = read_json(folder / INDEX, _Index)
+            if _holds(folder, index):
+                return index
+        self._reporter.warn(f"cache: {folder.name} is damaged: it is computed again")
+        for path in folder.iterdir():
+            remove(path)
+        return None
 
     def _compiled(self, size: int, rows: int, engine: Engine | None) -> Prefix:
         """The prefix, compiled at its first use. engine: the one that has to run it, if any."""
@@ -251,13 +297,45 @@ class BoundaryCache:
                 yield from torch.split(inputs, batch)
 
 
-def _read_partial(folder: Path) -> tuple[list[int] | None, Engine | None]:
+def _bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    return math.prod(shape) * dtype.itemsize
+
+
+def _read_partial(folder: Path) -> tuple[tuple[int, ...] | None, Engine | None]:
     """The shape of a row and the engine of an entry that was interrupted, or None and None.
 
     The engine that began an entry also ends it, whichever is the fastest by now.
     """
-    begun = recall(folder / "partial.json")
-    return (begun["shape"], Engine(**begun["engine"])) if begun else (None, None)
+    with contextlib.suppress(RunError, FileNotFoundError):
+        begun = read_json(folder / _BEGUN, _Begun)
+        return begun.shape, begun.engine
+    for path in folder.iterdir():  # rows of which nobody knows what they are
+        remove(path)
+    return None, None
+
+
+# Entries whose content this process knows to be right, by name, size and time.
+_right: set[tuple[str, int, int]] = set()
+
+
+def _stamp(folder: Path) -> tuple[str, int, int]:
+    status = (folder / _ROWS).stat()
+    return folder.name, status.st_size, status.st_mtime_ns
+
+
+def _note_right(folder: Path) -> None:
+    _right.add(_stamp(folder))
+
+
+def _holds(folder: Path, index: _Index) -> bool:
+    """Whether an entry holds the rows that were written."""
+    count, views, *shape = index.shape
+    row_bytes = _bytes(tuple(shape), np.dtype(index.dtype))
+    if _stamp(folder) not in _right:
+        if not is_right(folder / _ROWS, row_bytes * index.batch, row_bytes * count * views):
+            return False
+        _note_right(folder)
+    return True
 
 
 def _mapped(

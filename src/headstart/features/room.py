@@ -22,6 +22,7 @@ from headstart.models.backbones import Backbone
 from headstart.models.stages import run_stages
 
 DEFAULT_LIMIT_GB = 20.0
+INDEX = "index.json"  # of an entry, written last
 DIGITS = 24  # of an entry's name, which is the hash of its key
 _NAME = re.compile(rf"[0-9a-f]{{{DIGITS}}}")
 
@@ -150,7 +151,7 @@ def make_room(needed: int, runtime: Runtime) -> None:
 
 
 def _last_used(folder: Path) -> float:
-    index = folder / "index.json"
+    index = folder / INDEX
     return index.stat().st_mtime if index.exists() else folder.stat().st_mtime
 
 

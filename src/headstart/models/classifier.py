@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from headstart.errors import RunError
 from headstart.machine.runtime import Runtime, full_float32
 from headstart.models.backbones import Backbone
 from headstart.models.stages import run_stages
+from headstart.models.tensor_files import read_tensors
 
 # Steps from which a phase is compiled on CUDA. Estimated, not measured: a forward and a backward
 # pass of ResNet-50 take about a minute to compile, and a step that lasts some 50 ms becomes shorter
@@ -135,9 +134,12 @@ def load_model(path: Path, model: Classifier) -> None:
     Raises RunError where the file is damaged, or holds other names or shapes than the model.
     """
     try:
-        model.load_state_dict(load_file(path))
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise RunError(f"{path}: the run's model cannot be loaded: {error}") from error
+        _, state = read_tensors(path)
+    except OSError as error:
+        raise RunError(f"{path}: the run's model cannot be read: {error.strerror}") from error
+    if (problem := first_difference(model.state_dict(), state)) is not None:
+        raise RunError(f"{path}: not the model of this run's recipe: {problem}")
+    model.load_state_dict(state)
 
 
 def compiling_pays(runtime: Runtime, steps: int) -> bool:

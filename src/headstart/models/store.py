@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.errors import RunError, WeightsError, explain_os_error
-from headstart.files import atomic_path, cache_root, parse_json, to_json
+from headstart.files import cache_root, parse_json, to_json
+from headstart.models import tensor_files
 from headstart.models.identity import Preprocess, WeightsIdentity
+from headstart.models.tensor_files import write_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 1
-_HEADER = "headstart"
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +56,9 @@ def store_state(
     identity: WeightsIdentity, preprocess: Preprocess, state: dict[str, Tensor]
 ) -> Path:
     """Write parameters with their header, atomically. Raises WeightsError for disk trouble."""
-    from safetensors.torch import save_file
-
     path = _path(identity)
-    with disk_errors(), atomic_path(path) as partial:
-        contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
-        # One metadata value, so that equal content gives equal bytes.
-        header = json.dumps(to_json(_header(identity, preprocess)), sort_keys=True)
-        save_file(contiguous, partial, metadata={_HEADER: header})
+    with disk_errors():
+        write_tensors(path, state, to_json(_header(identity, preprocess)))
     return path
 
 
@@ -83,12 +79,10 @@ def list_stored() -> list[StoredWeights]:
 
 def read_header(path: Path) -> Header | None:
     """What a file of ours says of itself; None for a file that is not ours, damaged or absent."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="np") as file:
-            header = parse_json((file.metadata() or {}).get(_HEADER, "{}"), Header, str(path))
-    except (OSError, SafetensorError, RunError):
+        found = tensor_files.read_header(path)
+        header = parse_json(json.dumps(found), Header, str(path))
+    except RunError:
         return None
     return header if header.format == FORMAT else None
 

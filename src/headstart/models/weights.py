@@ -36,6 +36,7 @@ from headstart.models.store import (
     read_header,
     store_state,
 )
+from headstart.models.tensor_files import intact
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -122,11 +123,16 @@ def check_state(model_state: Mapping[str, Tensor], state: Mapping[str, Tensor]) 
             continue  # absent from old files, and unused where momentum is a number
         if name not in state:
             raise WeightsError(f"weights do not fit: {name} is missing from the file")
-        if state[name].shape != wanted.shape:
+        given = state[name]
+        if given.shape != wanted.shape:
             raise WeightsError(
-                f"weights do not fit: {name} is {tuple(state[name].shape)} in the file, "
+                f"weights do not fit: {name} is {tuple(given.shape)} in the file, "
                 f"{tuple(wanted.shape)} in the model"
             )
+        if wanted.is_floating_point() and not given.is_floating_point():
+            raise WeightsError(f"weights do not fit: {name} is {given.dtype}, not of real numbers")
+        if not given.isfinite().all():
+            raise WeightsError(f"weights do not fit: {name} holds NaN or infinity")
     for name in state:
         if name not in model_state and name.partition(".")[0] not in _CLASSIFIERS:
             raise WeightsError(f"weights do not fit: the model has no {name}")
@@ -137,7 +143,7 @@ def _choose(name: str, notice: Notice) -> Weights:
     package = REGISTRY.get(name)
     if package is None:
         return _from_hub(name, notice)
-    if (path := find_stored(package.identity, package.preprocess)) is not None:
+    if (path := _intact(find_stored(package.identity, package.preprocess), notice)) is not None:
         return _located(package.identity, package.preprocess, path)
     hub = describe_hub_weights(name)
     if hub is None:
@@ -163,7 +169,7 @@ def _from_hub(name: str, notice: Notice) -> Weights:
 
 
 def _ask_hub(weights: HubWeights, notice: Notice) -> Weights:
-    if find_cached(weights) is None:
+    if _intact(find_cached(weights), notice) is None:
         notice(f"weights: asking the hub for {weights.identity.source}")
     return _located(weights.identity, weights.preprocess, fetch(weights))
 
@@ -173,8 +179,19 @@ def _from_registry(name: str, notice: Notice) -> Weights:
     if package is None:
         known = ", ".join(REGISTRY)
         raise WeightsError(f"the registry has no weights for {name}; it has {known}")
-    path = find_stored(package.identity, package.preprocess) or _fetch_package(package, notice)
+    stored = _intact(find_stored(package.identity, package.preprocess), notice)
+    path = stored or _fetch_package(package, notice)
     return _located(package.identity, package.preprocess, path)
+
+
+def _intact(path: Path | None, notice: Notice) -> Path | None:
+    """A stored file whose content is what was stored; one that is damaged is removed."""
+    if path is None or read_header(path) is None or intact(path):  # the hub's own has no digest
+        return path
+    notice(f"weights: {path} is damaged: fetched again")
+    with disk_errors():
+        path.unlink()
+    return None
 
 
 def _fetch_package(package: Package, notice: Notice) -> Path:

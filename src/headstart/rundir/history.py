@@ -130,9 +130,19 @@ class Corrupted:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The saved model beside the test, on some of its images: how many answers differ, and the
+    largest difference of a probability."""
+
+    images: int
+    changed: int
+    largest: float
+
+
 Event = (
     PhaseBegun | Extract | Epoch | Solve | Restart | StartingHead | PhaseDone | Refit
-    | FewLabels | Corrupted
+    | FewLabels | Corrupted | Served
 )  # fmt: skip
 E = TypeVar("E")
 _KINDS: dict[str, type[Any]] = {
@@ -146,6 +156,7 @@ _KINDS: dict[str, type[Any]] = {
     "refit": Refit,
     "label_efficiency": FewLabels,
     "corruptions": Corrupted,
+    "served": Served,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 

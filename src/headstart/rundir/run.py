@@ -29,7 +29,15 @@ import numpy as np
 
 from headstart.errors import RunError, explain_os_error
 from headstart.evaluation.predictions import Predictions
-from headstart.files import LOCK, PARTIAL, read_arrays, read_json, write_atomically, write_json
+from headstart.files import (
+    LOCK,
+    PARTIAL,
+    read_arrays,
+    read_json,
+    remove,
+    write_atomically,
+    write_json,
+)
 from headstart.recipe import Recipe, load_recipe
 from headstart.rundir.history import Event, History, event_line, read_events
 from headstart.rundir.records import Cost, Manifest, Metrics, Provenance, Split, TimeProfile
@@ -197,8 +205,8 @@ def remove_partial(run: Run) -> None:
     """Remove what a killed process left half written, in the folders that a run writes to."""
     for folder in (run.path, *(run.path / name for name in _FOLDERS)):
         for path in folder.glob(".*.partial"):
-            if PARTIAL.fullmatch(path.name) and path.is_file():
-                path.unlink(missing_ok=True)
+            if PARTIAL.fullmatch(path.name):
+                remove(path)
 
 
 def create_run(path: Path, recipe: Recipe, fingerprint: str) -> Run:

@@ -6,21 +6,18 @@ either the previous checkpoint or the next one, never half of both.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from headstart.errors import RunError
-from headstart.files import atomic_path
 from headstart.models.classifier import Classifier, first_difference
+from headstart.models.tensor_files import read_header, read_tensors, write_tensors
 from headstart.training.loop import FitState
 
-FORMAT = 3
+FORMAT = 4
 
 
 def save_checkpoint(
@@ -43,14 +40,12 @@ def save_checkpoint(
             tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
     scalars = asdict(replace(state, best={}, average={}, start={}))
     header = {"format": FORMAT, "phase": phase, "lowest": model.lowest, "state": scalars}
-    with atomic_path(path) as partial:
-        contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, partial, metadata={"headstart": json.dumps(header)})
+    write_tensors(path, tensors, header)
 
 
 def read_phase(path: Path) -> int:
     """The phase that the checkpoint stands in. Raises RunError on a damaged file."""
-    return int(_read(path, tensors=False)[0]["phase"])
+    return int(_of_our_format(path, read_header(path))["phase"])
 
 
 def load_checkpoint(
@@ -60,7 +55,8 @@ def load_checkpoint(
 
     Raises RunError where the file's tensors are not those that would be saved for this model.
     """
-    header, tensors = _read(path)
+    header, tensors = read_tensors(path)
+    _of_our_format(path, header)
     model.lowest = min(model.lowest, int(header["lowest"]))
     own = model.changing_tensors()
     floating = {name: tensor for name, tensor in own.items() if tensor.is_floating_point()}
@@ -104,14 +100,9 @@ def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tens
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
-def _read(path: Path, *, tensors: bool = True) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["headstart"])
-            names = file.keys() if tensors else ()
-            found = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise RunError(f"{path}: not a checkpoint that can be read: {error}") from error
-    if header["format"] != FORMAT:
-        raise RunError(f"{path}: checkpoint format {header['format']}; this version reads {FORMAT}")
-    return header, found
+def _of_our_format(path: Path, header: dict[str, Any] | None) -> dict[str, Any]:
+    if header is None:
+        raise RunError(f"{path}: not a checkpoint that can be read")
+    if (found := header.get("format")) != FORMAT:
+        raise RunError(f"{path}: checkpoint format {found}; this version reads {FORMAT}")
+    return header
