@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import platformdirs
@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 from headstart.errors import RunError
 
 T = TypeVar("T")
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 PARTIAL = re.compile(r"\.(.+)\.\d+\.partial")  # as partial_path names what is half written
 LOCK = ".lock"  # in a folder that one process at a time writes

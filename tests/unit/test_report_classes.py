@@ -79,8 +79,8 @@ def test_every_count_is_in_the_drawing() -> None:
     assert families(["oak"] * 3) == []
     assert families([f"{w} {k}" for w in "ab" for k in range(9)]) == [(0, 9, "a"), (9, 18, "b")]
     few = describe_confusion(confusion[:5, :5], list("abcde"))
-    assert few["grid"] is None
-    assert few["matrix"]["names"] == list("abcde")
+    assert few.grid is None and few.matrix is not None
+    assert few.matrix.names == list("abcde")
 
 
 def test_every_picture_carries_the_name_of_its_file(long_names: tuple[Run, str]) -> None:

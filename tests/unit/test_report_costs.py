@@ -43,16 +43,16 @@ def test_limits_have_no_step_that_noise_alone_makes(pair: list[Run]) -> None:
         runs = [timed(pair[0], 10.0, 300), timed(pair[1], ms, 200)]
         compared, contenders = contenders_of(runs)
         limits = describe_limits(compared, contenders)
-        tables = {table["term"]: table for table in limits["tables"]} if limits else {}
-        return [step["text"] for step in tables["latency"]["steps"]] if "latency" in tables else []
+        tables = {table.title: table.steps for table in limits.tables} if limits else {}
+        return [step.text for step in tables.get("Latency limit", [])]
 
     assert len(steps(5.0)) == 2
     runs = [timed(pair[0], 10.0, 300), timed(pair[1], 5.0, 200)]
     compared, contenders = contenders_of(runs)
     asked = Limits(10.2, None, "first", ("first",), "")
     limits = describe_limits(replace(compared, limits=asked), contenders)
-    assert limits is not None
-    assert limits["asked"].endswith("Noise does not tell first from the limit in milliseconds.")
+    assert limits is not None and limits.asked is not None
+    assert limits.asked.endswith("Noise does not tell first from the limit in milliseconds.")
     assert steps(9.6) == []  # one step is no table
 
 
@@ -62,16 +62,16 @@ def test_training_is_drawn_as_it_would_be_alone(pair: list[Run]) -> None:
         recost(run, extract_s=extract_s, train_s=1.0, spared_s=spared_s, alone_s=41.0)
     compared, contenders = contenders_of([Run(run.path) for run in pair])
     board = describe_board(contenders, [], {})
-    at = next(k for k, column in enumerate(board["columns"]) if column.term == "training")
-    assert len({line["cells"][at]["text"] for line in board["lines"]}) == 1
-    panel = next(p for p in cost_panels(compared, contenders) if p["term"] == "training")
-    assert str(panel["svg"]).count(": 41</title>") == 2
+    at = next(k for k, column in enumerate(board.columns) if column.term == "training")
+    assert len({line.cells[at].text for line in board.lines}) == 1
+    panel = next(p for p in cost_panels(compared, contenders) if p.term == "training")
+    assert panel.svg.count(": 41</title>") == 2
 
 
 def test_times_of_a_busy_machine_are_marked_everywhere(pair: list[Run]) -> None:
     runs = [timed(run, 10.0, 300, "others had the cores") for run in pair]
     board = describe_board(contenders_of(runs)[1], [], {})
-    at = next(k for k, column in enumerate(board["columns"]) if column.term == "latency")
-    assert all(line["cells"][at]["text"].startswith("~10.0") for line in board["lines"])
+    at = next(k for k, column in enumerate(board.columns) if column.term == "latency")
+    assert all(line.cells[at].text.startswith("~10.0") for line in board.lines)
     assert "| ~10.0 |" in render_markdown(runs)
     assert "10.0 ms [10.0, 10.0], on a machine that was too busy" in render_card(runs[0])

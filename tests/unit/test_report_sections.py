@@ -88,17 +88,18 @@ def test_pairs_are_the_rows_minus_the_columns(pixels: Study) -> None:
     pairs = describe_pairs(pixels[1], contenders(pixels))
     assert pairs is not None
     first, second, third = (c.name for c in pixels[1].configurations)
-    assert [row["name"] for row in pairs["rows"]] == [first, second]
-    assert pairs["columns"] == [second, third]
-    assert pairs["rows"][1]["cells"][0] is None
+    assert [row.name for row in pairs.rows] == [first, second]
+    assert pairs.columns == [second, third]
+    assert pairs.rows[1].cells[0] is None
     known = {(p.first, p.second): p for p in pixels[1].pairs}[first, third]
-    cell = pairs["rows"][0]["cells"][1]
-    assert cell["change"] == f"{-100 * known.change:+.1f}"
+    cell = pairs.rows[0].cells[1]
+    assert cell is not None
+    assert cell.change == f"{-100 * known.change:+.1f}"
     low, high = known.interval
-    assert cell["interval"] == f"[{-100 * high:+.1f}, {-100 * low:+.1f}]".replace("-", "−")
-    assert cell["apart"] is known.told_apart
-    cells = [cell for row in pairs["rows"] for cell in row["cells"] if cell]
-    assert sum(cell["apart"] for cell in cells) == sum(p.told_apart for p in pixels[1].pairs)
+    assert cell.interval == f"[{-100 * high:+.1f}, {-100 * low:+.1f}]".replace("-", "−")
+    assert cell.apart is known.told_apart
+    cells = [cell for row in pairs.rows for cell in row.cells if cell]
+    assert sum(cell.apart for cell in cells) == sum(p.told_apart for p in pixels[1].pairs)
 
 
 def test_the_best_under_a_limit_is_validations(pixels: Study) -> None:
@@ -106,16 +107,16 @@ def test_the_best_under_a_limit_is_validations(pixels: Study) -> None:
         replace(pixels[1], limits=Limits(5.0, None, "colours", (), "")), contenders(pixels)
     )
     assert limits is not None
-    assert limits["asked"] == "Asked for at most 5\u202fms an image: take colours."
-    for table in limits["tables"]:
-        steps = [(s["limit"], s["contender"].val_accuracy) for s in table["steps"]]
+    assert limits.asked == "Asked for at most 5\u202fms an image: take colours."
+    for table in limits.tables:
+        steps = [(s.limit, s.contender.val_accuracy) for s in table.steps]
         assert len(steps) > 1
         assert steps == sorted(steps)
     none = describe_limits(
         replace(pixels[1], limits=Limits(0.1, None, None, (), "")), contenders(pixels)
     )
     assert none is not None
-    assert str(none["asked"]).endswith("none fits.")
+    assert str(none.asked).endswith("none fits.")
 
 
 def test_calibration_is_shown_before_and_after(pixels: Study, page: Page) -> None:
@@ -171,8 +172,8 @@ def test_selection_tells_who_was_dropped_and_why(pixels: Study, tmp_path: Path) 
     budgeted = replace(pixels[1], selection=selection)
     found = describe_selection(budgeted)
     assert found is not None
-    assert [row["name"] for row in found["rows"]] == ["pixels-16", "pixels-8", "colours"]
-    assert found["left"] == ["pixels-16"]
+    assert [row.name for row in found.rows] == ["pixels-16", "pixels-8", "colours"]
+    assert [row.name for row in found.rows if row.why is None] == ["pixels-16"]
     text = words(read(write_report(pixels[0], tmp_path, budgeted)))
     assert "30.0 s spent of a budget of 1 min 00 s" in text
     assert "colours20.0 % ✗2.00 s 10 points behind" in text
@@ -189,26 +190,24 @@ def test_a_feature_map_names_each_class_once_and_thins_out(pixels: Study) -> Non
     names = [f"class {k}" for k in range(10)]
     found = describe_map(arrays, names)
     assert found is not None
-    assert (found["n"], found["of"], len(found["legend"])) == (1500, 4000, 10)
-    assert all(found["svg"].count(f">{name}</text>") == 1 for name in names)
-    assert found["svg"].count("h0") == 1500
+    assert (found.n, found.of, len(found.legend)) == (1500, 4000, 10)
+    assert all(found.svg.count(f">{name}</text>") == 1 for name in names)
+    assert found.svg.count("h0") == 1500
     wide = describe_map({**arrays, "labels": np.arange(4000) % 40}, [str(k) for k in range(40)])
     assert wide is not None
-    assert wide["legend"] == []
+    assert wide.legend == []
     kin = [f"{word} {k:02}" for word in ("oak", "elm") for k in range(20)]
     grouped = describe_map({**arrays, "labels": np.arange(4000) % 40}, kin)
     assert grouped is not None
-    assert [entry["name"] for entry in grouped["legend"]] == ["oak", "elm"]
-    assert sum(entry["n"] for entry in grouped["legend"]) == 1500
-    assert all(f">{word}</text>" in grouped["svg"] for word in ("oak", "elm"))
+    assert [entry.name for entry in grouped.legend] == ["oak", "elm"]
+    assert sum(entry.n for entry in grouped.legend) == 1500
+    assert all(f">{word}</text>" in grouped.svg for word in ("oak", "elm"))
     assert describe_map({}, names) is None
     ids = np.array([f"test/{k}.jpg" for k in range(4000)])
     hinted = describe_map({**arrays, "ids": ids}, names)
     assert hinted is not None
-    tips = re.findall(
-        r"<title>test/(\d+)\.jpg: class (\d) taken for class 0</title>", hinted["svg"]
-    )
-    assert len(tips) == min(hinted["wrong"], 100) > 50
+    tips = re.findall(r"<title>test/(\d+)\.jpg: class (\d) taken for class 0</title>", hinted.svg)
+    assert len(tips) == min(hinted.wrong, 100) > 50
     assert all(int(row) % 10 == int(label) for row, label in tips)
 
 
@@ -217,8 +216,8 @@ def test_pairs_of_classes_come_with_their_counts(pixels: Study) -> None:
     confusion = np.array(run.metrics.test.confusion)
     groups = confused_pairs(run, run.class_names, confusion)
     off = confusion - np.diag(np.diag(confusion))
-    assert groups[0]["count"] == off.max()
-    assert all(g["of"] == 50 and len(g["tiles"]) <= 4 for g in groups)
+    assert groups[0].count == off.max()
+    assert all(g.of == 50 and len(g.tiles) <= 4 for g in groups)
 
 
 def test_a_run_alone_shows_its_own_calibration(pixels: Study, tmp_path: Path) -> None:

@@ -6,24 +6,24 @@ changed at once, no arithmetic on two results can tell them apart, and that is s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from headstart.comparison.choice import TITLES, Metric, shared_metric
 from headstart.comparison.leaderboard import label_runs, split_finished
 from headstart.comparison.mistakes import Finding, Sibling, find_departures, siblings
 from headstart.comparison.protocol import require_same_test
 from headstart.comparison.records import Comparison
-from headstart.comparison.settings import Change, changes, differing, settings_of
+from headstart.comparison.settings import Change, Settings, changes, differing, settings_of
 from headstart.errors import RunError
 from headstart.evaluation.classes import scores_are_unequal
 from headstart.evaluation.predictions import Predictions
 from headstart.evaluation.statistics import LEVEL, paired_change
 from headstart.evaluation.values import image_values, value_difference
-from headstart.files import to_json
+from headstart.files import Json, to_json
 from headstart.rundir.run import Run, list_runs, open_runs
 from headstart.text.cards import Card, Shown, percent
 from headstart.text.formats import p_value
@@ -168,7 +168,7 @@ class Explanation(Shown):
         header = ("from", "to", "change", "cause")
         return Card(f"Explanation of {len(self.entries)} runs", facts, header, rows)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Json]:
         """As plain JSON values."""
         return dict(to_json(self))
 
@@ -248,7 +248,7 @@ def _metric_beside(runs: Sequence[Run]) -> tuple[Metric, bool] | None:
     return (Metric("balanced_accuracy"), False) if unequal else None
 
 
-def _nearest(settings: Sequence[Mapping[str, Any]], number: int) -> int:
+def _nearest(settings: Sequence[Settings], number: int) -> int:
     """The earlier run to compare with: fewest groups differ, then settings, then the latest.
 
     Another seed is never the nearest where another run differs in one group too: what a seed does
@@ -267,7 +267,7 @@ def _step(
     runs: Sequence[Run],
     labels: Sequence[str],
     places: tuple[int, int],
-    settings: Sequence[Mapping[str, Any]],
+    settings: Sequence[Settings],
     beside: tuple[Metric, bool] | None,
 ) -> Step:
     before, after = places

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from headstart.files import read_json, to_json, write_json
+from headstart.files import Json, read_json, to_json, write_json
 from headstart.rundir.records import Cost
 from headstart.text.cards import Card, Shown, interval, percent
 
@@ -263,7 +263,7 @@ class Comparison(Shown):
     path: Path | None = field(default=None, metadata={"saved": False})
     report: Path | None = field(default=None, metadata={"saved": False})
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Json]:
         """As plain JSON values, without the paths of this machine."""
         return dict(to_json(self))
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
+from headstart.files import Json
 from headstart.rundir.run import Run
 
 # What belongs together: a change inside one group has one meaning, changes in two groups have two.
@@ -24,6 +25,8 @@ _GROUPS = (
     ("select_by", "training"),
 )
 ABSENT = "–"
+
+Settings: TypeAlias = Mapping[str, Json]  # values by dotted key
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,10 @@ class Change:
         return f"{self.key} {self.before} -> {self.after}"
 
 
-def settings_of(run: Run) -> dict[str, Any]:
+def settings_of(run: Run) -> Settings:
     """The resolved recipe by dotted key, in the recipe's order, with the weights' tag.
 
-    Name and evaluation are left out: they change no model. Values are JSON's.
+    Name and evaluation are left out: they change no model.
     """
     plain = _flatten(run.recipe.model_dump(mode="json", exclude={"name", "evaluation"}))
     weights = run.provenance.weights
@@ -57,7 +60,7 @@ def settings_of(run: Run) -> dict[str, Any]:
     return plain
 
 
-def differing(many: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+def differing(many: Sequence[Settings]) -> dict[str, list[str]]:
     """The keys whose values are not the same in all settings, with each one's value as text.
 
     A phase that some of them lack is one line, "phases.1", and not one for each of its fields.
@@ -72,7 +75,7 @@ def differing(many: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     return rows
 
 
-def changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[Change, ...]:
+def changes(first: Settings, second: Settings) -> tuple[Change, ...]:
     """What differs from the first settings to the second."""
     return tuple(
         Change(key, before, after, group_of(key))
@@ -87,9 +90,9 @@ def group_of(key: str) -> str:
     return key.partition(".")[0]
 
 
-def show(value: Any) -> str:
+def show(value: Json | _Absent) -> str:
     """A setting's value as one would write it, or a dash where there is none."""
-    if value is _ABSENT or value is None:
+    if value is None or isinstance(value, _Absent):
         return ABSENT
     if isinstance(value, bool):
         return str(value).lower()
@@ -109,42 +112,43 @@ class _Absent:
 _ABSENT = _Absent()
 
 
-def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(value: Mapping[str, Json], prefix: str = "") -> dict[str, Json]:
     """Tables and lists of tables as dotted keys; a list of plain values is a value."""
-    flat: dict[str, Any] = {}
+    flat: dict[str, Json] = {}
     for key, item in value.items():
         dotted = f"{prefix}{key}"
-        if isinstance(item, Mapping):
+        if isinstance(item, dict):
             flat |= _flatten(item, f"{dotted}.")
-        elif isinstance(item, list) and item and isinstance(item[0], Mapping):
+        elif isinstance(item, list) and item and isinstance(item[0], dict):
             flat |= _flatten({str(k): part for k, part in enumerate(item)}, f"{dotted}.")
         else:
             flat[dotted] = item
     return flat
 
 
-def _gather_phases(
-    settings: Mapping[str, Any], many: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
+def _gather_phases(settings: Settings, many: Sequence[Settings]) -> Settings:
     """The settings with each phase that not all of `many` have as one value, a dict."""
     fewest = min(_phase_count(other) for other in many)
-    gathered: dict[str, Any] = {}
+    gathered: dict[str, Json] = {}
+    phases: dict[str, dict[str, Json]] = {}
     for key, value in settings.items():
         first, _, rest = key.partition(".")
         number, _, name = rest.partition(".")
         if first == "phases" and number.isdigit() and int(number) >= fewest:
-            gathered.setdefault(f"phases.{number}", {})[name] = value
+            phase = phases.setdefault(number, {})
+            phase[name] = value
+            gathered[f"phases.{number}"] = phase
         else:
             gathered[key] = value
     return gathered
 
 
-def _phase_count(settings: Mapping[str, Any]) -> int:
+def _phase_count(settings: Settings) -> int:
     numbers = [key.split(".")[1] for key in settings if key.startswith("phases.")]
     return max((int(number) + 1 for number in numbers if number.isdigit()), default=0)
 
 
-def _show_phase(phase: Mapping[str, Any]) -> str:
+def _show_phase(phase: Mapping[str, Json]) -> str:
     parts = [str(phase.get("train", "")), str(phase.get("optimizer", ""))]
     if phase.get("epochs"):
         parts.append(f"{phase['epochs']} epochs")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
@@ -107,11 +106,11 @@ def _front(run: Run, dataset: str | None, title: str) -> ModelCardData:
     weights = run.provenance.weights
     licence = weights.licence.lower()
     known = licence in _LICENCES
-    extra: dict[str, Any] = {} if known else {"license_name": licence}
-    if weights.provider == "hub" and "/" in weights.source:
-        extra["base_model"] = weights.source
+    of_the_hub = weights.provider == "hub" and "/" in weights.source
     return ModelCardData(
+        base_model=weights.source if of_the_hub else None,
         license=licence if known else "other",
+        license_name=None if known else licence,
         library_name="headstart",
         pipeline_tag="image-classification",
         tags=["image-classification", "headstart", "timm", "transfer-learning"],
@@ -119,7 +118,6 @@ def _front(run: Run, dataset: str | None, title: str) -> ModelCardData:
         metrics=["accuracy", "f1"],
         model_name=run.name,
         eval_results=_results(run, dataset, title),
-        **extra,
     )
 
 

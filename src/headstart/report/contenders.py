@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -285,26 +285,26 @@ def match_runs(rows: Sequence[Row], runs: Sequence[Run], root: Path | None = Non
     that was moved or is not known, by as many folders as the row names. A row without a path is of
     a run without a result, and takes the next of its name.
     """
-    left = list(enumerate(runs))
+    left = list(range(len(runs)))
     places = [_plain(run.path) for run in runs]
     found: dict[int, int] = {}
 
-    def take(row: int, fits: Callable[[int], bool]) -> None:
-        if row not in found and (mine := next((each for each in left if fits(each[0])), None)):
+    def take(row: int, fitting: Iterator[int]) -> None:
+        if row not in found and (mine := next(fitting, None)) is not None:
             left.remove(mine)
-            found[row] = mine[0]
+            found[row] = mine
 
     if root is not None:
         for row, place in _placed(rows):
             given = _plain(root / place)
-            take(row, lambda k, given=given: places[k] == given)  # type: ignore[misc]
+            take(row, (k for k in left if places[k] == given))
     # The longest first: "x" is also the end of "a/x".
     tails = {row: [part for part in place.parts if part != ".."] for row, place in _placed(rows)}
     for row, tail in sorted(tails.items(), key=lambda each: -len(each[1])):
-        take(row, lambda k, tail=tail: [*places[k].parts[-len(tail) :]] == tail)  # type: ignore[misc]
+        take(row, (k for k in left if [*places[k].parts[-len(tail) :]] == tail))
     for row, given_row in enumerate(rows):
         if not given_row.path:
-            take(row, lambda k, row=row: _is_failure(rows[row], runs[k]))  # type: ignore[misc]
+            take(row, (k for k in left if _is_failure(given_row, runs[k])))
     return [(row + 1, rows[row], runs[found[row]]) for row in sorted(found)]
 
 

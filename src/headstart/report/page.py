@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -15,21 +15,29 @@ from markupsafe import Markup
 from headstart.comparison.protocol import CHOSEN_ON
 from headstart.comparison.records import Comparison
 from headstart.files import write_atomically
-from headstart.report.contenders import (
-    Contender,
-    compare_rows,
-    find_contenders,
-    match_runs,
+from headstart.report.contenders import compare_rows, find_contenders, match_runs
+from headstart.report.drawing.svg import Figure
+from headstart.report.sections.balance import (
+    Balance,
+    TwoClassSection,
+    describe_balance,
+    describe_two_classes,
 )
-from headstart.report.sections.balance import describe_balance, describe_two_classes
-from headstart.report.sections.board import describe_board
-from headstart.report.sections.calibration import describe_calibration
-from headstart.report.sections.changes import describe_changes
-from headstart.report.sections.corruptions import describe_corruptions
-from headstart.report.sections.costs import cost_panels, describe_limits, drawn_title
-from headstart.report.sections.definitions import definitions
-from headstart.report.sections.details import describe_run
+from headstart.report.sections.board import Board, describe_board
+from headstart.report.sections.calibration import CalibrationSection, describe_calibration
+from headstart.report.sections.changes import ChangesSection, describe_changes
+from headstart.report.sections.corruptions import CorruptionsSection, describe_corruptions
+from headstart.report.sections.costs import (
+    LimitsSection,
+    cost_panels,
+    describe_limits,
+    drawn_title,
+)
+from headstart.report.sections.definitions import Definition, definitions
+from headstart.report.sections.details import RunSection, describe_run
 from headstart.report.sections.facts import (
+    Answer,
+    DuplicatesSection,
     describe_answer,
     describe_duplicates,
     describe_facts,
@@ -37,10 +45,11 @@ from headstart.report.sections.facts import (
     distinct,
     quarantined,
 )
-from headstart.report.sections.learning import describe_learning
-from headstart.report.sections.pairs import describe_pairs
-from headstart.report.sections.pictures import samples, share_pictures
-from headstart.report.sections.selection import describe_selection
+from headstart.report.sections.learning import LearningSection, describe_learning
+from headstart.report.sections.pairs import PairsSection, describe_pairs
+from headstart.report.sections.pictures import Sample, samples, share_pictures
+from headstart.report.sections.selection import SelectionSection, describe_selection
+from headstart.rundir.records import LeftOut
 from headstart.rundir.run import Run
 from headstart.text import formats
 
@@ -67,6 +76,37 @@ def page_path(out: Path) -> Path:
     return out if out.suffix in (".html", ".htm") else out / "report.html"
 
 
+@dataclass(frozen=True)  # no slots: the fields are the template's variables, by name
+class Page:
+    """Everything that the page says; None, or empty, of a section for what is not known."""
+
+    title: str
+    facts: list[tuple[str, list[str]]]
+    protocol: dict[str, str]
+    warnings: list[str]
+    quarantined: list[LeftOut]
+    mixed: bool  # whether the runs were made on different images
+    versions: list[str]
+    answer: Answer | None
+    board: Board
+    balance: Balance | None
+    pairs: PairsSection | None
+    panels: list[Figure]
+    drawn: str  # what the panels draw
+    limits: LimitsSection | None
+    two_classes: TwoClassSection | None
+    selection: SelectionSection | None
+    calibration: CalibrationSection | None
+    learning: LearningSection | None
+    corruptions: CorruptionsSection | None
+    duplicates: DuplicatesSection | None
+    changes: ChangesSection
+    samples: list[Sample]
+    sections: list[RunSection]
+    pictures: dict[str, str]  # the id of each picture of the sections, by its data URI
+    definitions: list[Definition]
+
+
 def render(
     runs: Sequence[Run],
     comparison: Comparison | None = None,
@@ -75,35 +115,13 @@ def render(
 ) -> str:
     """The page as text; the comparison's paths are relative to `root`."""
     compared = comparison if comparison is not None else compare_rows(runs)
-    rows = compared.rows
-    matched = match_runs(rows, runs, root)
-    contenders = find_contenders(compared, matched)
-    anchors = {row.run: f"run-{number}" for number, row, _ in matched}
-    balance = describe_balance(compared, contenders)
-    board = describe_board(
-        contenders,
-        [row for row in rows if row.accuracy is None],
-        anchors,
-        balance=balance is not None,
-    )
-    sections = [{**describe_run(run, row), "id": anchors[row.run]} for _, row, run in matched]
-    context = {
-        **_frame(runs, compared, title or _title(compared)),
-        "answer": describe_answer(compared, contenders),
-        "board": board,
-        "balance": balance,
-        "pairs": describe_pairs(compared, contenders),
-        **_comparisons(compared, contenders),
-        "changes": describe_changes(
-            [run for run in runs if (run.path / "metrics.json").exists()],
-            {id(run): c.name for c in contenders for run in c.runs},
-        ),
-        "samples": next((found for run in runs if (found := samples(run))), []),
-        "sections": sections,
-        "pictures": share_pictures(sections),
-        "definitions": definitions(board["tested"]),
-    }
-    return _environment().get_template("page.html.j2").render(context)
+    page = _describe(runs, compared, title or _title(compared), root)
+    style, script = _asset("style.css"), _asset("script.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return _environment().get_template("page.html.j2").render(
+        vars(page), chosen=CHOSEN_ON,
+        style=Markup(style), script=Markup(script), script_digest=digest,
+    )  # fmt: skip
 
 
 def _title(compared: Comparison) -> str:
@@ -111,38 +129,44 @@ def _title(compared: Comparison) -> str:
     return f"{name}: results" if name else "Which backbone wins?"
 
 
-def _comparisons(compared: Comparison, contenders: Sequence[Contender]) -> dict[str, Any]:
-    """The sections that set configurations side by side; None for what they do not have."""
-    return {
-        "panels": cost_panels(compared, contenders),
-        "drawn": drawn_title(compared),
-        "limits": describe_limits(compared, contenders),
-        "two_classes": describe_two_classes(contenders),
-        "selection": describe_selection(compared),
-        "calibration": describe_calibration(contenders) if len(contenders) > 1 else None,
-        "learning": describe_learning(contenders),
-        "corruptions": describe_corruptions(contenders),
-        "duplicates": describe_duplicates(contenders),
-    }
-
-
-def _frame(runs: Sequence[Run], compared: Comparison, title: str) -> dict[str, Any]:
-    """Title, facts and protocol, and what makes the file a page."""
-    style, script = _asset("style.css"), _asset("script.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return {
-        "title": title,
-        "facts": describe_facts(runs),
-        "protocol": compared.protocol,
-        "chosen": CHOSEN_ON,
-        "warnings": describe_warnings(runs),
-        "quarantined": quarantined(runs),
-        "mixed": len(distinct(runs, lambda made: made.data.fingerprint)) > 1,
-        "versions": distinct(runs, lambda made: made.versions.get("headstart")),
-        "style": Markup(style),
-        "script": Markup(script),
-        "script_digest": digest,
-    }
+def _describe(runs: Sequence[Run], compared: Comparison, title: str, root: Path | None) -> Page:
+    matched = match_runs(compared.rows, runs, root)
+    contenders = find_contenders(compared, matched)
+    anchors = {row.run: f"run-{number}" for number, row, _ in matched}
+    balance = describe_balance(compared, contenders)
+    failed = [row for row in compared.rows if row.accuracy is None]
+    board = describe_board(contenders, failed, anchors, balance=balance is not None)
+    sections = [describe_run(run, row, anchors[row.run]) for _, row, run in matched]
+    return Page(
+        title=title,
+        facts=describe_facts(runs),
+        protocol=compared.protocol,
+        warnings=describe_warnings(runs),
+        quarantined=quarantined(runs),
+        mixed=len(distinct(runs, lambda made: made.data.fingerprint)) > 1,
+        versions=distinct(runs, lambda made: made.versions.get("headstart")),
+        answer=describe_answer(compared, contenders),
+        board=board,
+        balance=balance,
+        pairs=describe_pairs(compared, contenders),
+        panels=cost_panels(compared, contenders),
+        drawn=drawn_title(compared),
+        limits=describe_limits(compared, contenders),
+        two_classes=describe_two_classes(contenders),
+        selection=describe_selection(compared),
+        calibration=describe_calibration(contenders) if len(contenders) > 1 else None,
+        learning=describe_learning(contenders),
+        corruptions=describe_corruptions(contenders),
+        duplicates=describe_duplicates(contenders),
+        changes=describe_changes(
+            [run for run in runs if (run.path / "metrics.json").exists()],
+            {id(run): c.name for c in contenders for run in c.runs},
+        ),
+        samples=next((found for run in runs if (found := samples(run))), []),
+        sections=sections,
+        pictures=share_pictures(tile for section in sections for tile in section.tiles),
+        definitions=definitions(board.tested),
+    )
 
 
 def _environment() -> jinja2.Environment:

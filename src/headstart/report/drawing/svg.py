@@ -24,6 +24,16 @@ _WIDTHS = {**dict.fromkeys("fijltrI.,:;-1 ", 3.7), **dict.fromkeys("mwMW%", 9.2)
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A drawing with its title. term: its entry in the definitions. under: a line below it."""
+
+    title: str
+    svg: Markup
+    term: str = ""
+    under: str = ""
+
+
 @dataclass(frozen=True)
 class Scale:
     """Maps values between `low` and `high` to pixels between `start` and `end`."""

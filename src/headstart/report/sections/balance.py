@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
@@ -19,6 +18,7 @@ from headstart.report.drawing.svg import (
     SMALL_RIGHT,
     SMALL_VIEW,
     TOP,
+    Figure,
     Scale,
     element,
     frame,
@@ -54,7 +54,33 @@ def describe_balance(compared: Comparison, contenders: Sequence[Contender]) -> B
     return Balance(compared.classes, None if name == "accuracy" else TITLES[name])
 
 
-def describe_two_classes(contenders: Sequence[Contender]) -> dict[str, Any] | None:
+@dataclass(frozen=True, slots=True)
+class TwoClassRow:
+    """A configuration's means over `runs` runs. key: of its curves. first: of its first run, whose
+    intervals are shown where it has no other."""
+
+    name: str
+    key: Markup
+    sensitivity: float
+    specificity: float
+    roc_area: float
+    pr_area: float
+    runs: int
+    first: TwoClasses
+
+
+@dataclass(frozen=True, slots=True)
+class TwoClassSection:
+    """positive, other: the names of the classes. prevalence: the share of the positive one."""
+
+    positive: str
+    other: str
+    prevalence: float
+    rows: list[TwoClassRow]
+    figures: list[Figure]
+
+
+def describe_two_classes(contenders: Sequence[Contender]) -> TwoClassSection | None:
     """ROC and precision-recall curves of each configuration's first run, and all numbers in a
     table; None where there are not two classes."""
     known = [(c, two) for c in contenders if (two := c.first(lambda m: m.test.two_classes))]
@@ -62,39 +88,38 @@ def describe_two_classes(contenders: Sequence[Contender]) -> dict[str, Any] | No
         return None
     names = known[0][0].runs[0].class_names
     positive = known[0][1].positive
-    rows = [
-        {"name": c.name, "key": key(style), **_means(c), "first": two}
-        for style, (c, two) in enumerate(known)
-    ]
+    rows = [_row(c, style, two) for style, (c, two) in enumerate(known)]
     curves = [_curves(c, style, positive) for style, (c, _) in enumerate(known[:MOST])]
     prevalence = known[0][1].prevalence
-    return {
-        "positive": names[positive],
-        "other": names[1 - positive],
-        "prevalence": prevalence,
-        "rows": rows,
-        "figures": [
-            {"title": "ROC", "term": "roc", "svg": _roc([roc for roc, _ in curves])},
-            {"title": "Precision and recall", "term": "pr",
-             "svg": _precision_recall([pr for _, pr in curves], prevalence)},
+    tradeoff = _precision_recall([pr for _, pr in curves], prevalence)
+    return TwoClassSection(
+        positive=names[positive],
+        other=names[1 - positive],
+        prevalence=prevalence,
+        rows=rows,
+        figures=[
+            Figure("ROC", _roc([roc for roc, _ in curves]), "roc"),
+            Figure("Precision and recall", tradeoff, "pr"),
         ],
-    }  # fmt: skip
+    )
 
 
-def _means(contender: Contender) -> dict[str, float]:
-    """Over the configuration's runs; an interval is the first run's and shown of one run alone."""
+def _row(contender: Contender, style: int, first: TwoClasses) -> TwoClassRow:
     known = [two for metrics in contender.metrics if (two := metrics.test.two_classes)]
 
     def mean(value: Callable[[TwoClasses], float]) -> float:
         return sum(value(two) for two in known) / len(known)
 
-    return {
-        "sensitivity": mean(lambda two: two.sensitivity.value),
-        "specificity": mean(lambda two: two.specificity.value),
-        "roc_area": mean(lambda two: two.roc_area),
-        "pr_area": mean(lambda two: two.pr_area),
-        "runs": len(known),
-    }
+    return TwoClassRow(
+        name=contender.name,
+        key=key(style),
+        sensitivity=mean(lambda two: two.sensitivity.value),
+        specificity=mean(lambda two: two.specificity.value),
+        roc_area=mean(lambda two: two.roc_area),
+        pr_area=mean(lambda two: two.pr_area),
+        runs=len(known),
+        first=first,
+    )
 
 
 def _curves(contender: Contender, style: int, positive: int) -> tuple[Band, Band]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from markupsafe import Markup
 
 from headstart.comparison.records import Row
 from headstart.report.contenders import (
@@ -74,13 +75,67 @@ COLUMNS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What a column shows, and the number to sort by; None where that is not known or infinite."""
+
+    sort: float | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One run of a configuration. anchor: the id of its section. bar: its accuracy as a drawing."""
+
+    row: Row
+    anchor: str | None
+    bar: Markup
+    cells: list[Cell]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A configuration. anchor, p_value: of its only run. members: its runs, if it has several."""
+
+    rank: int
+    contender: Contender
+    seeds: int
+    anchor: str | None
+    backbone: str | None
+    weights: str | None
+    p_value: float | None
+    bar: Markup
+    cells: list[Cell]
+    members: list[Member]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A run without a result. anchor: the id of its section."""
+
+    row: Row
+    anchor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """The leaderboard, best first. `cells` of its lines are in the order of `columns`."""
+
+    lines: list[Ranked]
+    failed: list[Failed]
+    columns: list[Column]
+    tested: bool  # whether runs have p-values
+    grouped: bool  # whether configurations are in groups
+    seeded: bool  # whether one has several runs
+
+
 def describe_board(
     contenders: Sequence[Contender],
     failed: Sequence[Row],
     anchors: Mapping[str, str],
     *,
     balance: bool = False,
-) -> dict[str, Any]:
+) -> Board:
     """Lines for the template; `anchors` has the id of each run's section by the run's label.
 
     balance: whether balanced accuracy and macro F1 stand beside accuracy.
@@ -94,24 +149,27 @@ def describe_board(
         rows = contender.rows
         members = [_member(line, anchors, columns, extent, reference) for line in own]
         lines.append(
-            {
-                "rank": rank,
-                "contender": contender,
-                "seeds": len(rows),
-                "anchor": members[0]["anchor"] if len(members) == 1 else None,
-                "backbone": rows[0].backbone,
-                "weights": rows[0].weights,
-                "p_value": rows[0].p_value if len(rows) == 1 else None,
-                "bar": plots.whisker(contender.accuracy, contender.interval, extent, reference),
-                "cells": [_cell(column, own, contender.balanced) for column in columns],
-                "members": members if len(members) > 1 else [],
-            }
+            Ranked(
+                rank=rank,
+                contender=contender,
+                seeds=len(rows),
+                anchor=members[0].anchor if len(members) == 1 else None,
+                backbone=rows[0].backbone,
+                weights=rows[0].weights,
+                p_value=rows[0].p_value if len(rows) == 1 else None,
+                bar=plots.whisker(contender.accuracy, contender.interval, extent, reference),
+                cells=[_cell(column, own, contender.balanced) for column in columns],
+                members=members if len(members) > 1 else [],
+            )
         )
-    missing = [{"row": row, "anchor": anchors.get(row.run)} for row in failed]
-    tested = any(row.p_value is not None for c in contenders for row in c.rows)
-    return {"lines": lines, "failed": missing, "columns": columns, "tested": tested,
-            "grouped": any(c.group is not None for c in contenders),
-            "seeded": any(len(c.rows) > 1 for c in contenders)}  # fmt: skip
+    return Board(
+        lines=lines,
+        failed=[Failed(row, anchors.get(row.run)) for row in failed],
+        columns=columns,
+        tested=any(row.p_value is not None for c in contenders for row in c.rows),
+        grouped=any(c.group is not None for c in contenders),
+        seeded=any(len(c.rows) > 1 for c in contenders),
+    )
 
 
 def _lines(contender: Contender) -> list[Line]:
@@ -142,14 +200,14 @@ def _member(
     columns: Sequence[Column],
     extent: tuple[float, float],
     reference: float | None,
-) -> dict[str, Any]:
+) -> Member:
     row = line.row
-    return {
-        "row": row,
-        "anchor": anchors.get(row.run),
-        "bar": plots.whisker(row.accuracy or 0.0, row.interval or (0.0, 0.0), extent, reference),
-        "cells": [_cell(column, [line], _balanced(row)) for column in columns],
-    }
+    return Member(
+        row=row,
+        anchor=anchors.get(row.run),
+        bar=plots.whisker(row.accuracy or 0.0, row.interval or (0.0, 0.0), extent, reference),
+        cells=[_cell(column, [line], _balanced(row)) for column in columns],
+    )
 
 
 def _balanced(row: Row) -> tuple[float, tuple[float, float]] | None:
@@ -161,7 +219,7 @@ def _cell(
     column: Column,
     lines: Sequence[Line],
     balanced: tuple[float, tuple[float, float]] | None,
-) -> dict[str, Any]:
+) -> Cell:
     """The mean over the runs, and what to sort by; balanced accuracy comes with its interval."""
     values = [v for line in lines if (v := column.value(line)) is not None]
     value = sum(values) / len(values) if values else None
@@ -178,4 +236,4 @@ def _cell(
     ):
         text = f"~{text}"
     known = value is not None and math.isfinite(value)
-    return {"sort": value if known else "", "text": text}
+    return Cell(value if known else None, text)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from headstart.evaluation.calibration import Bin, Share, calibration, reliability
-from headstart.report.contenders import Contender, mean, optional
+from headstart.evaluation.calibration import Bin, Calibration, Share, calibration, reliability
+from headstart.report.contenders import Contender, optional
 from headstart.report.drawing.svg import (
     BOTTOM,
     LEFT,
     SMALL_RIGHT,
     SMALL_VIEW,
     TOP,
+    Figure,
     Scale,
     element,
     frame,
@@ -28,27 +29,66 @@ from headstart.text import formats
 MOST = 8  # diagrams side by side; every configuration is in the table
 
 
-def describe_calibration(contenders: Sequence[Contender]) -> dict[str, Any] | None:
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """Means over a configuration's runs."""
+
+    ece: float
+    loss: float
+    brier: float
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationRow:
+    """A configuration before and after its temperature, which is the mean over its runs, too."""
+
+    name: str
+    temperature: float
+    before: Measures
+    after: Measures
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationSection:
+    """left_out: configurations in the table without a diagram. n: test images."""
+
+    rows: list[CalibrationRow]
+    figures: list[Figure]
+    left_out: int
+    notes: list[str]
+    n: int
+
+
+def describe_calibration(contenders: Sequence[Contender]) -> CalibrationSection | None:
     """A reliability diagram for each configuration's first run, and all numbers in a table."""
     known = [c for c in contenders if c.metrics]
     if not known:
         return None
     rows = [
-        {
-            "name": c.name,
-            "temperature": mean([metrics.temperature for metrics in c.metrics]),
-            "seeds": len(c.runs),
-            **{f"{key}_{when}": mean([getattr(block, key) for block in blocks])
-               for key in ("ece", "loss", "brier")
-               for when, blocks in (("before", [m.test.calibration for m in c.metrics]),
-                                    ("after", [m.test.calibrated for m in c.metrics]))},
-        }
+        CalibrationRow(
+            c.name,
+            _mean([metrics.temperature for metrics in c.metrics]),
+            before=_measures([metrics.test.calibration for metrics in c.metrics]),
+            after=_measures([metrics.test.calibrated for metrics in c.metrics]),
+        )
         for c in known
-    ]  # fmt: skip
+    ]
     drawn = [(c.name, reliability_panel(c.runs[0], c.name)) for c in known[:MOST]]
-    figures = [{"title": name, "svg": svg} for name, svg in drawn if svg]
-    return {"rows": rows, "figures": figures, "left_out": len(known) - len(figures),
-            "notes": _notes(known), "n": known[0].metrics[0].test.n}  # fmt: skip
+    figures = [Figure(name, svg) for name, svg in drawn if svg]
+    n = known[0].metrics[0].test.n
+    return CalibrationSection(rows, figures, len(known) - len(figures), _notes(known), n)
+
+
+def _measures(blocks: Sequence[Calibration]) -> Measures:
+    return Measures(
+        ece=_mean([block.ece for block in blocks]),
+        loss=_mean([block.loss for block in blocks]),
+        brier=_mean([block.brier for block in blocks]),
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _notes(contenders: Sequence[Contender]) -> list[str]:

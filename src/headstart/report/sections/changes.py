@@ -5,7 +5,6 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
@@ -30,9 +29,40 @@ class Rung:
     step: Step | None
 
 
+@dataclass(frozen=True, slots=True)
+class ChangeRow:
+    """A step of the table, its numbers as text. kind: gain, loss or even, how it is drawn."""
+
+    step: Step
+    kind: str
+    before: Entry
+    after: Entry
+    change: str
+    interval: str
+    beside: str | None  # the step in another metric
+    seconds: str
+
+
+@dataclass(frozen=True, slots=True)
+class KnownMistake:
+    """A known mistake, and the names of what makes it."""
+
+    finding: Finding
+    runs: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ChangesSection:
+    """The steps, their picture, None without any, and what is known to cost accuracy."""
+
+    steps: list[ChangeRow]
+    figure: Markup | None
+    known: list[KnownMistake]
+
+
 def describe_changes(
     runs: Sequence[Run], configurations: Mapping[int, str] | None = None
-) -> dict[str, Any]:
+) -> ChangesSection:
     """Everything the template needs: steps, their picture, and what is known to cost accuracy.
 
     `configurations` has the name to use for a run, by its id(): seeds make the same mistakes.
@@ -44,12 +74,11 @@ def describe_changes(
     steps = explained.telling if explained else ()
     entries = {entry.run: entry for entry in explained.entries} if explained else {}
     rungs = _chain(steps, entries)
-    return {
-        "steps": [_row(step, entries) for step in steps],
-        "figure": ladder_panel(rungs) if rungs else None,
-        "ladder": bool(explained and explained.ladder),
-        "known": _known(explained, runs, configurations or {}),
-    }
+    return ChangesSection(
+        steps=[_row(step, entries) for step in steps],
+        figure=ladder_panel(rungs) if rungs else None,
+        known=_known(explained, runs, configurations or {}),
+    )
 
 
 def _explained(runs: Sequence[Run]) -> Explanation | None:
@@ -78,18 +107,18 @@ def _chain(steps: Sequence[Step], entries: dict[str, Entry]) -> list[Rung]:
     ]
 
 
-def _row(step: Step, entries: dict[str, Entry]) -> dict[str, Any]:
+def _row(step: Step, entries: dict[str, Entry]) -> ChangeRow:
     first, second = entries[step.first], entries[step.second]
-    return {
-        "step": step,
-        "kind": _kind(step),
-        "before": first,
-        "after": second,
-        "change": points(step.change),
-        "interval": f"[{points(step.interval[0])}, {points(step.interval[1])}]",
-        "beside": step.beside.told if step.beside else None,
-        "seconds": f"{duration(first.seconds)} → {duration(second.seconds)}",
-    }
+    return ChangeRow(
+        step=step,
+        kind=_kind(step),
+        before=first,
+        after=second,
+        change=points(step.change),
+        interval=f"[{points(step.interval[0])}, {points(step.interval[1])}]",
+        beside=step.beside.told if step.beside else None,
+        seconds=f"{duration(first.seconds)} → {duration(second.seconds)}",
+    )
 
 
 def _kind(step: Step) -> str:
@@ -100,7 +129,7 @@ def _kind(step: Step) -> str:
 
 def _known(
     explained: Explanation | None, runs: Sequence[Run], configurations: Mapping[int, str]
-) -> list[dict[str, Any]]:
+) -> list[KnownMistake]:
     """Each known mistake once, with the runs that make it."""
     made: dict[tuple[str, str, str], tuple[Finding, list[str]]] = {}
     for run, name, findings in _findings(explained, runs):
@@ -108,9 +137,7 @@ def _known(
             if finding.mistake:
                 key = (finding.key, finding.has, finding.why)
                 made.setdefault(key, (finding, []))[1].append(configurations.get(id(run), name))
-    return [
-        {"finding": finding, "runs": list(dict.fromkeys(names))} for finding, names in made.values()
-    ]
+    return [KnownMistake(finding, list(dict.fromkeys(names))) for finding, names in made.values()]
 
 
 def _findings(

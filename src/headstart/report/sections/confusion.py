@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
 from headstart.report.drawing.svg import element, panel
+from headstart.report.sections.tables import TableRow
 from headstart.text.captions import captions
 
 TABLE_CLASSES = 20  # beyond this many, a table of counts is wider than a screen
@@ -22,17 +23,57 @@ _SIDE, _ROOM, _EDGE = 400, 92, 4  # of the drawing; what its families' names tak
 _FAMILIES = 16
 
 
-def describe_confusion(confusion: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A cell of the matrix. shade: 0 to 1, how much it stands out."""
+
+    count: int
+    right: bool
+    shade: float
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A row for each true class, a column for each answer."""
+
+    names: list[str]
+    rows: list[TableRow[Count]]
+
+
+@dataclass(frozen=True, slots=True)
+class Mixup:
+    """`count` of the `of` images of a class are taken for another one."""
+
+    true: str
+    predicted: str
+    count: int
+    of: int
+
+    @property
+    def share(self) -> float:
+        return self.count / self.of
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """A matrix of few classes; of many a drawing, and the most common mistakes."""
+
+    matrix: Matrix | None
+    grid: Markup | None
+    pairs: list[Mixup]
+
+
+def describe_confusion(confusion: np.ndarray, names: Sequence[str]) -> Confusion:
     """`matrix` up to TABLE_CLASSES classes; `grid` and `pairs` above. None where there is none.
 
     confusion: int64 (classes, classes), rows are true classes.
     """
     few = len(confusion) <= TABLE_CLASSES
-    return {
-        "matrix": _matrix(confusion, names) if few and len(confusion) else None,
-        "grid": None if few else draw_grid(confusion, names),
-        "pairs": [] if few else _pairs(confusion, names),
-    }
+    return Confusion(
+        matrix=_matrix(confusion, names) if few and len(confusion) else None,
+        grid=None if few else draw_grid(confusion, names),
+        pairs=[] if few else _pairs(confusion, names),
+    )
 
 
 def _shares(confusion: np.ndarray) -> np.ndarray:
@@ -44,27 +85,23 @@ def _shares(confusion: np.ndarray) -> np.ndarray:
     return scaled
 
 
-def _matrix(confusion: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+def _matrix(confusion: np.ndarray, names: Sequence[str]) -> Matrix:
     """Counts with a shade."""
     shades = np.round(_shares(confusion), 2)
     rows = [
-        {
-            "name": names[true],
-            "cells": [
-                {
-                    "count": int(n),
-                    "right": true == predicted,
-                    "shade": float(shades[true, predicted]),
-                }
+        TableRow(
+            names[true],
+            [
+                Count(int(n), true == predicted, float(shades[true, predicted]))
                 for predicted, n in enumerate(row)
             ],
-        }
+        )
         for true, row in enumerate(confusion)
     ]
-    return {"names": list(names), "rows": rows}
+    return Matrix(list(names), rows)
 
 
-def _pairs(confusion: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+def _pairs(confusion: np.ndarray, names: Sequence[str]) -> list[Mixup]:
     """The classes most often taken for one another, both directions apart."""
     wrong = confusion.copy()
     np.fill_diagonal(wrong, 0)
@@ -74,10 +111,7 @@ def _pairs(confusion: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
         n = int(wrong[true, predicted])
         total = int(confusion[true].sum())
         if n:
-            found.append(
-                {"true": names[true], "predicted": names[predicted], "count": n, "of": total,
-                 "share": n / total}
-            )  # fmt: skip
+            found.append(Mixup(names[true], names[predicted], n, total))
     return found
 
 

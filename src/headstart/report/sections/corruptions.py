@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
@@ -17,11 +16,13 @@ from headstart.report.drawing.svg import (
     SMALL_RIGHT,
     SMALL_VIEW,
     TOP,
+    Figure,
     Scale,
     frame,
     in_percent,
     panel,
 )
+from headstart.report.sections.tables import TableRow
 from headstart.text import formats
 
 
@@ -34,7 +35,50 @@ class Tested:
     block: Corruptions
 
 
-def describe_corruptions(contenders: Sequence[Contender]) -> dict[str, Any] | None:
+@dataclass(frozen=True, slots=True)
+class CorruptionsRow:
+    """A configuration's accuracy on clean images, the mean over all corruptions, and the worst.
+    key: of its line in the plots. balanced: balanced accuracy, clean and mean."""
+
+    name: str
+    key: Markup
+    clean: float
+    mean: float
+    balanced: tuple[float, float]
+    drop: str
+    worst: CorruptedScores
+
+
+@dataclass(frozen=True, slots=True)
+class CorruptionsSection:
+    """On `n` test images. many: whether there are several configurations."""
+
+    figures: list[Figure]
+    rows: list[CorruptionsRow]
+    n: int
+    many: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Heat:
+    """One corruption at one severity. shade: the lost share of the clean accuracy, 0 to 1."""
+
+    accuracy: float
+    setting: str
+    shade: float
+
+
+@dataclass(frozen=True, slots=True)
+class HeatTable:
+    """One run on `n` test images: None in a cell where a severity was not tested."""
+
+    severities: list[int]
+    rows: list[TableRow[Heat | None]]
+    clean: float
+    n: int
+
+
+def describe_corruptions(contenders: Sequence[Contender]) -> CorruptionsSection | None:
     """A plot for each corruption and a line for each configuration; None where none was tested."""
     tested = [
         Tested(c.name, rank, block)
@@ -48,21 +92,22 @@ def describe_corruptions(contenders: Sequence[Contender]) -> dict[str, Any] | No
     shown += [each.block.accuracy for each in tested]
     extent = (100 * min(shown), 100 * max(shown))
     figures = [
-        {"title": _title(kind), "svg": _panel(kind, tested, extent),
-         "settings": _settings(kind, tested)}
+        Figure(_title(kind), _panel(kind, tested, extent), under=_settings(kind, tested))
         for kind in kinds
-    ]  # fmt: skip
+    ]
     rows = [
-        {"name": each.name, "key": key(each.style), "clean": each.block.accuracy,
-         "mean": each.block.mean,
-         "balanced": (each.block.balanced_accuracy, each.block.balanced_mean),
-         "drop": formats.points(each.block.mean - each.block.accuracy),
-         "worst": min(each.block.corruptions, key=lambda row: row.accuracy)}
+        CorruptionsRow(
+            name=each.name,
+            key=key(each.style),
+            clean=each.block.accuracy,
+            mean=each.block.mean,
+            balanced=(each.block.balanced_accuracy, each.block.balanced_mean),
+            drop=formats.points(each.block.mean - each.block.accuracy),
+            worst=min(each.block.corruptions, key=lambda row: row.accuracy),
+        )
         for each in tested
-    ]  # fmt: skip
-    first = tested[0].block
-    return {"figures": figures, "rows": rows, "n": first.n, "side": first.side,
-            "many": len(tested) > 1}  # fmt: skip
+    ]
+    return CorruptionsSection(figures, rows, tested[0].block.n, len(tested) > 1)
 
 
 def _title(kind: str) -> str:
@@ -105,22 +150,19 @@ def _panel(kind: str, tested: Sequence[Tested], extent: tuple[float, float]) -> 
     return panel(marks, label, SMALL_VIEW)
 
 
-def heat_table(block: Corruptions) -> dict[str, Any]:
+def heat_table(block: Corruptions) -> HeatTable:
     """One run's accuracies: corruptions as rows, severities as columns."""
     severities = sorted({row.severity for row in block.corruptions})
     clean = max(block.accuracy, 1e-9)
     rows = []
     for kind in dict.fromkeys(row.name for row in block.corruptions):
         known = {row.severity: row for row in _rows(kind, block)}
-        cells = [
-            {
-                "accuracy": known[s].accuracy,
-                "setting": known[s].setting,
-                "shade": round(min(1.0, max(0.0, 1 - known[s].accuracy / clean)), 2),
-            }
-            if s in known
-            else None
-            for s in severities
-        ]
-        rows.append({"name": kind, "cells": cells})
-    return {"severities": severities, "rows": rows, "clean": block.accuracy, "n": block.n}
+        rows.append(
+            TableRow(kind, [_heat(known[s], clean) if s in known else None for s in severities])
+        )
+    return HeatTable(severities, rows, block.accuracy, block.n)
+
+
+def _heat(scores: CorruptedScores, clean: float) -> Heat:
+    lost = min(1.0, max(0.0, 1 - scores.accuracy / clean))
+    return Heat(scores.accuracy, scores.setting, round(lost, 2))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from headstart.comparison.cheapest import find_quickest, latency_of
 from headstart.comparison.choice import TITLES
@@ -19,6 +18,7 @@ from headstart.report.contenders import (
     training_seconds,
 )
 from headstart.report.drawing import plots
+from headstart.report.drawing.svg import Figure
 from headstart.rundir.records import Cost
 from headstart.text import formats
 
@@ -60,7 +60,7 @@ def drawn_title(compared: Comparison) -> str:
     return TITLES[name if name != "loss" else "accuracy"]
 
 
-def cost_panels(compared: Comparison, contenders: Sequence[Contender]) -> list[dict[str, Any]]:
+def cost_panels(compared: Comparison, contenders: Sequence[Contender]) -> list[Figure]:
     """A panel for each cost that two configurations or more know."""
     panels, title = [], drawn_title(compared)
     for cost in _costs(contenders):
@@ -83,7 +83,7 @@ def cost_panels(compared: Comparison, contenders: Sequence[Contender]) -> list[d
             svg = plots.cost_panel(
                 points, y_label=title, x_label=cost.axis, more_is_better=cost.more_is_better
             )
-            panels.append({"title": cost.title, "term": cost.term, "svg": svg})
+            panels.append(Figure(cost.title, svg, cost.term))
     return panels
 
 
@@ -93,39 +93,59 @@ def _spread(contender: Contender) -> tuple[float, float] | None:
     return (latency.low, latency.high) if latency else None
 
 
-_LIMITS: tuple[tuple[str, str, str, Callable[[Cost], float | None]], ...] = (
-    ("latency", "ms an image", "Latency limit", latency_ms),
-    ("size", "MB on disk", "Size limit", file_mb),
-)
+@dataclass(frozen=True, slots=True)
+class LimitStep:
+    """From `limit` on, in the unit of its table, this configuration is the best that fits."""
+
+    limit: float
+    text: str  # of the limit
+    contender: Contender
 
 
-def describe_limits(compared: Comparison, contenders: Sequence[Contender]) -> dict[str, Any] | None:
+@dataclass(frozen=True, slots=True)
+class LimitTable:
+    """What to take under each limit of one cost."""
+
+    title: str
+    unit: str
+    steps: list[LimitStep]
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsSection:
+    """asked: the answer to the limits that the comparison was asked for; None without any."""
+
+    tables: list[LimitTable]
+    asked: str | None
+
+
+def describe_limits(compared: Comparison, contenders: Sequence[Contender]) -> LimitsSection | None:
     """What to take under a limit of latency or size; None where two or more know neither."""
     tables = [
-        {"term": term, "unit": unit, "title": title, "steps": steps}
-        for term, unit, title, value in _LIMITS
-        if len(steps := _steps(contenders, value, timed=term == "latency")) > 1
+        LimitTable("Latency limit", "ms an image", _steps(contenders, latency_ms, timed=True)),
+        LimitTable("Size limit", "MB on disk", _steps(contenders, file_mb, timed=False)),
     ]
-    return {"tables": tables, "asked": _asked(compared.limits)} if tables else None
+    tables = [table for table in tables if len(table.steps) > 1]
+    return LimitsSection(tables, _asked(compared.limits)) if tables else None
 
 
 def _steps(
     contenders: Sequence[Contender], value: Callable[[Cost], float | None], *, timed: bool
-) -> list[dict[str, Any]]:
+) -> list[LimitStep]:
     """From which limit on which configuration is the best that fits: validation decides.
 
     A limit that noise does not tell from the one before is no step of its own.
     """
     priced = [(spent, c) for c in contenders if (spent := c.mean(value))]
-    steps: list[dict[str, Any]] = []
+    steps: list[LimitStep] = []
     best = (-math.inf, -math.inf)
     for spent, c in sorted(priced, key=lambda pair: (pair[0], [-part for part in pair[1].val_key])):
         if c.val_key > best:
             best = c.val_key
-            if timed and steps and _level(steps[-1]["contender"], c):
+            if timed and steps and _level(steps[-1].contender, c):
                 steps.pop()
             text = ("~" if timed and c.busy else "") + formats.three(spent)
-            steps.append({"limit": spent, "text": text, "contender": c})
+            steps.append(LimitStep(spent, text, c))
     return steps
 
 

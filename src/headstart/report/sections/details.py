@@ -6,23 +6,25 @@ failed or interrupted run still shows everything it got to.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
+from markupsafe import Markup
 
 from headstart.comparison.records import Row
 from headstart.evaluation.metrics import ClassScores
 from headstart.report.contenders import manifest_of, metrics_of, optional
+from headstart.report.drawing.svg import Figure
 from headstart.report.sections import pictures
 from headstart.report.sections.calibration import reliability_panel
-from headstart.report.sections.confusion import describe_confusion
-from headstart.report.sections.corruptions import heat_table
-from headstart.report.sections.feature_map import describe_map
-from headstart.report.sections.phases import describe_phases, figures
-from headstart.report.sections.pictures import class_names
+from headstart.report.sections.confusion import Confusion, describe_confusion
+from headstart.report.sections.corruptions import HeatTable, heat_table
+from headstart.report.sections.feature_map import FeatureMap, describe_map
+from headstart.report.sections.phases import PhaseLine, describe_phases, figures
+from headstart.report.sections.pictures import PairTiles, Saliency, Tile, WrongAnswers, class_names
 from headstart.rundir.history import History
-from headstart.rundir.records import Cost, LatencyMs, Manifest, Metrics, Preprocess
+from headstart.rundir.records import Cost, LatencyMs, Manifest, Metrics, Preprocess, TimeProfile
 from headstart.rundir.run import Run
 from headstart.text import formats
 from headstart.text.captions import captions
@@ -30,42 +32,90 @@ from headstart.text.captions import captions
 LABEL = 18  # characters of a class's name beside a matrix
 
 
-def describe_run(run: Run, row: Row) -> dict[str, Any]:
-    """Everything the template needs to draw one run's section."""
+Fact = tuple[str, str, str]  # label, text, the term that defines it
+
+
+@dataclass(frozen=True, slots=True)
+class RunSection:
+    """Everything the template needs to draw one run's section, whose id is `id`.
+
+    A part is None, or empty, where its file is missing.
+    """
+
+    id: str
+    row: Row
+    phases: list[PhaseLine]
+    figures: list[Figure]
+    fitted: bool  # whether there are curves over epochs
+    scores: list[Fact]
+    classes: list[tuple[str, ClassScores]]  # by name, in class order
+    captions: dict[str, str]  # of classes under pictures, by name
+    labels: dict[str, str]  # the same beside a matrix
+    cut: bool  # whether a label is shorter than its name
+    confusion: Confusion
+    answers: list[Tile]
+    mistakes: list[Tile]
+    wrong: WrongAnswers
+    uncertain: list[Tile]
+    pair_pictures: list[PairTiles]
+    saliency: Saliency | None
+    map: FeatureMap | None
+    reliability: Markup | None
+    corruptions: HeatTable | None
+    further: list[tuple[str, list[tuple[str, str]]]]
+    costs: list[Fact]
+    recipe: str
+    identity: list[tuple[str, str]]  # label, text
+    profile: TimeProfile | None
+    n: int | None  # test images
+
+    @property
+    def tiles(self) -> Iterator[Tile]:
+        """All that the section shows."""
+        yield from self.answers
+        yield from self.mistakes
+        yield from self.uncertain
+        for pair in self.pair_pictures:
+            yield from pair.tiles
+        if self.saliency:
+            yield from self.saliency.tiles
+
+
+def describe_run(run: Run, row: Row, anchor: str) -> RunSection:
+    """anchor: the section's id."""
     manifest, metrics, cost = manifest_of(run), metrics_of(run), optional(lambda: run.cost)
     confusion = np.asarray(metrics.test.confusion if metrics else [], dtype=np.int64)
     names = class_names(run, classes=len(confusion))
     history = optional(lambda: run.history) or History(())
-    return {
-        "phases": describe_phases(history, cost),
-        "figures": figures(history),
-        "fitted": bool(history.epochs),
-        "scores": _scores(metrics) if metrics else [],
-        "classes": _class_rows(metrics.test.per_class, names) if metrics else [],
-        "captions": dict(zip(names, captions(names, pictures.CAPTION), strict=True)),
-        "labels": dict(zip(names, captions(names, LABEL), strict=True)),
-        "cut": any(len(name) > LABEL for name in names),
-        **describe_confusion(confusion, names),
-        "answers": pictures.answers(run, names),
-        "mistakes": pictures.mistakes(run, names),
-        "wrong": pictures.wrong_answers(run, names),
-        "uncertain": pictures.uncertain(run, names),
-        "pair_pictures": pictures.confused_pairs(run, names, confusion),
-        "saliency": pictures.saliency(run, names),
-        "map": describe_map(run.feature_map, names),
-        "reliability": reliability_panel(run, row.run),
-        "corruptions": heat_table(metrics.corruptions) if metrics and metrics.corruptions else None,
-        "further": _further(metrics) if metrics else [],
-        "costs": _costs(cost) if cost else [],
-        "recipe": _recipe_text(run),
-        "identity": _identity(manifest, cost) if manifest else [],
-        "profile": optional(lambda: run.profile),
-        "n": metrics.test.n if metrics else None,
-        "row": row,
-    }
-
-
-Fact = tuple[str, str, str]  # label, text, the term that defines it
+    per_class = metrics.test.per_class if metrics else ()
+    return RunSection(
+        id=anchor,
+        row=row,
+        phases=describe_phases(history, cost),
+        figures=figures(history),
+        fitted=bool(history.epochs),
+        scores=_scores(metrics) if metrics else [],
+        classes=list(zip(names, per_class, strict=False)),
+        captions=dict(zip(names, captions(names, pictures.CAPTION), strict=True)),
+        labels=dict(zip(names, captions(names, LABEL), strict=True)),
+        cut=any(len(name) > LABEL for name in names),
+        confusion=describe_confusion(confusion, names),
+        answers=pictures.answers(run, names),
+        mistakes=pictures.mistakes(run, names),
+        wrong=pictures.wrong_answers(run, names),
+        uncertain=pictures.uncertain(run, names),
+        pair_pictures=pictures.confused_pairs(run, names, confusion),
+        saliency=pictures.saliency(run, names),
+        map=describe_map(run.feature_map, names),
+        reliability=reliability_panel(run, row.run),
+        corruptions=heat_table(metrics.corruptions) if metrics and metrics.corruptions else None,
+        further=_further(metrics) if metrics else [],
+        costs=_costs(cost) if cost else [],
+        recipe=_recipe_text(run),
+        identity=_identity(manifest, cost) if manifest else [],
+        profile=optional(lambda: run.profile),
+        n=metrics.test.n if metrics else None,
+    )
 
 
 def _scores(metrics: Metrics) -> list[Fact]:
@@ -133,13 +183,6 @@ def _latency(latency: LatencyMs) -> str:
     known = latency.low is not None
     spread = f" [{latency.low:.1f}, {latency.high:.1f}]" if known else ""
     return f"{latency.median:.1f}{spread} / {latency.p95:.1f}\u202fms"
-
-
-def _class_rows(per_class: Sequence[ClassScores], names: Sequence[str]) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "precision": row.precision, "recall": row.recall, "f1": row.f1, "n": row.n}
-        for name, row in zip(names, per_class, strict=False)
-    ]
 
 
 def _recipe_text(run: Run) -> str:

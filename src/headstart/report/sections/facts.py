@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from headstart.comparison.choice import Metric
 from headstart.comparison.protocol import gather_warnings
@@ -109,7 +108,30 @@ def distinct(runs: Sequence[Run], read: Callable[[Provenance], str | None]) -> l
     return sorted(value for value in values if value is not None)
 
 
-def describe_duplicates(contenders: Sequence[Contender]) -> dict[str, Any] | None:
+@dataclass(frozen=True, slots=True)
+class DuplicatesRow:
+    """A configuration's accuracy, `raw` on all test images and `kept` without duplicates, a mean
+    over its runs. interval: of one run alone. balanced: balanced accuracy without duplicates."""
+
+    name: str
+    raw: float
+    kept: float
+    interval: tuple[float, float] | None
+    balanced: float | None
+    change: str
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicatesSection:
+    """`left_out` test images are duplicates, `n` remain."""
+
+    rows: list[DuplicatesRow]
+    n: int
+    left_out: int
+    source: str
+
+
+def describe_duplicates(contenders: Sequence[Contender]) -> DuplicatesSection | None:
     """Accuracies with and without the known duplicates; None where nobody looked for any."""
     known = [(c, blocks) for c in contenders if (blocks := [b for m in c.metrics if (b := _of(m))])]
     if not known:
@@ -117,12 +139,18 @@ def describe_duplicates(contenders: Sequence[Contender]) -> dict[str, Any] | Non
     rows = []
     for c, blocks in known:
         kept = sum(block.accuracy for block in blocks) / len(blocks)
-        rows.append({"name": c.name, "raw": c.accuracy, "raw_interval": c.interval, "kept": kept,
-                     "interval": blocks[0].interval if len(blocks) == 1 else None,
-                     "balanced": mean([block.balanced_accuracy for block in blocks]),
-                     "change": formats.points(kept - c.accuracy)})  # fmt: skip
+        rows.append(
+            DuplicatesRow(
+                name=c.name,
+                raw=c.accuracy,
+                kept=kept,
+                interval=blocks[0].interval if len(blocks) == 1 else None,
+                balanced=mean([block.balanced_accuracy for block in blocks]),
+                change=formats.points(kept - c.accuracy),
+            )
+        )
     first = known[0][1][0]
-    return {"rows": rows, "n": first.n, "left_out": first.left_out, "source": first.source}
+    return DuplicatesSection(rows, first.n, first.left_out, first.source)
 
 
 def _of(metrics: Metrics) -> WithoutDuplicates | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup
@@ -19,7 +19,30 @@ NAMED = 100  # wrong answers that say their file when pointed at
 SIDE, _EDGE = 380, 14
 
 
-def describe_map(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, Any] | None:
+@dataclass(frozen=True, slots=True)
+class LegendEntry:
+    """A colour of the legend: `n` of the points shown have it."""
+
+    label: int
+    name: str
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureMap:
+    """`n` of `of` test images, `wrong` of them answered wrong. families: whether colours stand for
+    families of classes."""
+
+    svg: Markup
+    legend: list[LegendEntry]
+    families: bool
+    method: str
+    n: int
+    of: int
+    wrong: int
+
+
+def describe_map(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> FeatureMap | None:
     """The drawing and its legend; None for a run without features.
 
     Coloured by class, or, where there are more classes than colours, by the families that the
@@ -38,16 +61,16 @@ def describe_map(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> dict
         names = [word for _, _, word in kin]
     present = [int(label) for label in np.unique(labels)]
     coloured = len(present) <= STYLES
-    legend = [{"label": k, "name": names[k], "n": int((labels == k).sum())} for k in present]
-    return {
-        "svg": map_panel(xy, labels, wrong, names, coloured, tips),
-        "legend": legend if coloured else [],
-        "families": bool(kin) and coloured,
-        "method": str(arrays["method"]) if "method" in arrays else "",
-        "n": len(rows),
-        "of": n,
-        "wrong": int(wrong.sum()),
-    }
+    legend = [LegendEntry(k, names[k], int((labels == k).sum())) for k in present]
+    return FeatureMap(
+        svg=map_panel(xy, labels, wrong, names, coloured, tips),
+        legend=legend if coloured else [],
+        families=bool(kin) and coloured,
+        method=str(arrays["method"]) if "method" in arrays else "",
+        n=len(rows),
+        of=n,
+        wrong=int(wrong.sum()),
+    )
 
 
 def _placed(xy: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from markupsafe import Markup
 
@@ -20,11 +20,33 @@ from headstart.report.drawing.svg import (
     in_percent,
     panel,
 )
+from headstart.report.sections.tables import TableRow
 from headstart.rundir.records import EfficiencyPoint, LabelEfficiency
 from headstart.text import formats
 
 
-def describe_learning(contenders: Sequence[Contender]) -> dict[str, Any] | None:
+@dataclass(frozen=True, slots=True)
+class LearningRow(TableRow[EfficiencyPoint | None]):
+    """Configurations that share a line. key: of the line."""
+
+    key: Markup
+
+
+@dataclass(frozen=True, slots=True)
+class LearningSection:
+    """The plot and its numbers. sizes: images a class, a cell each in every row. n: images that
+    the split has. draws: of training images, at most."""
+
+    svg: Markup
+    sizes: list[int]
+    rows: list[LearningRow]
+    n: int
+    split: str
+    draws: int
+    notes: list[str]
+
+
+def describe_learning(contenders: Sequence[Contender]) -> LearningSection | None:
     """The plot, and its numbers as a table; None where no run has frozen features.
 
     Configurations whose frozen features are the same share a line. Curves on validation are shown
@@ -49,17 +71,17 @@ def describe_learning(contenders: Sequence[Contender]) -> dict[str, Any] | None:
         name = formats.join_words(owners)
         bands.append(_band(name, style, _sized(curve)))
         known = dict(_sized(curve))
-        rows.append({"name": name, "key": key(style), "cells": [known.get(n) for n in sizes]})
+        rows.append(LearningRow(name, [known.get(n) for n in sizes], key(style)))
     first = curve_of[0]
-    return {
-        "svg": learning_panel(bands),
-        "sizes": sizes,
-        "rows": rows,
-        "n": first.n,
-        "split": split,
-        "draws": max(point.draws for point in first.points),
-        "notes": list(dict.fromkeys(curve.note for curve in curve_of)),
-    }
+    return LearningSection(
+        svg=learning_panel(bands),
+        sizes=sizes,
+        rows=rows,
+        n=first.n,
+        split=split,
+        draws=max(point.draws for point in first.points),
+        notes=list(dict.fromkeys(curve.note for curve in curve_of)),
+    )
 
 
 def _sized(curve: LabelEfficiency) -> list[tuple[int, EfficiencyPoint]]:

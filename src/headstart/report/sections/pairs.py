@@ -3,15 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from headstart.comparison.choice import TITLES
 from headstart.comparison.records import Comparison, Pair
 from headstart.report.contenders import Contender
+from headstart.report.sections.tables import TableRow
 from headstart.text import formats
 
 
-def describe_pairs(compared: Comparison, contenders: Sequence[Contender]) -> dict[str, Any] | None:
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The row minus the column, as text. p: corrected for all pairs. apart: more than chance."""
+
+    change: str
+    interval: str
+    p: str
+    apart: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PairsSection:
+    """The matrix, whose cells are in `unit`s of what `title` names: `apart` of its `count` pairs
+    can be told apart, by `tests`."""
+
+    columns: list[str]
+    rows: list[TableRow[Difference | None]]
+    apart: int
+    count: int
+    tests: list[str]
+    title: str
+    unit: str
+
+
+def describe_pairs(compared: Comparison, contenders: Sequence[Contender]) -> PairsSection | None:
     """Each pair's difference in points, its interval and p-value; None without pairs.
 
     A cell is the row's accuracy, or other metric compared by, minus the column's. The last
@@ -25,15 +50,25 @@ def describe_pairs(compared: Comparison, contenders: Sequence[Contender]) -> dic
     metric = compared.select_by
     size = _nats if metric == "loss" else formats.points
     rows = [
-        {"name": name, "cells": [_cell(known, name, other, size) if j > i else None
-                                 for j, other in enumerate(names) if j > 0]}
+        TableRow(
+            name,
+            [
+                _cell(known, name, other, size) if j > i else None
+                for j, other in enumerate(names)
+                if j > 0
+            ],
+        )
         for i, name in enumerate(names[:-1])
-    ]  # fmt: skip
-    apart = sum(pair.told_apart for pair in known.values())
-    tests = sorted({pair.test for pair in known.values()})
-    return {"columns": names[1:], "rows": rows, "apart": apart, "count": len(known),
-            "tests": tests, "title": "minus the log loss" if metric == "loss" else TITLES[metric],
-            "unit": "nats" if metric == "loss" else "percentage points"}  # fmt: skip
+    ]
+    return PairsSection(
+        columns=names[1:],
+        rows=rows,
+        apart=sum(pair.told_apart for pair in known.values()),
+        count=len(known),
+        tests=sorted({pair.test for pair in known.values()}),
+        title="minus the log loss" if metric == "loss" else TITLES[metric],
+        unit="nats" if metric == "loss" else "percentage points",
+    )
 
 
 def _nats(change: float) -> str:
@@ -45,7 +80,7 @@ def _cell(
     row: str,
     column: str,
     size: Callable[[float], str],
-) -> Any:
+) -> Difference | None:
     if (column, row) in known:
         pair = known[column, row]
         change, (low, high) = pair.change, pair.interval
@@ -55,10 +90,9 @@ def _cell(
         high, low = (-bound for bound in pair.interval)
     else:
         return None
-    return {
-        "change": size(change),
-        "interval": f"[{size(low)}, {size(high)}]",
-        "p": formats.p_value(pair.p_adjusted),
-        "apart": pair.told_apart,
-        "label": f"{row} minus {column}",
-    }
+    return Difference(
+        change=size(change),
+        interval=f"[{size(low)}, {size(high)}]",
+        p=formats.p_value(pair.p_adjusted),
+        apart=pair.told_apart,
+    )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from markupsafe import Markup
 
 from headstart.report.drawing import lines
+from headstart.report.drawing.svg import Figure
 from headstart.rundir.history import Fit, History, PhaseBegun, Solve
 from headstart.rundir.records import Cost
 from headstart.text import formats
@@ -19,22 +20,19 @@ _KINDS: tuple[Literal["train", "val"], ...] = ("train", "val")
 _NAMES: dict[Measure, str] = {"loss": "Loss", "accuracy": "Accuracy"}
 
 
-def figures(history: History) -> list[dict[str, Any]]:
+def figures(history: History) -> list[Figure]:
     """The plots of training that a log gives: a path for each solved head, curves over epochs."""
     measures: tuple[Measure, ...] = ("loss", "accuracy")
-    drawn: list[dict[str, Any]] = []
+    drawn: list[tuple[str, Markup | None]] = []
     for phase, begun in sorted(history.begun.items()):
         solves, chosen = history.solves_of(phase), history.chosen(phase)
         if len(solves) > 1:
             where = f"phase {phase + 1}: {_title(begun)}"
             l2 = chosen.l2 if chosen else None
-            drawn += [
-                {"title": f"{_NAMES[m]} by penalty, {where}", "svg": _path(solves, l2, m)}
-                for m in measures
-            ]
+            drawn += [(f"{_NAMES[m]} by penalty, {where}", _path(solves, l2, m)) for m in measures]
     if history.epochs:
-        drawn += [{"title": f"{_NAMES[m]} by epoch", "svg": _curves(history, m)} for m in measures]
-    return [figure for figure in drawn if figure["svg"]]
+        drawn += [(f"{_NAMES[m]} by epoch", _curves(history, m)) for m in measures]
+    return [Figure(title, svg) for title, svg in drawn if svg]
 
 
 def _path(solves: Sequence[Solve], chosen: float | None, measure: Measure) -> Markup | None:

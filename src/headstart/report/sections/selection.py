@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
-from headstart.comparison.records import Comparison, Judged
+from headstart.comparison.records import Comparison, Judged, Selected
+from headstart.report.sections.tables import TableRow
 from headstart.text import formats
 
 
-def _cell(candidate: Judged) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A candidate in a round. seconds: what its evidence took. kept: whether it went on."""
+
+    text: str
+    seconds: float
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateRow(TableRow[Score | None]):
+    """A candidate's scores, None in rounds that it was not in. why: it is out; None if kept."""
+
+    why: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionSection:
+    """How runs were selected under a budget; `cells` of a row are in the order of its rounds."""
+
+    made: Selected
+    rows: list[CandidateRow]
+
+
+def _cell(candidate: Judged) -> Score:
     """A candidate's score as text: a share, or a published accuracy that is in percent already."""
     score = candidate.score
     text = formats.MISSING if score is None else formats.percent(score / (100 if score > 1 else 1))
-    return {"text": text, "seconds": candidate.seconds, "kept": candidate.kept}
+    return Score(text, candidate.seconds, candidate.kept)
 
 
-def describe_selection(compared: Comparison) -> dict[str, Any] | None:
+def describe_selection(compared: Comparison) -> SelectionSection | None:
     """Rounds as columns and candidates as rows, the longest in the race first.
 
     None where the comparison was made without a budget.
@@ -33,21 +58,11 @@ def describe_selection(compared: Comparison) -> dict[str, Any] | None:
         return -len(met) - met[-1].kept, -(met[-1].score or 0.0)
 
     rows = [
-        {
-            "name": name,
-            "cells": [_cell(found[name]) if name in found else None for found in scores],
-            "why": why.get(name),
-        }
+        CandidateRow(
+            name,
+            [_cell(found[name]) if name in found else None for found in scores],
+            why.get(name),
+        )
         for name in sorted(names, key=standing)
     ]
-    return {
-        "rounds": selection.rounds,
-        "rows": rows,
-        "budget_s": selection.budget_s,
-        "spent_s": selection.spent_s,
-        "full_cost_s": selection.full_cost_s,
-        "left": [row["name"] for row in rows if row["why"] is None],
-        "baseline": selection.baseline.pick,
-        "order": selection.baseline.order,
-        "regret": selection.regret,
-    }
+    return SelectionSection(selection, rows)
