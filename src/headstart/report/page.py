@@ -6,6 +6,7 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -169,7 +170,9 @@ def _describe(runs: Sequence[Run], compared: Comparison, title: str, root: Path 
     )
 
 
+@cache
 def _environment() -> jinja2.Environment:
+    # Kept: compiling the templates takes longer than filling them.
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined, loader=jinja2.FunctionLoader(_asset),
