@@ -45,7 +45,7 @@ def text_of(backbone: BackboneSpec, phases: tuple[Table, ...]) -> str:
         "killed",
         *phases,
         backbone=backbone,
-        train=200,
+        train=120,
         test=20,
         more="batch_size = 16",
         data={"augment": AUGMENT},
@@ -53,7 +53,7 @@ def text_of(backbone: BackboneSpec, phases: tuple[Table, ...]) -> str:
     )
 
 
-EPOCHS, STEPS = 4, 12  # of the first phase from scratch: 180 images in batches of 16
+EPOCHS, STEPS = 4, 7  # of the first phase from scratch: 108 images in batches of 16
 
 # How many runs of each kind are killed, three times each.
 KILLED_RUNS = int(os.environ.get("HEADSTART_KILLED_RUNS", "1"))
