@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from headstart.data.check import duplicates as leakage
+from headstart.data.check import duplicates
 from headstart.files import to_json
 from headstart.rundir.run import open_run
 from tests.conftest import Outcome
 from tests.recipes import recipe_text, write_recipe
-from tests.unit.test_leakage import folder_of, scene, shot_again
+from tests.unit.test_split_duplicates import folder_of, scene, shot_again
 
 Command = Callable[..., Outcome]
 
@@ -62,7 +62,7 @@ def test_a_folders_faults_travel(study: Path, tmp_path: Path, headstart: Command
 def test_the_score_that_a_warning_names_is_there_without_a_search(
     study: Path, tmp_path: Path, headstart: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leakage, "MOST_IMAGES", 20)
+    monkeypatch.setattr(duplicates, "MOST_IMAGES", 20)
     outcome = headstart("compare", study, "--out", tmp_path / "out")
     assert outcome.code == 0, outcome.err
     assert "1 of 8 test images (12.5 %)" in outcome.err

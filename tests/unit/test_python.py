@@ -15,7 +15,7 @@ from PIL import Image
 import headstart
 from headstart.comparison.explain import explain
 from headstart.comparison.leaderboard import build_comparison
-from headstart.data.check.duplicates import Leakage
+from headstart.data.check.duplicates import Duplicates
 from headstart.deployment.predictor import Answer, Predictor
 from headstart.errors import DataError, RunError
 from headstart.evaluation.metrics import score
@@ -121,7 +121,7 @@ def test_results_show_themselves_in_a_few_lines(tmp_path: Path, folder: Path) ->
         (predictions, "Predictions: 200 images, 10 classes"),
         (score(predictions), "Scores on 200 images"),
         (headstart.describe(spec, reporter=Reporter()), "3 classes"),
-        (headstart.duplicates(spec, reporter=Reporter()), "Leakage: "),
+        (headstart.duplicates(spec, reporter=Reporter()), "Duplicates: "),
         (splits, "Splits of folder:"),
         (splits.train, "ImageSet: "),
         (headstart.load_study("six"), "Study six: 6 runs"),
@@ -220,7 +220,7 @@ def test_whatever_the_command_line_does_is_at_the_root() -> None:
         assert not isinstance(value, type(sys)), name
     names = {path.stem for path in Path(headstart.__file__).parent.iterdir()}
     assert not names & set(headstart.__all__)
-    assert issubclass(headstart.Leakage, Leakage)
+    assert issubclass(headstart.Duplicates, Duplicates)
 
 
 def test_importing_gives_no_warning() -> None:

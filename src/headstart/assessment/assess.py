@@ -19,7 +19,7 @@ from headstart.assessment.corruptions import measure_corruptions
 from headstart.assessment.few_labels import few_labels
 from headstart.assessment.penultimate import Features, penultimate
 from headstart.assessment.pictures import leave_pictures, mapped_rows
-from headstart.data.check.duplicates import find_overlap
+from headstart.data.check.duplicates import find_split_duplicates
 from headstart.evaluation.calibration import Temperature, calibration, fit_temperature
 from headstart.evaluation.duplicates import WithoutDuplicates, without_duplicates
 from headstart.evaluation.metrics import score
@@ -193,10 +193,10 @@ def _metrics(
     """
     positive = positive_class(plan.splits.class_names, plan.recipe.evaluation.positive)
     temperature = fit_temperature(predictions["val"])
-    overlap, test = find_overlap(plan.splits, "test"), predictions["test"]
+    duplicates, test = find_split_duplicates(plan.splits, "test"), predictions["test"]
     unseen = None
-    if overlap.kept.any():
-        unseen = without_duplicates(test, overlap.leaking, overlap.source, overlap.kept)
+    if duplicates.kept.any():
+        unseen = without_duplicates(test, duplicates.duplicated, duplicates.source, duplicates.kept)
     own = ("corruptions", "label_efficiency")
     return Metrics(
         val=split_scores(predictions["val"], temperature, positive),

@@ -77,14 +77,14 @@ def data_duplicates(
 ) -> None:
     """Count the images that have a duplicate in another split, or in their own.
 
-    For CIFAR from the shipped list, for folders by a search: the same picture again, and one that
-    is mirrored, moved, enlarged, brighter or tinted.
+    CIFAR has a shipped list; folders are searched. A duplicate is the same picture, also mirrored,
+    moved, enlarged, brighter or tinted.
     """
     from headstart.cli.tables.data import format_duplicates
     from headstart.data.inspection import duplicates
 
-    leakage = duplicates(source, out=out)
-    print(json.dumps(leakage.to_json(), indent=2) if as_json else format_duplicates(leakage))
+    result = duplicates(source, out=out)
+    print(json.dumps(result.to_json(), indent=2) if as_json else format_duplicates(result))
 
 
 @data_app.command("cache")

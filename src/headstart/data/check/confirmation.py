@@ -24,7 +24,7 @@ _BLOCK = 64
 
 
 def confirm(pairs: Pairs, first: ImageSet, second: ImageSet) -> np.ndarray:
-    """bool (n,): which of the pairs that `find_duplicates` found are ones at a closer look, too.
+    """bool (n,): which of the pairs that `find_pairs` found are ones at a closer look, too.
 
     Reads the images of the pairs again, about 30 ms a pair.
     """

@@ -48,7 +48,7 @@ _BLOCK, _TILE = 1024, 2048
 
 
 class Features(NamedTuple):
-    """What a network makes of two image sets, rows of unit length, for `find_duplicates`.
+    """What a network makes of two image sets, rows of unit length, for `find_pairs`.
 
     first (n, d), first_mirrored (n, d): of the first set's images and of their mirror images;
     second (m, d).
@@ -82,7 +82,7 @@ class Pairs:
         return Pairs(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
-def find_duplicates(first: ImageSet, second: ImageSet, features: Features | None = None) -> Pairs:
+def find_pairs(first: ImageSet, second: ImageSet, features: Features | None = None) -> Pairs:
     """Pairs of an image of `first` and one of `second` that come from one shot.
 
     Compared are the nearest neighbours by `sketch` and, where there are features, by those too.
