@@ -153,11 +153,12 @@ class EvaluationSpec(Spec):
     )
     corruptions: Annotated[tuple[Annotated[int, Field(ge=1, le=5)], ...], Strict(False)] = Field(
         (),
-        description="severities, 1 to 5, at which test images are damaged by noise, blur, JPEG, "
+        description="severities, 1 to 5, at which test images are corrupted by noise, blur, JPEG, "
         "brightness and contrast (Hendrycks & Dietterich 2019), such as [1, 3, 5]",
     )
     corrupted_images: Positive = Field(
-        1000, description="how many test images are damaged, class-balanced; all if there are fewer"
+        1000,
+        description="how many test images are corrupted, class-balanced; all if there are fewer",
     )
     positive: str | None = Field(
         None,

@@ -19,7 +19,7 @@ from tests.recipes import recipe_text, write_recipe
 
 Command = Callable[..., Outcome]
 
-CORRUPTED = {"corruptions": [1, 5], "corrupted_images": 60}
+MEASURED = {"corruptions": [1, 5], "corrupted_images": 60}
 SCRATCH = recipe_text("scratch", test=50, evaluation={"corruptions": [3]})
 
 
@@ -37,7 +37,7 @@ def test_a_cached_run_is_measured_on_corrupted_images(
 ) -> None:
     fetched = BackboneSpec(name=real_weights, weights="registry")
     sizes = {"train": 500, "test": 100, "size": 64}
-    text = recipe_text("probe", {"train": "head"}, backbone=fetched, evaluation=CORRUPTED, **sizes)
+    text = recipe_text("probe", {"train": "head"}, backbone=fetched, evaluation=MEASURED, **sizes)
     run = carry_out(text, tmp_path)
     scores, saved = to_json(run.metrics.corruptions), corrupted(run)
     assert (scores["n"], scores["side"], len(scores["corruptions"])) == (60, 32, 10)
@@ -75,13 +75,15 @@ def test_the_cache_changes_no_answer(
     logits = []
     for views in (1, 0):
         head = {"train": "head", "epochs": 1, "lr": 1e-3, "views": views}
-        text = recipe_text("probe", head, backbone=small_backbone, test=60, evaluation=CORRUPTED)
+        text = recipe_text("probe", head, backbone=small_backbone, test=60, evaluation=MEASURED)
         (tmp_path / str(views)).mkdir()
         logits.append(corrupted(carry_out(text, tmp_path / str(views)))["logits"])
     np.testing.assert_allclose(*logits, atol=1e-4)
 
 
-def test_without_corruptions_in_the_recipe_nothing_is_corrupted(cache: Path, tmp_path: Path) -> None:
+def test_without_corruptions_in_the_recipe_nothing_is_corrupted(
+    cache: Path, tmp_path: Path
+) -> None:
     plain = recipe_text("scratch", test=50)
     run = carry_out(plain, tmp_path)
     assert run.metrics.corruptions is None
