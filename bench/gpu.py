@@ -303,12 +303,12 @@ def tuning(setting: Setting, folder: Path, repeats: int, ceiling: float) -> None
         print(f"\npeers left out: their environment cannot be installed ({error})")
     if setting.device == "cuda":
         tools += [f"{tool}{COMPILED}" for tool in tools]
-    found: dict[tuple[str, int], list[Tuned]] = defaultdict(list)
+    tuned: dict[tuple[str, int], list[Tuned]] = defaultdict(list)
     for repeat in range(repeats):
         for size in amount.tuned_sizes:
             for tool in tools:
                 here = folder / f"tuning-{size}-{repeat}" / tool
-                found[tool, size].append(tune(setting, tool, size, here, folder / f"job-{size}"))
+                tuned[tool, size].append(tune(setting, tool, size, here, folder / f"job-{size}"))
     start = "random" if amount.tuned in setting.random else "pretrained"
     print(
         f"\ntuning: every layer of {amount.tuned} ({start} weights), {amount.images:,} images of "
@@ -318,9 +318,9 @@ def tuning(setting: Setting, folder: Path, repeats: int, ceiling: float) -> None
         operations = 6 * macs(amount.tuned, size)
         print(f"\n{f'{size} pixels':<24}{'images/s':>26}{'of the ceiling':>16}", end="")
         print(f"{'seconds, times ours':>30}{'accuracy, %':>14}")
-        ours = [statistics.median(t.epoch_s) for t in found["headstart", size]]
+        ours = [statistics.median(t.epoch_s) for t in tuned["headstart", size]]
         for tool in tools:
-            runs = found[tool, size]
+            runs = tuned[tool, size]
             rates = [run.rate for run in runs]
             share = statistics.median(rates) * operations / ceiling
             times = ratio([statistics.median(t.epoch_s) for t in runs], ours)

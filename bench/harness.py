@@ -1,4 +1,4 @@
-"""What the rows share: peers in environments of their own, and how ratios are told."""
+"""What the rows share: peers in environments of their own, and how ratios are printed."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def run_peer(environment: str, script: str, job: Path, *, cuda: bool = False) ->
     )
     if done.returncode or not done.stdout.strip():
         sys.exit(f"{script} failed:\n{done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
 
 
 def leave_serving_unmeasured() -> None:
@@ -64,12 +64,12 @@ def leave_serving_unmeasured() -> None:
 
 
 def machine_line(repeats: int) -> str:
-    found = machine()
-    gpu = f", {found['gpu']}" if found["gpu"] else ""
-    return f"machine: {found['cpu']}, {found['cores']} cores{gpu}; n = {repeats}, seed 0"
+    host = machine()
+    gpu = f", {host['gpu']}" if host["gpu"] else ""
+    return f"machine: {host['cpu']}, {host['cores']} cores{gpu}; n = {repeats}, seed 0"
 
 
 def ratio(theirs: Sequence[float], ours: Sequence[float]) -> str:
     """How many times their time is ours: the median of the pairs, and their range."""
-    found = sorted(a / b for a, b in zip(theirs, ours, strict=True))
-    return f"{statistics.median(found):.2f} ({found[0]:.2f} to {found[-1]:.2f})"
+    ratios = sorted(a / b for a, b in zip(theirs, ours, strict=True))
+    return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"

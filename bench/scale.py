@@ -35,7 +35,7 @@ IMAGES = (2_000, 200_000)
 FEW, REPEATS = 20_000, 3
 ORIGINALS = 2_000
 TESTED = 1_000
-TOLD = ("images", "frozen_ms", "whole_s", "peak_mb")
+REPORTED = ("images", "frozen_ms", "whole_s", "peak_mb")
 RUN = """
 import json, sys, time
 from dataclasses import asdict
@@ -75,14 +75,14 @@ def main() -> None:
         for count in options.images:
             photos = Path(scratch) / f"photos-{count}"
             copy_photos(Path(scratch) / "originals", photos, count)
-            found = []
+            results = []
             for number in range(REPEATS if count <= FEW else 1):
                 room.clear_cache()
-                found.append(run_on(photos, Path(scratch) / f"run-{count}-{number}"))
-            middle = {k: statistics.median(f[k] for f in found) for k in TOLD}
+                results.append(run_on(photos, Path(scratch) / f"run-{count}-{number}"))
+            middle = {k: statistics.median(f[k] for f in results) for k in REPORTED}
             print(
                 f"{middle['images']:>10,}{middle['frozen_ms']:>22.3f}{middle['whole_s']:>10.1f}"
-                f"{middle['peak_mb']:>10,.0f}{len(found):>4}",
+                f"{middle['peak_mb']:>10,.0f}{len(results):>4}",
                 flush=True,
             )
 
@@ -118,8 +118,8 @@ def run_on(photos: Path, out: Path) -> dict[str, Any]:
         text=True,
         check=True,
     )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class Mirrored:
     """A store's images, left to right."""
 
     store: Store
-    costly = False
+    slow_to_read = False
 
     @property
     def side(self) -> int:

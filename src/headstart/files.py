@@ -101,7 +101,7 @@ def parse_json(text: bytes | str, kind: type[T], where: str) -> T:
 
     try:
         reader: Any = _reader(kind)  # type: ignore[arg-type]  # a class is hashable
-        found: T = reader.validate_json(text, strict=True)
+        record: T = reader.validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"]))
@@ -109,7 +109,7 @@ def parse_json(text: bytes | str, kind: type[T], where: str) -> T:
             raise RunError(f"{where}: damaged: {first['msg']}") from error
         said = "is missing" if first["type"] == "missing" else f"i{first['msg'][1:]}"
         raise RunError(f"{where}: {field or 'the whole of it'}: {said}") from error
-    return found
+    return record
 
 
 @cache

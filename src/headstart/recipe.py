@@ -93,8 +93,8 @@ class Recipe(Shown, Spec):
             "backbone": {"weights"},
             "data": {"source"},
         }
-        told = self.model_dump(mode="json", exclude_defaults=True, exclude=apart)
-        return _digest([told, images, weights, precision])
+        settings = self.model_dump(mode="json", exclude_defaults=True, exclude=apart)
+        return _digest([settings, images, weights, precision])
 
     def to_toml(self) -> str:
         """The recipe as TOML that loads back to an equal recipe (None is left out)."""
@@ -159,9 +159,9 @@ class Study(Shown, Spec):
         their place, the content's fingerprint."""
         dumps = []
         for recipe in self.recipes():
-            dumps.append(told := recipe.model_dump(mode="json", exclude_defaults=True))
+            dumps.append(settings := recipe.model_dump(mode="json", exclude_defaults=True))
             source = recipe.data.source
-            told["data"]["source"] = images.get(source, source)
+            settings["data"]["source"] = images.get(source, source)
         return _digest(dumps)
 
 

@@ -193,15 +193,15 @@ def _existing(path: Path, plan: Plan) -> Run | None:
     if not (path / "manifest.json").exists():
         require_free(path, plan.recipe)
         return None
-    found = open_run(path)
-    if found.manifest.fingerprint == plan.fingerprint:
-        return found
-    raise RunError(f"{path}: {_difference(found, plan)}: choose another --out")
+    other = open_run(path)
+    if other.manifest.fingerprint == plan.fingerprint:
+        return other
+    raise RunError(f"{path}: {_difference(other, plan)}: choose another --out")
 
 
-def _difference(found: Run, plan: Plan) -> str:
+def _difference(other: Run, plan: Plan) -> str:
     """Why a run is not the plan's."""
-    manifest = found.manifest
+    manifest = other.manifest
     if made := manifest.provenance:
         images, precision = made.data.fingerprint, made.machine.precision
         weights = made.weights.sha256 or plan.weights.identity.provider
@@ -212,7 +212,7 @@ def _difference(found: Run, plan: Plan) -> str:
             part = "weights" if images == plan.splits.fingerprint else "data"
             return f"its {part} have changed since the run began"
     return (
-        f"holds the run of another recipe ({found.recipe.name}, {manifest.fingerprint}; this "
+        f"holds the run of another recipe ({other.recipe.name}, {manifest.fingerprint}; this "
         f"one is {plan.fingerprint})"
     )
 

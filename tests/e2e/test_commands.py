@@ -235,7 +235,7 @@ def test_metrics_say_how_far_confidences_can_be_believed(probe: Path) -> None:
         assert scores["calibration"] == to_json(calibration(predictions))
         served = to_json(calibration(predictions.tempered(run.metrics.temperature)))
         assert scores["calibrated"] == served
-        for name in ("brier", "loss"):  # what is told is what is served
+        for name in ("brier", "loss"):  # the printed scores are those of the served model
             assert scores[name] == served[name]
         assert sum(part["n"] for part in served["bins"]) == scores["n"]
     val = to_json(run.metrics.val)

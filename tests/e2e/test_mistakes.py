@@ -294,7 +294,7 @@ def test_a_run_that_another_process_writes_is_left_alone(
     assert not half_written.exists()
 
 
-def test_what_the_architecture_cannot_do_is_told_before_the_run(run_with: Command) -> None:
+def test_what_the_architecture_cannot_do_is_reported_before_the_run(run_with: Command) -> None:
     scratch = ("backbone.weights=random", 'phases=[{train="from_scratch"}]')
     one_line(run_with("backbone.name=vgg11", "data.size=8", *scratch), "cannot take 8 pixels")
     one_line(

@@ -84,7 +84,7 @@ def out_of_memory(*_: Any, **__: Any) -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
-def test_a_full_device_is_told_and_the_run_goes_on_later(
+def test_a_full_device_is_reported_and_the_run_goes_on_later(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -155,11 +155,11 @@ def test_a_solved_head_is_fitted_to_validation_too_and_judged_out_of_fold(
 ) -> None:
     """Validation of forty images decides little: all four hundred do, each held out once."""
     run = library.run(recipe(*PLAIN, *fetched), out=tmp_path / "run")
-    told = run.predictions("val")
-    assert len(told) == len(set(told.ids.tolist())) == run.metrics.val.n == 400
+    predictions = run.predictions("val")
+    assert len(predictions) == len(set(predictions.ids.tolist())) == run.metrics.val.n == 400
     (event,) = [e for e in log_of(run) if e["event"] == "refit"]
     assert event["images"] == 400
-    assert 0.3 < told.correct.mean() < 0.99  # fitted to, all would be right
+    assert 0.3 < predictions.correct.mean() < 0.99  # fitted to, all would be right
 
 
 def test_a_validation_split_that_a_folder_brings_is_not_mixed_with_train(

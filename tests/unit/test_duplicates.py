@@ -122,7 +122,7 @@ def test_the_same_picture_again_is_exact(train: ImageSet) -> None:
 
 
 def test_a_network_can_agree(train: ImageSet) -> None:
-    """Between the two thresholds a pair is told where features are alike, and not otherwise."""
+    """Between the two thresholds a pair counts where features are alike, and not otherwise."""
     pixels = train.read(np.arange(200))
     half = as_set(resampled(resampled(shifted(pixels))), "test")
     other = as_set(pixels, "train")

@@ -76,7 +76,7 @@ def test_defaults_are_written_down_and_reproduce() -> None:
         ({"batch_size": 1}, "raise batch_size"),
     ],
 )
-def test_contradictions_are_told(changes: dict[str, Any], says: str) -> None:
+def test_contradictions_are_reported(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(RecipeError, match=r"phases|head|batch") as error:
         resolve(make(**changes))
     assert says in str(error.value)
@@ -97,7 +97,7 @@ def test_from_scratch_refuses_pretrained_weights(weights_file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "found"),
+    ("changes", "metric"),
     [
         ({}, "accuracy"),
         ({"balance": "auto"}, "balanced_accuracy"),
@@ -105,5 +105,7 @@ def test_from_scratch_refuses_pretrained_weights(weights_file: Path) -> None:
         ({"select_by": "loss"}, "loss"),
     ],
 )
-def test_what_validation_chooses_by_follows_the_balance(told: dict[str, str], found: str) -> None:
-    assert resolve(make(**told))[0].select_by == found
+def test_what_validation_chooses_by_follows_the_balance(
+    changes: dict[str, str], metric: str
+) -> None:
+    assert resolve(make(**changes))[0].select_by == metric

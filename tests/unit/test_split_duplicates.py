@@ -118,7 +118,7 @@ def test_thumbnails_outlive_their_memory(planted: str, cache: Path) -> None:
     assert list((cache / "scans").glob("*.npz"))
 
 
-def test_bounds_are_told(planted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bounds_are_reported(planted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = DataSpec(source=planted, size=64)
     splits = load_data(spec)
     monkeypatch.setattr(duplicates, "SEARCHED", 7)

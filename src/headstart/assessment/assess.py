@@ -88,8 +88,8 @@ def assess(trained: Trained, journal: Journal) -> None:
     for split, made in predictions.items():
         arrays = {f.name: getattr(made, f.name) for f in fields(Predictions)}
         write_arrays(path / "predictions" / f"{split}.npz", arrays)
-    found = _further(trained, predictions["test"], journal, {}, None)
-    metrics = _metrics(plan, predictions, found)
+    results = _further(trained, predictions["test"], journal, {}, None)
+    metrics = _metrics(plan, predictions, results)
     write_json(path / "metrics.json", metrics)
     _leave(trained, predictions["test"].tempered(metrics.temperature), features, journal)
 
@@ -116,8 +116,8 @@ def assess_again(trained: Trained, before: EvaluationSpec, journal: Journal) -> 
     known = {**made.further, "corruptions": made.corruptions,
              "label_efficiency": made.label_efficiency}  # fmt: skip
     known = {name: result for name, result in known.items() if result is not None}
-    found = _further(trained, predictions["test"], journal, known, before)
-    write_json(run.path / "metrics.json", _metrics(trained.plan, predictions, found))
+    results = _further(trained, predictions["test"], journal, known, before)
+    write_json(run.path / "metrics.json", _metrics(trained.plan, predictions, results))
 
 
 def _further(
@@ -128,15 +128,15 @@ def _further(
     before: EvaluationSpec | None,
 ) -> dict[str, Any]:
     """Each assessment's result by its name, measured unless it is known and was asked for alike."""
-    found = {}
+    results = {}
     for each in ASSESSMENTS:
         asked = each.asked(trained.plan.recipe.evaluation)
         same = before is not None and (asked is None or asked == each.asked(before))
         if same and each.name in known:
-            found[each.name] = known[each.name]
+            results[each.name] = known[each.name]
         elif asked is not None and (result := each.measure(trained, test, journal)) is not None:
-            found[each.name] = result
-    return found
+            results[each.name] = result
+    return results
 
 
 def _leave(trained: Trained, test: Predictions, features: Features, journal: Journal) -> None:
@@ -184,7 +184,7 @@ def _cost(trained: Trained, journal: Journal, saved: Path) -> Cost:
 
 
 def _metrics(
-    plan: Plan, predictions: Mapping[Split, Predictions], found: Mapping[str, Any]
+    plan: Plan, predictions: Mapping[Split, Predictions], results: Mapping[str, Any]
 ) -> Metrics:
     """Scores of each split as the model is served, and the temperature that it is served with.
 
@@ -203,9 +203,9 @@ def _metrics(
         test=split_scores(test, temperature, positive, unseen),
         temperature=temperature.value,
         temperature_note=temperature.note,
-        corruptions=found.get("corruptions"),
-        label_efficiency=found.get("label_efficiency"),
-        further={name: to_json(result) for name, result in found.items() if name not in own},
+        corruptions=results.get("corruptions"),
+        label_efficiency=results.get("label_efficiency"),
+        further={name: to_json(result) for name, result in results.items() if name not in own},
     )
 
 
@@ -255,8 +255,8 @@ def _times(current: Run) -> _Times:
     )
     extract_s = sum(each.seconds for each in passes)
     own = {each.entry for each in passes}
-    found = {each.entry: each.entry_seconds for each in history.every(Extract)}
-    spared_s = sum((seconds for entry, seconds in found.items() if entry not in own), 0.0)
+    entry_seconds = {each.entry: each.entry_seconds for each in history.every(Extract)}
+    spared_s = sum((seconds for entry, seconds in entry_seconds.items() if entry not in own), 0.0)
     train_s = sum(each.seconds for each in of_phases)
     # Images that went through the backbone from their pixels: frozen passes, or training on them.
     images, seconds = sum(each.images for each in passes), extract_s
@@ -269,7 +269,7 @@ def _times(current: Run) -> _Times:
         extract_s=extract_s,
         train_s=train_s,
         spared_s=spared_s,
-        alone_s=sum(found.values()) + train_s,
+        alone_s=sum(entry_seconds.values()) + train_s,
         phases=phases,
         images_per_s=images / seconds if seconds else None,
     )

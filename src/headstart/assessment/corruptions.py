@@ -39,15 +39,15 @@ def measure_corruptions(trained: Trained, test: Predictions, journal: Journal) -
                 applied.append(Applied(corruption.name, severity, setting))
     seconds = time.perf_counter() - started
     journal.run.append_log(Corrupted(len(images), len(applied), seconds))
-    found = {
+    arrays = {
         "ids": images.ids,
         "labels": images.labels,
         "names": np.array([each.name for each in applied]),
         "severities": np.array([each.severity for each in applied]),
         "logits": np.stack(logits),
     }
-    write_arrays(journal.run.path / "predictions" / "corrupted.npz", found)
-    result = corrupted_scores(clean, applied, found["logits"], images.side)
+    write_arrays(journal.run.path / "predictions" / "corrupted.npz", arrays)
+    result = corrupted_scores(clean, applied, arrays["logits"], images.side)
     journal.reporter.say(
         f"corrupted images: mean accuracy {result.mean:.1%}, {result.accuracy:.1%} on the "
         f"same {len(images):,} as they are ({seconds:.1f} s)"

@@ -56,13 +56,13 @@ def heat(model: Classifier, inputs: torch.Tensor, answers: Sequence[int]) -> Hea
     with GradCAM(watched, "grid", reshape_transform=planes) as method, torch.enable_grad():
         logits = watched(inputs)
         (maps,) = method(list(map(int, answers)), logits, normalized=False)
-    found = maps.float().cpu().numpy()
-    peaks = found.max(axis=(1, 2))
+    heat_maps = maps.float().cpu().numpy()
+    peaks = heat_maps.max(axis=(1, 2))
     if not np.isfinite(peaks).all() or not peaks.any():
         raise SaliencyError(f"{model.backbone.name}: no place speaks for any of its answers")
-    h, w = found.shape[1:]
-    found /= np.maximum(peaks, np.finfo(np.float32).tiny)[:, None, None]
-    return Heat(found, f"Grad-CAM after {stages[boundary - 1].name}, {h} × {w} places")
+    h, w = heat_maps.shape[1:]
+    heat_maps /= np.maximum(peaks, np.finfo(np.float32).tiny)[:, None, None]
+    return Heat(heat_maps, f"Grad-CAM after {stages[boundary - 1].name}, {h} × {w} places")
 
 
 class _Watched(nn.Module):

@@ -28,20 +28,20 @@ class Features:
 @contextlib.contextmanager
 def penultimate(model: Classifier, rows: np.ndarray) -> Iterator[Features]:
     """Within the block, one pass over a split in order; these of its rows leave their features."""
-    found = Features(np.sort(rows))
+    features = Features(np.sort(rows))
     passed = 0
 
     def take(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
         nonlocal passed
         (x,) = inputs
-        first, last = np.searchsorted(found.rows, (passed, passed + len(x)))
-        mine = torch.as_tensor(found.rows[first:last] - passed, device=x.device)
-        found._parts.append(x.detach()[mine])
+        first, last = np.searchsorted(features.rows, (passed, passed + len(x)))
+        mine = torch.as_tensor(features.rows[first:last] - passed, device=x.device)
+        features._parts.append(x.detach()[mine])
         passed += len(x)
 
     last_layer: torch.nn.Module = model.head[-1]  # type: ignore[index]
     hook = last_layer.register_forward_pre_hook(take)
     try:
-        yield found
+        yield features
     finally:
         hook.remove()

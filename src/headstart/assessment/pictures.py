@@ -23,7 +23,7 @@ from headstart.training.trainer import Trained
 
 SAMPLES, ANSWERS, MISTAKES, UNCERTAIN = 40, 24, 24, 12
 PAIRS, OF_A_PAIR = 6, 6
-EXPLAINED = 16
+HEAT_MAPS = 16
 MAPPED = 1_000  # t-SNE of more takes longer than a minute's run should spend on one picture
 THUMBNAIL = 96
 
@@ -38,7 +38,7 @@ def leave_pictures(
     """
     pictures = answers_in_pictures(trained.plan.splits, test)
     with section("saliency"):
-        pictures |= _explained(trained, test, journal)
+        pictures |= _heat_maps(trained, test, journal)
     write_arrays(journal.run.path / "pictures.npz", pictures)
     with section("feature map"):
         xy, method = lay_out(features.array)
@@ -81,21 +81,21 @@ def answers_in_pictures(splits: Splits, test: Predictions) -> dict[str, np.ndarr
     return pictures
 
 
-def explained_rows(images: ImageSet, test: Predictions) -> np.ndarray:
+def heat_rows(images: ImageSet, test: Predictions) -> np.ndarray:
     """Right answers among random images, then the surest mistakes; half of each if there are."""
-    wrong = confident_mistakes(test, EXPLAINED // 2)
+    wrong = confident_mistakes(test, HEAT_MAPS // 2)
     order = balanced(images, len(images))
-    return np.concatenate([order[test.correct[order]][: EXPLAINED - len(wrong)], wrong])
+    return np.concatenate([order[test.correct[order]][: HEAT_MAPS - len(wrong)], wrong])
 
 
-def _explained(trained: Trained, test: Predictions, journal: Journal) -> dict[str, np.ndarray]:
+def _heat_maps(trained: Trained, test: Predictions, journal: Journal) -> dict[str, np.ndarray]:
     """Heat over some test images; nothing, and a note of the run, where it cannot be had."""
     plan, images = trained.plan, trained.plan.splits.test
-    rows = explained_rows(images, test)
+    rows = heat_rows(images, test)
     pixels = images.read(rows)
     inputs = plan.transform.plain(plan.runtime.place(pixels), images.keys[rows])
     try:
-        found = heat(trained.model, inputs, test.predicted[rows].tolist())
+        result = heat(trained.model, inputs, test.predicted[rows].tolist())
     except Exception as error:  # it is one picture of a run that is otherwise whole
         reason = (
             str(error) if isinstance(error, SaliencyError) else f"{type(error).__name__}: {error}"
@@ -104,9 +104,9 @@ def _explained(trained: Trained, test: Predictions, journal: Journal) -> dict[st
         return {}
     plain = enlarge(_thumbnails(images, rows))
     return {
-        "saliency_images": overlay(plain, found.maps),
+        "saliency_images": overlay(plain, result.maps),
         "saliency_plain": plain,
-        "saliency_method": np.array(found.method),
+        "saliency_method": np.array(result.method),
         **_answers("saliency", test, rows),
     }
 

@@ -21,12 +21,12 @@ def data(context: typer.Context, as_json: JSONOption = False) -> None:
     from headstart.cli.tables.data import format_sources
     from headstart.data import list_sources
 
-    found = list_sources()
+    sources = list_sources()
     if as_json:
-        rows = [{**vars(info), "path": str(info.path) if info.path else None} for info in found]
+        rows = [{**vars(info), "path": str(info.path) if info.path else None} for info in sources]
         print(json.dumps(rows, indent=2))
     else:
-        print(format_sources(found))
+        print(format_sources(sources))
 
 
 @data_app.command("fetch")

@@ -63,7 +63,7 @@ class CorruptedImages:
     corruption: Corruption
     severity: int
     seed: int
-    costly = False  # asked for once
+    slow_to_read = False  # asked for once
 
     @property
     def side(self) -> int:

@@ -31,7 +31,7 @@ class Store(Protocol):
         """Pixels along each side of every image, P."""
 
     @property
-    def costly(self) -> bool:
+    def slow_to_read(self) -> bool:
         """Whether what has been read is worth its memory where it will be asked for again."""
 
     def read(self, rows: np.ndarray) -> np.ndarray:
@@ -124,7 +124,7 @@ class PlanarPixels:
 
     planes: np.ndarray
     side: int
-    costly = False
+    slow_to_read = False
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         return interleave(self.planes[rows], self.side)

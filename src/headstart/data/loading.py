@@ -66,8 +66,8 @@ class Description(Shown):
         facts.append(("median", "{} x {} pixels".format(*self.median)))
         if self.quarantined:
             bad = self.quarantined[0]
-            told = f"{len(self.quarantined):,}, such as {bad.path}: {bad.reason}"
-            facts.append(("left out", told))
+            example = f"{len(self.quarantined):,}, such as {bad.path}: {bad.reason}"
+            facts.append(("left out", example))
         facts += [("warning", line) for line in self.warnings]
         rows = [
             [name, *(f"{self.counts[split][i]:,}" for split in splits)]
@@ -107,7 +107,7 @@ def open_source(spec: DataSpec, *, progress: Progress | None = None) -> Source:
 def list_sources() -> list[SourceInfo]:
     """The sources that have a name, and where each was found. Reads no image, uses no network."""
     asset = Path(str(resources.files("headstart") / "assets" / mini.ASSET))
-    found = [
+    sources = [
         SourceInfo(
             mini.NAME,
             sum(mini.COUNTS.values()),
@@ -120,7 +120,7 @@ def list_sources() -> list[SourceInfo]:
     ]
     for kind in CIFARS.values():
         images = sum(file.images for file in kind.files)
-        found.append(
+        sources.append(
             SourceInfo(
                 kind.name,
                 images,
@@ -131,7 +131,7 @@ def list_sources() -> list[SourceInfo]:
                 cifar.CITATION,
             )
         )
-    return found
+    return sources
 
 
 def fetch(name: str, *, progress: Progress | None = None) -> Path:

@@ -114,28 +114,28 @@ def _count(runs: int) -> str:
 def _keep(run: Run, answer: Answer, reporter: Reporter) -> None:
     """Add what was found to the run's cost.json. Times of a quiet machine stay where others would
     take their place."""
-    known, found = open_run(run.path).cost, answer.serving
-    if found is None:
+    known, serving = open_run(run.path).cost, answer.serving
+    if serving is None:
         reporter.warn(f"{run.path}: its serving cost is not measured: {answer.failure}")
         if known.measured:
             return
         cost = replace(known, not_measured=answer.failure)
-    elif known.measured and known.measured.reliable and not found.measured.reliable:
+    elif known.measured and known.measured.reliable and not serving.measured.reliable:
         return
     else:
         cost = replace(
             known,
-            latency_ms=found.latency_ms,
-            throughput=found.throughput,
-            serving_rss_mb=found.serving_rss_mb,
-            measured=found.measured,
-            cuda=found.cuda or known.cuda,
+            latency_ms=serving.latency_ms,
+            throughput=serving.throughput,
+            serving_rss_mb=serving.serving_rss_mb,
+            measured=serving.measured,
+            cuda=serving.cuda or known.cuda,
             not_measured=None,
         )
     try:
         write_json(run.path / "cost.json", cost)
     except OSError as error:
-        if found and found.measured.session is None:
+        if serving and serving.measured.session is None:
             return  # of the first look; the times that follow it say so
         reporter.warn(f"{run.path}: its serving cost cannot be kept: {error.strerror}")
 
@@ -213,10 +213,10 @@ def main(device: str, *paths: str) -> None:
         looks.append((run, look))
         give(look)
     timed = [run for run, look in looks if look.serving]
-    found = iter(time_in_turns(timed, began) if timed else [])
+    times = iter(time_in_turns(timed, began) if timed else [])
     for _, look in looks:
         # Nothing is timed where the first look failed.
-        give(Answer(_timed(look.serving, next(found)) if look.serving else None, None))
+        give(Answer(_timed(look.serving, next(times)) if look.serving else None, None))
 
 
 def _timed(look: Serving, turns: Timed) -> Serving:

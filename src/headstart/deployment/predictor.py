@@ -121,8 +121,8 @@ class Predictor(Shown):
                 continue
             logits = self.logits(np.stack(pixels))
             unknown = np.zeros(len(names), np.int64)
-            told = Predictions(np.array(names), unknown, logits).tempered(self.temperature)
-            answers += map(self._answer, names, logits, told.probabilities)
+            predictions = Predictions(np.array(names), unknown, logits).tempered(self.temperature)
+            answers += map(self._answer, names, logits, predictions.probabilities)
         return answers
 
     def _answer(self, image: str, logits: np.ndarray, probabilities: np.ndarray) -> Answer:

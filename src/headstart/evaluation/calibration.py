@@ -169,13 +169,13 @@ def fit_temperature(predictions: Predictions) -> Temperature:
     if gain.mean() <= DEVIATIONS * error:
         return Temperature(note="no temperature lowers the loss of left-out images beyond chance")
     near = sharpness[np.clip(total.argmin() + np.array([-1, 1]), 0, STEPS - 1)]
-    found = optimize.minimize_scalar(
+    optimum = optimize.minimize_scalar(
         lambda value: _losses(behind, own, np.array([value])).sum() + PRIOR * value**2,
         bounds=tuple(near),
         method="bounded",
         options={"xatol": 1e-6},
     )
-    return Temperature(float(np.exp(-found.x)))
+    return Temperature(float(np.exp(-optimum.x)))
 
 
 def _behind(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:

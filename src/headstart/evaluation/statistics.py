@@ -125,8 +125,8 @@ def paired_change(
     n = len(first)
     if n == 0:
         raise ValueError("no predictions to compare")
-    found = _from_counts(gained, lost, n, confidence)
-    return PairedChange(n, gained, lost, found.change, found.interval, found.p_value)
+    result = _from_counts(gained, lost, n, confidence)
+    return PairedChange(n, gained, lost, result.change, result.interval, result.p_value)
 
 
 def pool_seed_effects(tables: Sequence[np.ndarray]) -> SeedEffect | None:

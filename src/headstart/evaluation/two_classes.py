@@ -68,19 +68,19 @@ def positive_class(class_names: Sequence[str], asked: str | None) -> int:
 
 def two_class_scores(predictions: Predictions, positive: int) -> TwoClasses | None:
     """None where there are not two classes with images of both."""
-    found = predictions.labels == positive
-    if predictions.logits.shape[1] != 2 or not 0 < found.sum() < len(found):
+    positives = predictions.labels == positive
+    if predictions.logits.shape[1] != 2 or not 0 < positives.sum() < len(positives):
         return None
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     score = _score(predictions, positive)
     return TwoClasses(
         positive=positive,
-        prevalence=float(found.mean()),
-        sensitivity=_recall(predictions, found),
-        specificity=_recall(predictions, ~found),
-        roc_area=float(roc_auc_score(found, score)),
-        pr_area=float(average_precision_score(found, score)),
+        prevalence=float(positives.mean()),
+        sensitivity=_recall(predictions, positives),
+        specificity=_recall(predictions, ~positives),
+        roc_area=float(roc_auc_score(positives, score)),
+        pr_area=float(average_precision_score(positives, score)),
     )
 
 
@@ -94,9 +94,9 @@ def two_class_curves(predictions: Predictions, positive: int) -> dict[str, list[
     (recall, precision). Needs images of both classes."""
     from sklearn.metrics import precision_recall_curve, roc_curve
 
-    found, score = predictions.labels == positive, _score(predictions, positive)
-    false_positive, true_positive, _ = roc_curve(found, score)
-    precision, recall, _ = precision_recall_curve(found, score)
+    positives, score = predictions.labels == positive, _score(predictions, positive)
+    false_positive, true_positive, _ = roc_curve(positives, score)
+    precision, recall, _ = precision_recall_curve(positives, score)
     return {
         "roc": _thinned(false_positive, true_positive),
         "pr": _thinned(recall[::-1], precision[::-1]),

@@ -138,10 +138,10 @@ class BoundaryCache:
             shape = tuple(index["shape"])
             # Mapped under the lock: from here on even an eviction leaves the pages readable.
             rows, release = _mapped(folder / "rows.bin", index["dtype"], shape)
-            found = CachedRows(rows, computed, name, index["seconds"], release)
+            cached = CachedRows(rows, computed, name, index["seconds"], release)
             if not keep:
                 shutil.rmtree(folder)
-            return found
+            return cached
 
     def _write(
         self,

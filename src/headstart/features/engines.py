@@ -121,7 +121,7 @@ class OpenVINOPrefix:
         free = [self._compiled.create_infer_request() for _ in range(self._requests)]
         running: deque[tuple[Any, np.ndarray, int]] = deque()
         try:
-            for batch in each_on_one_thread(batches):
+            for batch in single_threaded(batches):
                 rows = len(batch)
                 if rows < self.engine.batch:
                     padding = batch[-1:].expand(self.engine.batch - rows, -1, -1, -1)
@@ -147,7 +147,7 @@ def _finish(request: Any, pixels: np.ndarray, rows: int) -> tuple[Any, np.ndarra
     return request, request.get_output_tensor(0).data[:rows].copy()
 
 
-def each_on_one_thread(batches: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+def single_threaded(batches: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
     """The batches, each prepared by one torch thread: OpenVINO's keep every core busy.
 
     A pool of torch's own would wait at its barriers for cores that are taken: on two cores the
@@ -176,8 +176,8 @@ def engine_name(runtime: Runtime) -> str:
         names.append("openvino")
     if runtime.precision == "int8":
         names.append("nncf")
-    found = " ".join(f"{name} {metadata.version(name)}" for name in names)
-    return f"{found} {runtime.device.type} {runtime.precision}"
+    libraries = " ".join(f"{name} {metadata.version(name)}" for name in names)
+    return f"{libraries} {runtime.device.type} {runtime.precision}"
 
 
 def compile_prefix(

@@ -89,7 +89,7 @@ class PixelFeed:
             len(images),
             images.image_bytes,
             self.runtime,
-            costly=images.store.costly,
+            slow_to_read=images.store.slow_to_read,
         )
 
     def prepare(self, rows: np.ndarray, epoch: int | None) -> Inputs:
@@ -135,12 +135,12 @@ class CachedFeed:
 
         def read(rows: np.ndarray) -> np.ndarray:
             nonlocal unreleased
-            found: np.ndarray = flat[rows]
-            unreleased += found.nbytes
+            values: np.ndarray = flat[rows]
+            unreleased += values.nbytes
             if unreleased >= RELEASED_BYTES:
                 self.release()
                 unreleased = 0
-            return found
+            return values
 
         return DeviceRows(read, len(flat), row_bytes, self.runtime)
 

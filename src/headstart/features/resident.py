@@ -25,7 +25,7 @@ class DeviceRows:
 
     read: int64 row numbers (m,) to an array (m, ...). limit_bytes: what all `count` rows of
     `row_bytes` each may take to stay on the device; by default room_bytes, which asks whether
-    reading them is `costly`.
+    reading them is `slow_to_read`.
     """
 
     def __init__(
@@ -35,11 +35,13 @@ class DeviceRows:
         row_bytes: int,
         runtime: Runtime,
         *,
-        costly: bool = False,
+        slow_to_read: bool = False,
         limit_bytes: int | None = None,
     ) -> None:
         self._read, self._runtime = read, runtime
-        limit = room_bytes(runtime, costly=costly) if limit_bytes is None else limit_bytes
+        limit = (
+            room_bytes(runtime, slow_to_read=slow_to_read) if limit_bytes is None else limit_bytes
+        )
         self.resident = count * row_bytes <= limit
         self._here = np.zeros(count, bool)
         self._rows: torch.Tensor | None = None
@@ -86,13 +88,13 @@ class DeviceRows:
         return self._read(rows) if len(unique) == len(rows) else self._read(unique)[back]
 
 
-def room_bytes(runtime: Runtime, *, costly: bool = False) -> int:
+def room_bytes(runtime: Runtime, *, slow_to_read: bool = False) -> int:
     """Bytes that the rows of one split may take on the device.
 
-    On a CPU rows are there already, and would only be held twice, unless reading them is costly.
+    On a CPU, only rows that are slow to read are kept: others would only be in memory twice.
     """
     if runtime.device.type == "cpu":
-        return int(SHARE * memory_bytes()) if costly else 0
+        return int(SHARE * memory_bytes()) if slow_to_read else 0
     if runtime.device.type == "mps":
         return int(SHARE * torch.mps.recommended_max_memory())
     free, _ = torch.cuda.mem_get_info(runtime.device)

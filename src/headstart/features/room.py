@@ -35,12 +35,12 @@ def list_cache() -> list[tuple[Path, int]]:
     root = entries_root()
     # By their names: what else lies there is not ours to count or to remove.
     named = [f for f in root.iterdir() if _NAME.fullmatch(f.name)] if root.is_dir() else []
-    found = []
+    entries = []
     for folder in filter(Path.is_dir, named):
         with contextlib.suppress(FileNotFoundError):  # another process is removing it
             size = sum(path.stat().st_size for path in folder.iterdir())
-            found.append((_last_used(folder), folder, size))
-    return [(folder, size) for _, folder, size in sorted(found)]
+            entries.append((_last_used(folder), folder, size))
+    return [(folder, size) for _, folder, size in sorted(entries)]
 
 
 def limit_bytes(runtime: Runtime | None = None) -> int:
@@ -98,7 +98,7 @@ def cache_or_recompute(needs: Footprint, runtime: Runtime, *, required: bool) ->
 
     Raises HeadstartError where it is required and there is no room: a solver reads all rows.
     """
-    lack = lack_of_room(needs.bytes, runtime)
+    lack = why_no_room(needs.bytes, runtime)
     if lack and required:
         raise HeadstartError(
             f"a head that is solved needs its features cached ({needs}), and {lack}; "
@@ -107,7 +107,7 @@ def cache_or_recompute(needs: Footprint, runtime: Runtime, *, required: bool) ->
     return lack
 
 
-def lack_of_room(needed: int, runtime: Runtime) -> str | None:
+def why_no_room(needed: int, runtime: Runtime) -> str | None:
     """Why `needed` bytes cannot be cached even with everything else evicted; None if they can."""
     limit = limit_bytes(runtime)
     if needed > limit:
@@ -131,7 +131,7 @@ def make_room(needed: int, runtime: Runtime) -> None:
 
     Raises HeadstartError where they cannot.
     """
-    lack = lack_of_room(needed, runtime)
+    lack = why_no_room(needed, runtime)
     if lack:
         raise HeadstartError(lack)
     limit, entries = limit_bytes(runtime), list_cache()

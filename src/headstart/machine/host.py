@@ -23,10 +23,10 @@ def memory_bytes() -> int:
     """Memory of this machine, or of the control group that the process is held to (Linux)."""
     if sys.platform == "win32":
         return int(_windows_memory().total)
-    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with contextlib.suppress(OSError, ValueError):  # "max" is no number, and no limit
-        found = min(found, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return found
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return total
 
 
 def reset_peak_memory() -> None:

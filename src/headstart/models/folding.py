@@ -104,8 +104,8 @@ def _convolve(module: nn.Module) -> Callable[..., torch.Tensor] | None:
         geometry: Any = (module.stride, module.padding, module.dilation, module.groups)
 
         def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-            found: torch.Tensor = conv2d_same(x, weight, bias, *geometry)
-            return found
+            output: torch.Tensor = conv2d_same(x, weight, bias, *geometry)
+            return output
     else:
         return None
     return _in_float32(convolve) if _slow_in_bfloat16(module) else convolve
@@ -124,8 +124,8 @@ def _pointwise(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None)
         dtype = torch.get_autocast_dtype("cpu")
         x, weight = x.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
-    found: torch.Tensor = _Pointwise.apply(x, weight, bias)
-    return found
+    output: torch.Tensor = _Pointwise.apply(x, weight, bias)
+    return output
 
 
 class _Pointwise(torch.autograd.Function):
@@ -214,8 +214,8 @@ class _ClampInPlace(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
         (y,) = ctx.saved_tensors
-        found: torch.Tensor = torch.ops.aten.hardtanh_backward(gradients[0], y, 0, 6)
-        return found
+        gradient: torch.Tensor = torch.ops.aten.hardtanh_backward(gradients[0], y, 0, 6)
+        return gradient
 
 
 def _fold(

@@ -177,5 +177,5 @@ def _tags(architecture: str) -> tuple[str, ...]:
     import timm
 
     # list_pretrained gives NAME.TAG, and a bare NAME for weights without a tag.
-    found = timm.list_pretrained(f"{architecture}.*")
-    return tuple(str(name).partition(".")[2] for name in found)
+    pretrained = timm.list_pretrained(f"{architecture}.*")
+    return tuple(str(name).partition(".")[2] for name in pretrained)

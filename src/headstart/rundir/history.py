@@ -203,14 +203,14 @@ class History:
     @cached_property
     def epochs(self) -> tuple[Epoch, ...]:
         """Of all phases, by phase and epoch."""
-        found = {(event.phase, event.epoch): event for event in self.every(Epoch)}
-        return tuple(found[key] for key in sorted(found))
+        by_key = {(event.phase, event.epoch): event for event in self.every(Epoch)}
+        return tuple(by_key[key] for key in sorted(by_key))
 
     @cached_property
     def solves(self) -> tuple[Solve, ...]:
         """Of all phases, by phase and rising penalty."""
-        found = {(event.phase, event.l2): event for event in self.every(Solve)}
-        return tuple(found[key] for key in sorted(found))
+        by_key = {(event.phase, event.l2): event for event in self.every(Solve)}
+        return tuple(by_key[key] for key in sorted(by_key))
 
     @cached_property
     def restarts(self) -> tuple[Restart, ...]:

@@ -57,9 +57,9 @@ class Run(Shown):
     @property
     def manifest(self) -> Manifest:
         """As it is now: it changes while the run goes on."""
-        found = self._record("manifest.json", _Stamp).format
-        if found != FORMAT:
-            raise RunError(f"{self.path}: run format {found}; this version reads {FORMAT}")
+        stored = self._record("manifest.json", _Stamp).format
+        if stored != FORMAT:
+            raise RunError(f"{self.path}: run format {stored}; this version reads {FORMAT}")
         return self._record("manifest.json", Manifest)
 
     @property
@@ -74,9 +74,9 @@ class Run(Shown):
     @property
     def provenance(self) -> Provenance:
         """What it is made of. Raises RunError of a run that ended before its images were read."""
-        if (found := self.manifest.provenance) is None:
+        if (made := self.manifest.provenance) is None:
             raise RunError(f"{self.path}: ended before its images were read: run its recipe again")
-        return found
+        return made
 
     @cached_property
     def metrics(self) -> Metrics:
@@ -294,13 +294,13 @@ def list_runs(path: Path) -> list[Path]:
     """
     if (path / "manifest.json").exists() or not path.is_dir():
         return []
-    found = [entry for entry in path.iterdir() if (entry / "manifest.json").exists()]
-    found.sort(key=lambda run: (Run(run).manifest.created or "~", run.name))
+    folders = [entry for entry in path.iterdir() if (entry / "manifest.json").exists()]
+    folders.sort(key=lambda run: (Run(run).manifest.created or "~", run.name))
     compared = path / "comparison.json"
     if not compared.exists():
-        return found
+        return folders
     order = read_json(compared, _Order).order
     noted = [Path(os.path.normpath(path / place)) for place in order]
     known = [run for run in noted if (run / "manifest.json").exists()]
     # Runs that failed are in the folder but not in the order; they come last.
-    return [*known, *(run for run in found if run not in known)] if known else found
+    return [*known, *(run for run in folders if run not in known)] if known else folders

@@ -56,7 +56,7 @@ START, START_IMAGES = 25, 200  # images a class of the first round, and at least
 
 
 @dataclass(frozen=True)
-class _Contender:
+class Prepared:
     """What a candidate's evidence is computed from. transform: of a plain image."""
 
     recipe: Recipe
@@ -65,7 +65,7 @@ class _Contender:
     runtime: Runtime
 
 
-class Judge:
+class EvidenceSource:
     """Evidence for the candidates of one study, all of it on the same training images.
 
     Which images that may be follows the study's first recipe; test and validation play no part.
@@ -76,20 +76,20 @@ class Judge:
     ) -> None:
         self._device, self._limit, self._reporter = device, cache_limit_gb, reporter
         self._shared = {name: getattr(first.data, name) for name in ("train_limit", "val_fraction")}
-        self._contenders: dict[str, _Contender] = {}
+        self._prepared: dict[str, Prepared] = {}
         self._opened: dict[DataSpec, Splits] = {}
 
-    def enter(self, recipe: Recipe) -> Candidate:
+    def prepare(self, recipe: Recipe) -> Candidate:
         """The candidate of a recipe. Raises HeadstartError where it could not be run either."""
         runtime = create_runtime(self._device, self._limit, recipe.precision)
         plan = make_plan(recipe, runtime, self._reporter, self._splits)
         work, weights = workload(plan), plan.weights
-        contender = _Contender(plan.recipe, weights, plan.transform.plain, runtime)
-        self._contenders[recipe.name] = contender
+        prepared = Prepared(plan.recipe, weights, plan.transform.plain, runtime)
+        self._prepared[recipe.name] = prepared
         return Candidate(
             name=recipe.name,
             fingerprint=plan.fingerprint,
-            evidence=None if weights.path is None else _features_key(contender),
+            evidence=None if weights.path is None else _features_key(prepared),
             top1=None if weights.path is None else imagenet_top1(weights.identity.name),
             macs=backbone_macs(weights.identity.name, plan.size),
             passes=work.passes,
@@ -100,7 +100,7 @@ class Judge:
 
     def levels(self) -> list[int]:
         """Images a class of each round: twice as many as in the one before, until it is all."""
-        images, places = self._ranked(next(iter(self._contenders.values())).recipe.data)
+        images, places = self._ranked(next(iter(self._prepared.values())).recipe.data)
         most, classes = int(places.max()) + 1, len(np.unique(images.labels))
         levels = [max(START, -(-START_IMAGES // classes))]
         while levels[-1] < most:
@@ -109,9 +109,9 @@ class Judge:
 
     def __call__(self, candidate: Candidate, per_class: int) -> Evidence:
         """The candidate's evidence on that many images a class, remembered or computed now."""
-        contender = self._contenders[candidate.name]
-        images, places = self._ranked(contender.recipe.data)
-        path = _path(contender, images.pick(places < per_class))
+        prepared = self._prepared[candidate.name]
+        images, places = self._ranked(prepared.recipe.data)
+        path = _path(prepared, images.pick(places < per_class))
         if remembered := _read(path):
             return remembered
         started = time.perf_counter()
@@ -121,7 +121,7 @@ class Judge:
         chosen = [np.flatnonzero((places >= low) & (places < high)) for low, high in steps]
         watch = _Stopwatch(self._reporter)
         with within_device_memory():
-            features = _features(contender, [images.pick(rows) for rows in chosen], watch)
+            features = _features(prepared, [images.pick(rows) for rows in chosen], watch)
         passed = time.perf_counter()
         order = np.concatenate(chosen)
         labels = images.labels[order]
@@ -175,16 +175,16 @@ def choose_finalists(
     A recipe that could not be run is one of the selection's failures. Raises RunError where the
     budget is too small for any full run.
     """
-    judge = Judge(recipes[0], device, cache_limit_gb, reporter)
+    source = EvidenceSource(recipes[0], device, cache_limit_gb, reporter)
     candidates, failures = [], {}
     for recipe in recipes:
         try:
-            candidates.append(judge.enter(recipe))
+            candidates.append(source.prepare(recipe))
         except HeadstartError as error:
             failures[recipe.name] = str(error)
     if not candidates:
         raise RunError("; ".join(f"{name}: {why}" for name, why in failures.items()))
-    selection = select(candidates, budget_s, judge.levels(), judge)
+    selection = select(candidates, budget_s, source.levels(), source)
     selection.failures = {**failures, **selection.failures}
     return selection, candidates
 
@@ -211,33 +211,33 @@ class _Stopwatch(Reporter):
             self.seconds += time.perf_counter() - started
 
 
-def _features(contender: _Contender, parts: list[ImageSet], watch: _Stopwatch) -> np.ndarray:
+def _features(prepared: Prepared, parts: list[ImageSet], watch: _Stopwatch) -> np.ndarray:
     """float32 (images, d): pooled features of the parts, one after the other."""
-    recipe, runtime = contender.recipe, contender.runtime
-    backbone = load_backbone(contender.weights, size=contender.transform.preprocess.size)
+    recipe, runtime = prepared.recipe, prepared.runtime
+    backbone = load_backbone(prepared.weights, size=prepared.transform.preprocess.size)
     top = len(backbone.stages())
     calibration = parts[0]  # the same in every round, so that its entries stay
-    cache = BoundaryCache(backbone, top, contender.transform, runtime, watch, calibration)
+    cache = BoundaryCache(backbone, top, prepared.transform, runtime, watch, calibration)
     label = f"{recipe.name}: a look at"
     rows = [cache.rows(part, label=f"{label} {len(part):,} images").array for part in parts]
     if not watch.images:  # they were there, of a selection cut off before it noted their seconds
-        _time_again(contender, backbone, parts[-1], watch)
+        _time_again(prepared, backbone, parts[-1], watch)
     return np.concatenate([array.reshape(len(array), -1) for array in rows])
 
 
 def _time_again(
-    contender: _Contender, backbone: Backbone, images: ImageSet, watch: _Stopwatch
+    prepared: Prepared, backbone: Backbone, images: ImageSet, watch: _Stopwatch
 ) -> None:
     def inputs(batch: int) -> Iterator[torch.Tensor]:
         for first in range(0, len(images), batch):
             rows = np.arange(first, min(first + batch, len(images)))
-            pixels = contender.runtime.place(images.read(rows))
-            yield contender.transform(pixels, images.keys[rows])
+            pixels = prepared.runtime.place(images.read(rows))
+            yield prepared.transform(pixels, images.keys[rows])
 
-    size, top = contender.transform.preprocess.size, len(backbone.stages())
-    runtime = contender.runtime
+    size, top = prepared.transform.preprocess.size, len(backbone.stages())
+    runtime = prepared.runtime
     prefix = compile_prefix(backbone, top, size, runtime, calibration=inputs(1))
-    with watch.track(f"{contender.recipe.name}: timing", len(images), "images") as advance:
+    with watch.track(f"{prepared.recipe.name}: timing", len(images), "images") as advance:
         advance(0)
         for outputs in prefix.run(inputs(prefix.engine.batch)):
             advance(len(outputs))
@@ -252,22 +252,22 @@ def _held_out_hits(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) 
     return hits
 
 
-def _features_key(contender: _Contender) -> str:
+def _features_key(prepared: Prepared) -> str:
     """Names everything that a candidate's features follow from, images aside."""
-    identity = contender.weights.identity
+    identity = prepared.weights.identity
     key = {
         "format": FORMAT,
         "weights": [identity.name, identity.sha256],
-        "engine": engine_name(contender.runtime),
-        **contender.transform.describe(),
+        "engine": engine_name(prepared.runtime),
+        **prepared.transform.describe(),
     }
     return json.dumps(key, sort_keys=True)
 
 
-def _path(contender: _Contender, images: ImageSet) -> Path:
+def _path(prepared: Prepared, images: ImageSet) -> Path:
     """Where this evidence is remembered; its seconds are this machine's."""
     here = f"{machine()['cores']} cores of {machine()['cpu']}"
-    key = "\n".join([_features_key(contender), images.fingerprint, here, f"{FOLDS} folds"])
+    key = "\n".join([_features_key(prepared), images.fingerprint, here, f"{FOLDS} folds"])
     return cache_root() / "evidence" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
 

@@ -25,12 +25,12 @@ def regrets(
     every = {}
     for candidate in candidates:
         path = root / candidate.name
-        found = open_run(path) if (path / "manifest.json").exists() else None
-        if not (found and found.finished):
+        run = open_run(path) if (path / "manifest.json").exists() else None
+        if not (run and run.finished):
             return {}
-        if found.manifest.fingerprint != candidate.fingerprint:
+        if run.manifest.fingerprint != candidate.fingerprint:
             return {}
-        every[candidate.name] = found
+        every[candidate.name] = run
     runs = list(every.values())
     chosen = {"choice": every[best], "baseline": every[selection.order[0]]}
     return {what: regret(run, runs, root) for what, run in chosen.items()}
@@ -51,13 +51,13 @@ def regret(chosen: Run, every: Sequence[Run], root: Path) -> Regret:
     metric = shared_metric(every)
     if metric.name not in ("accuracy", "loss"):
         tables = [image_values(each, metric.name)[None] for each in (first, second)]
-        found = value_difference(tables[0], tables[1], first.labels)
-        bounds = f"[{100 * found.interval[0]:+.1f}, {100 * found.interval[1]:+.1f}]"
+        gap = value_difference(tables[0], tables[1], first.labels)
+        bounds = f"[{100 * gap.interval[0]:+.1f}, {100 * gap.interval[1]:+.1f}]"
         text = (
-            f"{100 * found.change:+.1f} points {bounds} of {metric.title} on test, paired, "
+            f"{100 * gap.change:+.1f} points {bounds} of {metric.title} on test, paired, "
             f"n = {len(first):,}: the full comparison's best is {full.best}"
         )
-        return Regret(found.change, found.interval, full.best, text)
+        return Regret(gap.change, gap.interval, full.best, text)
     change = paired_change(first, second)
     low, high = (100 * bound for bound in change.interval)
     text = (

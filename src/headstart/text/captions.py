@@ -19,9 +19,9 @@ def captions(names: Sequence[str], most: int) -> list[str]:
     two would still look alike they are numbered, in the order given.
     """
     start, end = _shared(names)
-    told = _told_apart_at(names)
+    differs_at = _first_differences(names)
     cut = [
-        name if len(name) <= most else _cut(name, start, len(name) - end, told[name], most)
+        name if len(name) <= most else _cut(name, start, len(name) - end, differs_at[name], most)
         for name in names
     ]
     meant: dict[str, set[str]] = {}
@@ -71,7 +71,7 @@ def _edges(name: str) -> list[int]:
     return [match.start() for match in _WORDS.finditer(name)] or [0]
 
 
-def _told_apart_at(names: Sequence[str]) -> dict[str, int]:
+def _first_differences(names: Sequence[str]) -> dict[str, int]:
     """Of each name, the first position at which it differs from every other one."""
     at = dict.fromkeys(names, 0)
     for one, other in pairwise(sorted(at)):
@@ -80,11 +80,11 @@ def _told_apart_at(names: Sequence[str]) -> dict[str, int]:
     return at
 
 
-def _cut(name: str, start: int, end: int, told: int, most: int) -> str:
+def _cut(name: str, start: int, end: int, differs_at: int, most: int) -> str:
     """The beginning of name[start:end], and the word at `told` if that lies further on."""
     while end - start > 1 and name[start] in _BETWEEN:
         start += 1
-    rest, at = name[start:end].rstrip(_BETWEEN) or name[start:end], max(told - start, 0)
+    rest, at = name[start:end].rstrip(_BETWEEN) or name[start:end], max(differs_at - start, 0)
     if len(rest) <= most:
         return rest
     room = most - 1

@@ -32,13 +32,13 @@ def track(run: Run, uri: str, experiment: str) -> str:
     record = read_record(open_run(run.path))  # afresh: an opened run remembers what it has read
     with connected(uri) as client:
         experiment_id = find_experiment(client, uri, experiment)
-        found = find_run(client, experiment_id, record)
-        if found and found.data.tags.get(SEAL) == record.seal:
-            return str(found.info.run_id)
-        if not found:
+        mlflow_run = find_run(client, experiment_id, record)
+        if mlflow_run and mlflow_run.data.tags.get(SEAL) == record.seal:
+            return str(mlflow_run.info.run_id)
+        if not mlflow_run:
             tags = {KEY: record.tags[KEY]}
-            found = client.create_run(experiment_id, record.started, tags, run.name)
-        return send(client, found, record)
+            mlflow_run = client.create_run(experiment_id, record.started, tags, run.name)
+        return send(client, mlflow_run, record)
 
 
 class Tracker:
@@ -53,7 +53,7 @@ class Tracker:
         """Track one run. Says it where that fails: an error of the run may be on its way."""
         name = self._experiment or run.name
         try:
-            found = track(run, self._uri, name)
+            run_id = track(run, self._uri, name)
         except TrackingError as error:
             self._failures.append(error)
             if not run.finished:
@@ -61,7 +61,7 @@ class Tracker:
             return
         self._tracked += 1
         self._reporter.say(
-            f"tracked in {without_password(self._uri)}, experiment {name}, run {found}"
+            f"tracked in {without_password(self._uri)}, experiment {name}, run {run_id}"
         )
 
     def close(self) -> None:

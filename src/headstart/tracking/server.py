@@ -89,10 +89,10 @@ def connected(uri: str) -> Iterator[Any]:
 def open_sqlite(uri: str) -> Path | None:
     """The path of a SQLite file. Fails at once on one that is no database, with sqlite3.Error,
     where MLflow tries ten times, for minutes."""
-    found = re.match(r"sqlite:///([^?]+)", uri)
-    if not found:
+    match = re.match(r"sqlite:///([^?]+)", uri)
+    if not match:
         return None
-    path = Path(found[1]).resolve()
+    path = Path(match[1]).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA schema_version")

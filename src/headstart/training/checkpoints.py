@@ -109,9 +109,9 @@ def _read(path: Path, *, tensors: bool = True) -> tuple[dict[str, Any], dict[str
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["headstart"])
             names = file.keys() if tensors else ()
-            found = {name: file.get_tensor(name) for name in names}
+            loaded = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise RunError(f"{path}: not a checkpoint that can be read: {error}") from error
     if header["format"] != FORMAT:
         raise RunError(f"{path}: checkpoint format {header['format']}; this version reads {FORMAT}")
-    return header, found
+    return header, loaded

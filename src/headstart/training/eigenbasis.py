@@ -68,7 +68,7 @@ def _eigenvectors(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     except RuntimeError:
         # LinAlgError among them: divide and conquer can fail on many equal eigenvalues, QR
         # iteration does not.
-        found = linalg.eigh(gram.cpu().numpy(), lower=False, driver="ev")
-        values, vectors = (torch.from_numpy(part).to(gram.device) for part in found)
+        solution = linalg.eigh(gram.cpu().numpy(), lower=False, driver="ev")
+        values, vectors = (torch.from_numpy(part).to(gram.device) for part in solution)
     kept = values > 1e-9 * values[-1].clamp_min(1e-300)
     return values[kept], vectors[:, kept]

@@ -52,6 +52,6 @@ class LbfgsMemory:
         along = torch.linalg.solve_triangular(upper, (S @ g).double()[:, None], upper=True)
         rest = inner @ along - gamma * (scaled @ g).double()[:, None]
         across = torch.linalg.solve_triangular(upper.T, rest, upper=False)
-        found: torch.Tensor = gamma * (g / bound.repeat(rows)) + across[:, 0].to(g.dtype) @ S
-        found -= gamma * (along[:, 0].to(g.dtype) @ scaled)
-        return found.view(gradient.shape)
+        product: torch.Tensor = gamma * (g / bound.repeat(rows)) + across[:, 0].to(g.dtype) @ S
+        product -= gamma * (along[:, 0].to(g.dtype) @ scaled)
+        return product.view(gradient.shape)

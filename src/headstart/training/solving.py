@@ -58,7 +58,7 @@ class HeadProblem:
         """Of each training image."""
         return int(self.train.array.shape[1])
 
-    def told_choice(self, l2: float | None) -> str:
+    def describe_choice(self, l2: float | None) -> str:
         """What chooses the penalty, in words; l2: the one that the recipe names."""
         if l2 is not None:
             return f"fixed at {l2:g}"

@@ -22,9 +22,9 @@ def format_study(previews: Sequence[Preview]) -> str:
     data: dict[str, None] = {}
     for each in previews:
         counts = ", ".join(f"{split} {sum(n):,}" for split, n in each.data.counts.items())
-        told = f"{each.data.source}: {len(each.data.class_names)} classes; images: {counts}"
+        line = f"{each.data.source}: {len(each.data.class_names)} classes; images: {counts}"
         bad = len(each.data.quarantined)
-        data[told + (f"; {bad:,} left out" if bad else "")] = None
+        data[line + (f"; {bad:,} left out" if bad else "")] = None
     rows = [
         [
             each.recipe.name,

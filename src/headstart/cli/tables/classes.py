@@ -20,15 +20,15 @@ def scores_to_json(scores: SplitScores) -> dict[str, Any]:
     """What --json says of a split."""
     from headstart.files import to_json
 
-    found = {key: to_json(getattr(scores, key)) for key in ("accuracy", "interval", "n", "loss")}
-    found |= {
+    shown = {key: to_json(getattr(scores, key)) for key in ("accuracy", "interval", "n", "loss")}
+    shown |= {
         "top5": scores.top5,
         "balanced_accuracy": scores.macro_recall,
         "balanced_interval": list(scores.balanced_interval),
         "macro_f1": scores.macro_f1,
         "majority": scores.majority,
     }
-    return found | ({"two_classes": to_json(scores.two_classes)} if scores.two_classes else {})
+    return shown | ({"two_classes": to_json(scores.two_classes)} if scores.two_classes else {})
 
 
 def class_lines(run: Run) -> list[str]:
@@ -44,8 +44,8 @@ def class_lines(run: Run) -> list[str]:
         )
     if two := test.two_classes:
         positive, other = names[two.positive], names[1 - two.positive]
-        found = (two.sensitivity, two.specificity)
-        sensitivity, specificity = (f"{percent(f.value)} {interval(f.interval)}" for f in found)
+        rates = (two.sensitivity, two.specificity)
+        sensitivity, specificity = (f"{percent(f.value)} {interval(f.interval)}" for f in rates)
         lines.append(
             f"two classes    sensitivity {sensitivity} for {positive}, the positive class, "
             f"specificity {specificity} for {other}; area under ROC {two.roc_area:.3f}, under "
@@ -56,14 +56,14 @@ def class_lines(run: Run) -> list[str]:
 
 def balance_header(comparison: Comparison) -> list[str]:
     """Columns behind accuracy and its interval; none where accuracy says it all."""
-    if not _told(comparison):
+    if not _shows_balance(comparison):
         return []
     return ["balanced", "95 % interval", "macro F1"]
 
 
 def balance_cells(comparison: Comparison, c: Standing) -> list[str]:
     """A configuration's cells of `balance_header`."""
-    if not _told(comparison):
+    if not _shows_balance(comparison):
         return []
     value = percent(c.balanced_accuracy)
     return [value, interval(c.balanced_interval), f"{c.macro_f1:.3f}"]
@@ -92,7 +92,7 @@ def balanced_rows(explanation: Explanation) -> list[list[str]]:
     ]
 
 
-def _told(comparison: Comparison) -> bool:
+def _shows_balance(comparison: Comparison) -> bool:
     return (
         bool(comparison.classes and comparison.classes.unequal)
         or comparison.select_by != "accuracy"

@@ -19,8 +19,8 @@ def format_selection(selection: Selected) -> str:
     for row in rounds[0].candidates:
         cells = [f"{row.score:.1f}" if row.score is not None else NONE]
         for later in rounds[1:]:
-            found = next((c for c in later.candidates if c.name == row.name), None)
-            cells.append(_cell(found) if found else "")
+            candidate = next((c for c in later.candidates if c.name == row.name), None)
+            cells.append(_cell(candidate) if candidate else "")
         estimate = selection.estimates.get(row.name)
         cells.append(NONE if estimate is None else f"{estimate:.0f}")
         taken = selection.carried_out.get(row.name)

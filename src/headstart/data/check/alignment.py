@@ -95,8 +95,8 @@ def enlarge(pixels: np.ndarray, zoom: float | np.ndarray) -> np.ndarray:
         rows = np.flatnonzero(zooms == each)
         matrix = _enlarging(pixels.shape[1], each)
         planes = pixels[rows].transpose(0, 3, 1, 2).astype(np.float32)
-        found = (matrix @ planes @ matrix.T).transpose(0, 2, 3, 1)
-        large[rows] = found.round().clip(0, 255).astype(np.uint8)
+        enlarged = (matrix @ planes @ matrix.T).transpose(0, 2, 3, 1)
+        large[rows] = enlarged.round().clip(0, 255).astype(np.uint8)
     return large
 
 
@@ -131,9 +131,9 @@ def _search(
                 break
             tried = centre[rows] + step
             a, b = _laid(first[rows], second[rows], tried)
-            found = correlate(detail(a), detail(b))
-            better = found > best[rows]
-            zooms[rows[better]], best[rows[better]] = tried[better], found[better]
+            correlations = correlate(detail(a), detail(b))
+            better = correlations > best[rows]
+            zooms[rows[better]], best[rows[better]] = tried[better], correlations[better]
     return zooms, best
 
 

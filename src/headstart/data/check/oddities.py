@@ -27,20 +27,20 @@ def odd_images(scanned: Mapping[str, Scanned], side: int) -> list[str]:
         if max(entry.width, entry.height) > STRETCHED * short[path]
     ]
     blank = [path for path, entry in good.items() if entry.blank]
-    told = (
+    kinds = (
         (tiny, f"less than {TINY} pixels on a side", True),
         (low, f"enlarged more than {ENLARGED} times, to {side} pixels a side", True),
         (long, f"more than {STRETCHED} times as long as wide: all but the middle is cut off", True),
         (blank, "of one colour: nothing can be learnt from that", False),
     )
-    return [_line(found, good, what, sized) for found, what, sized in told if found]
+    return [_line(paths, good, what, sized) for paths, what, sized in kinds if paths]
 
 
-def _line(found: list[str], good: Mapping[str, Scanned], what: str, sized: bool) -> str:
-    first = good[found[0]]
+def _line(paths: list[str], good: Mapping[str, Scanned], what: str, sized: bool) -> str:
+    first = good[paths[0]]
     size = f" ({first.width} x {first.height})" if sized else ""
-    are = "is" if len(found) == 1 else "are"
-    return f"{len(found):,} of {len(good):,} images {are} {what}, such as {found[0]}{size}"
+    are = "is" if len(paths) == 1 else "are"
+    return f"{len(paths):,} of {len(good):,} images {are} {what}, such as {paths[0]}{size}"
 
 
 def small_classes(counts: Iterable[tuple[str, int]]) -> list[str]:

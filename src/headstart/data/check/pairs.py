@@ -93,14 +93,14 @@ def find_pairs(first: ImageSet, second: ImageSet, features: Features | None = No
     theirs = mine if same else thumbnails(second)
     sketches = Features(sketch(mine), sketch(mine[:, :, ::-1]), sketch(theirs))
     measures = [sketches] if features is None else [sketches, features]
-    found = np.concatenate([_identical(first, second), *map(_neighbours, measures)])
+    candidates = np.concatenate([_identical(first, second), *map(_neighbours, measures)])
     if same:
-        found = found[found[:, 0] != found[:, 1]]
-        found[:, :2].sort(axis=1)
-    found = np.unique(found, axis=0)
+        candidates = candidates[candidates[:, 0] != candidates[:, 1]]
+        candidates[:, :2].sort(axis=1)
+    candidates = np.unique(candidates, axis=0)
     # In tiles of both sets, whose pictures' transforms fit into some 100 MB.
-    tiles = found[:, 0] // _TILE * (len(theirs) // _TILE + 1) + found[:, 1] // _TILE
-    blocks = [found[tiles == tile] for tile in np.unique(tiles)] or [found]
+    tiles = candidates[:, 0] // _TILE * (len(theirs) // _TILE + 1) + candidates[:, 1] // _TILE
+    blocks = [candidates[tiles == tile] for tile in np.unique(tiles)] or [candidates]
     parts = [_measured(mine, theirs, block, features) for block in blocks]
     pairs = Pairs(
         *(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Pairs))
@@ -143,34 +143,34 @@ def _identical(first: ImageSet, second: ImageSet) -> np.ndarray:
 def _neighbours(measure: Features) -> np.ndarray:
     """int64 (k, 3): row of the first set, row of the second, whether mirrored."""
     count = min(NEIGHBOURS + 1, len(measure.second))  # in its own set, an image is its nearest
-    found = []
+    parts = []
     for mirrored, queries in enumerate((measure.first, measure.first_mirrored)):
         for start in range(0, len(queries), _BLOCK):
             products = queries[start : start + _BLOCK] @ measure.second.T
             nearest = np.argpartition(products, -count, axis=1)[:, -count:]
             rows = np.repeat(np.arange(start, start + len(nearest)), count)
-            found.append(np.stack([rows, nearest.ravel(), np.full(len(rows), mirrored)], axis=1))
-    return np.concatenate(found)
+            parts.append(np.stack([rows, nearest.ravel(), np.full(len(rows), mirrored)], axis=1))
+    return np.concatenate(parts)
 
 
 def _measured(
-    mine: np.ndarray, theirs: np.ndarray, found: np.ndarray, features: Features | None
+    mine: np.ndarray, theirs: np.ndarray, candidates: np.ndarray, features: Features | None
 ) -> Pairs:
-    first, second, mirrored = found[:, 0], found[:, 1], found[:, 2] == 1
+    first, second, mirrored = candidates[:, 0], candidates[:, 1], candidates[:, 2] == 1
     exact = same_picture(mine[first], theirs[second])
-    correlation = _correlations(mine, theirs, found)
-    cosine = np.full(len(found), np.nan, np.float32)
+    correlation = _correlations(mine, theirs, candidates)
+    cosine = np.full(len(candidates), np.nan, np.float32)
     if features is not None:
         own = np.where(mirrored[:, None], features.first_mirrored[first], features.first[first])
         cosine = (own * features.second[second]).sum(axis=1)
     return Pairs(first, second, mirrored, correlation, cosine, exact)
 
 
-def _correlations(mine: np.ndarray, theirs: np.ndarray, found: np.ndarray) -> np.ndarray:
+def _correlations(mine: np.ndarray, theirs: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     """float32 (k,), -1..1, at the best shift and zoom. Each picture is enlarged and transformed
     once a zoom, however many it is compared with. None is shrunk: that would leave a margin."""
-    firsts, own = np.unique(found[:, 0], return_inverse=True)
-    seconds, other = np.unique(found[:, 1] * 2 + found[:, 2], return_inverse=True)
+    firsts, own = np.unique(candidates[:, 0], return_inverse=True)
+    seconds, other = np.unique(candidates[:, 1] * 2 + candidates[:, 2], return_inverse=True)
     a, b = mine[firsts], theirs[seconds // 2]
     b[seconds % 2 == 1] = b[seconds % 2 == 1][:, :, ::-1]
     plain, laid = ground(detail(a)), overlay(detail(b))
@@ -192,8 +192,8 @@ def _best(first: Prepared, second: Prepared, own: np.ndarray, other: np.ndarray)
     parts = [
         scores(first.pick(own[i : i + _BLOCK]), second.pick(other[i : i + _BLOCK])) for i in blocks
     ]
-    found = [part.max(axis=(1, 2)).astype(np.float32) for part in parts]
-    return np.concatenate(found) if found else np.empty(0, np.float32)
+    best = [part.max(axis=(1, 2)).astype(np.float32) for part in parts]
+    return np.concatenate(best) if best else np.empty(0, np.float32)
 
 
 def _confirmed(pairs: Pairs) -> Pairs:

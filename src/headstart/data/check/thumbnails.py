@@ -36,13 +36,13 @@ def squares(images: ImageSet, rows: np.ndarray, side: int) -> np.ndarray:
     """uint8 (len(rows), side, side, 3): images of the set at a side of the caller's choice."""
     if isinstance(images.store, PhotoFiles):
         return replace(images.store, side=side).read(images.rows[rows])
-    found = np.empty((len(rows), side, side, 3), np.uint8)
+    pictures = np.empty((len(rows), side, side, 3), np.uint8)
     for start in range(0, len(rows), _BLOCK):
         pixels = images.read(rows[start : start + _BLOCK])
         if images.side != side:
             pixels = np.stack([np.asarray(Image.fromarray(p).resize((side, side))) for p in pixels])
-        found[start : start + _BLOCK] = pixels
-    return found
+        pictures[start : start + _BLOCK] = pixels
+    return pictures
 
 
 def native_sides(images: ImageSet, rows: np.ndarray) -> np.ndarray:

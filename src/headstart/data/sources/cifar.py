@@ -110,7 +110,7 @@ class RecordFiles:
     images: tuple[int, ...]  # in each file
     label_bytes: int
     side: int = SIDE
-    costly = False  # a copy from a memory map
+    slow_to_read = False  # a copy from a memory map
 
     def planes(self, rows: np.ndarray) -> np.ndarray:
         """uint8 (len(rows), 3072), channel after channel."""
@@ -216,8 +216,8 @@ def _sizes_and_times(kind: Cifar, folder: Path) -> dict[str, list[int]]:
 def _check_content(kind: Cifar, folder: Path, file: BinaryFile) -> None:
     path = folder / file.name
     if file.md5 is not None:
-        if (found := md5_of(path)) != file.md5:
-            raise DataError(f"{path}: MD5 {found}, not the official {file.md5}: {_remedy(folder)}")
+        if (actual := md5_of(path)) != file.md5:
+            raise DataError(f"{path}: MD5 {actual}, not the official {file.md5}: {_remedy(folder)}")
         return
     records = _records(path, file.images, kind.record_bytes)
     for column, classes in enumerate(kind.label_ranges):

@@ -49,10 +49,12 @@ def download(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     _receive_all(url, partial, progress or _quiet, pause_s)
-    if (found := md5_of(partial)) != md5:
+    if (actual := md5_of(partial)) != md5:
         size = partial.stat().st_size
         partial.unlink()
-        raise DataError(f"{url}: {size} bytes came with MD5 {found}, not {md5}: removed; try again")
+        raise DataError(
+            f"{url}: {size} bytes came with MD5 {actual}, not {md5}: removed; try again"
+        )
     partial.replace(path)
     return path
 
@@ -152,8 +154,8 @@ def _open_within(request: urllib.request.Request, seconds: float) -> http.client
 
 
 def _range_start(content_range: str | None) -> int | None:
-    found = re.match(r"bytes (\d+)-", content_range or "")
-    return int(found[1]) if found else None
+    match = re.match(r"bytes (\d+)-", content_range or "")
+    return int(match[1]) if match else None
 
 
 def _size(path: Path) -> int:

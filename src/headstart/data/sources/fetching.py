@@ -35,15 +35,15 @@ def fetch_cifar(kind: Cifar, progress: Progress | None = None) -> Path:
     root = data_root()
     if root is not None and not root.is_dir():
         raise DataError(f"HEADSTART_DATA: {root}: no such folder")
-    found = find(kind)
-    if found is not None and found.name == kind.folder:
-        return found
+    existing = find(kind)
+    if existing is not None and existing.name == kind.folder:
+        return existing
     target = cache_data() / kind.folder
     with locked(cache_data() / f".{kind.name}.lock"):
         if target.is_dir():  # made by another process, or from this archive before
             return target
-        if found is not None:
-            unpack(kind, found, target)
+        if existing is not None:
+            unpack(kind, existing, target)
         else:
             _fetch_from_afar(kind, target, progress)
     return target
@@ -52,9 +52,9 @@ def fetch_cifar(kind: Cifar, progress: Progress | None = None) -> Path:
 def unpack(kind: Cifar, archive: Path, target: Path) -> None:
     """Unpack an official archive to `target`. Raises DataError, leaving nothing behind."""
     try:
-        if (found := md5_of(archive)) != kind.archive_md5:
+        if (actual := md5_of(archive)) != kind.archive_md5:
             raise DataError(
-                f"{archive}: {archive.stat().st_size} bytes with MD5 {found}, not the official "
+                f"{archive}: {archive.stat().st_size} bytes with MD5 {actual}, not the official "
                 f"{kind.archive_md5}: cut short or another file; remove it and fetch it again"
             )
         with _new_folder(kind, target) as folder, tarfile.open(archive, "r:gz") as tar:

@@ -28,7 +28,7 @@ class PhotoFiles:
     content: tuple[bytes, ...]  # SHA-256 of each file
     side: int
     short_sides: tuple[int, ...]  # pixels, as stored
-    costly = True  # 2 ms for a JPEG of 224 pixels, 11 for one of 12 megapixels
+    slow_to_read = True  # 2 ms for a JPEG of 224 pixels, 11 for one of 12 megapixels
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         squares = np.empty((len(rows), self.side, self.side, 3), dtype=np.uint8)
@@ -104,15 +104,15 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     A file that is named is taken whatever it is called. Raises DataError for a path that does not
     exist and for a folder without an image.
     """
-    found: list[Path] = []
+    images: list[Path] = []
     for path in paths:
         if not path.is_dir():
             if not path.exists():
                 raise DataError(f"{path}: no such file or folder")
-            found.append(path)
+            images.append(path)
             continue
         inside = sorted(entry for entry in path.rglob("*") if is_image(entry))
         if not inside:
             raise DataError(f"{path}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-        found += inside
-    return found
+        images += inside
+    return images

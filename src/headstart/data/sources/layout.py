@@ -108,7 +108,7 @@ def _unwrapped(root: Path, folder: Path, notes: list[str]) -> Path:
 
 def _find_splits(top: Path, children: Sequence[str], notes: list[str]) -> dict[str, Path]:
     """Split to its folder; {} where the folders are classes."""
-    said = {child: found for child in children if (found := split_of(child))}
+    said = {child: meaning for child in children if (meaning := split_of(child))}
     alike = len({others for _, others in said.values()}) == 1
     if not said or not alike:
         return {}
@@ -276,8 +276,8 @@ def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
 def list_folders(folder: Path) -> list[str]:
     """The names of the folders in a folder, sorted."""
     try:
-        with os.scandir(folder) as found:  # which knows without asking the disk again
-            return sorted(e.name for e in found if not _is_hidden(e.name) and e.is_dir())
+        with os.scandir(folder) as entries:  # which knows without asking the disk again
+            return sorted(e.name for e in entries if not _is_hidden(e.name) and e.is_dir())
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed: {error.strerror}") from error
 

@@ -68,7 +68,7 @@ def _named_masks(paths: Sequence[str]) -> dict[str, str]:
     photos = [path for path in paths if not is_mask_folder(PurePosixPath(path).parent.name)]
     beside = {_place(path): path for path in photos}
     above = {(str(PurePosixPath(path).parents[1]), _stem(path)): path for path in photos}
-    found = {}
+    masks = {}
     for path in paths:
         parent, stem = PurePosixPath(path).parent, PurePosixPath(path).stem
         said = _NAMED.fullmatch(stem)
@@ -77,8 +77,8 @@ def _named_masks(paths: Sequence[str]) -> dict[str, str]:
         else:
             image = beside.get((str(parent), said[1])) if said else None
         if image:
-            found[path] = image
-    return found
+            masks[path] = image
+    return masks
 
 
 def _same_stem(paths: Sequence[str]) -> list[tuple[str, str]]:

@@ -45,12 +45,12 @@ def scan(root: Path, paths: Sequence[str], progress: Progress | None = None) -> 
     """
     memory = _memory_path(root)
     known = _recall(memory)
-    found: dict[str, Scanned] = {}
+    scanned: dict[str, Scanned] = {}
     todo = []
     for path in paths:
         entry = known.get(path)
         if entry is not None and _stamp(root / path) == (entry.bytes, entry.mtime_ns):
-            found[path] = entry
+            scanned[path] = entry
         else:
             todo.append(path)
     fresh: dict[str, Scanned] = {}
@@ -63,13 +63,13 @@ def scan(root: Path, paths: Sequence[str], progress: Progress | None = None) -> 
             if progress is not None:
                 progress("reading images", len(fresh), len(todo))
     finally:
-        found |= fresh
-        if fresh or len(known) > len(found):
-            _remember(memory, found)
-            kept = {bytes.fromhex(entry.sha256) for entry in found.values()}
+        scanned |= fresh
+        if fresh or len(known) > len(scanned):
+            _remember(memory, scanned)
+            kept = {bytes.fromhex(entry.sha256) for entry in scanned.values()}
             old = recall_thumbnails(root).items()
             remember_thumbnails(root, {d: t for d, t in old if d in kept} | small)
-    return {path: found[path] for path in paths}
+    return {path: scanned[path] for path in paths}
 
 
 def recall_thumbnails(root: Path) -> dict[bytes, np.ndarray]:
@@ -111,12 +111,12 @@ def _scan_file(path: Path) -> tuple[Scanned, np.ndarray | None]:
     except OSError as error:
         return Scanned(0, 0, reason=str(error.strerror)), None
     try:
-        found = inspect_image(content)
+        inspected = inspect_image(content)
     except UnreadableImageError as error:
         return Scanned(size, mtime_ns, reason=error.reason), None
     digest = hashlib.sha256(content).hexdigest()
-    scanned = Scanned(size, mtime_ns, digest, found.width, found.height, found.blank)
-    return scanned, found.thumbnail
+    scanned = Scanned(size, mtime_ns, digest, inspected.width, inspected.height, inspected.blank)
+    return scanned, inspected.thumbnail
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -152,7 +152,7 @@ def _recall(memory: Path) -> dict[str, Scanned]:
         return {}
 
 
-def _remember(memory: Path, found: dict[str, Scanned]) -> None:
+def _remember(memory: Path, scanned: dict[str, Scanned]) -> None:
     # A file that could not even be read has no time, and is looked at again.
-    files = {path: asdict(entry) for path, entry in found.items() if entry.mtime_ns}
+    files = {path: asdict(entry) for path, entry in scanned.items() if entry.mtime_ns}
     remember(memory, {"version": _version(), "files": files})
