@@ -1,24 +1,24 @@
-"""What a GPU gives: a leaderboard of frozen networks, and full fine-tuning beside other tools.
+"""The speed on a GPU: a leaderboard of frozen networks, and full fine-tuning against other tools.
 
     python bench/gpu.py [--rows ROW ...] [--repeats N]
-    python bench/gpu.py --tiny --device cpu     # proves the script, measures nothing
+    python bench/gpu.py --tiny --device cpu     # tests the script, measures nothing
 
-ceilings: what the device itself reaches, a product of square bfloat16 matrices and a copy.
+ceilings: the speed of the device: a product of square bfloat16 matrices, and a copy.
 
-leaderboard: seven networks compared frozen on CIFAR-10's 60,000 images, from an empty cache.
-Set-up, frozen passes, solved heads, test and report count; fetching and Python's own start do not.
+leaderboard: seven frozen networks compared on CIFAR-10's 60,000 images, from an empty cache.
+Set-up, frozen passes, solved heads, test and report count; downloads and the start of Python do
+not.
 
-tuning: every layer of ResNet-50 trained on CIFAR-10, flip and shift, batch norms too, AdamW at one
-rate, bfloat16, channels-last. Images a second over whole epochs after the first, in which kernels
-are chosen, caches filled and graphs compiled; as a share of the ceiling, an image counting six
-operations for each multiply-accumulate of a forward pass (forward once, backward twice).
-Headstart's epochs contain their checks on validation, a fiftieth of the images; the peers' do not.
-Peers: plain PyTorch with its images on the device, and Hugging Face's Trainer with pinned workers.
-Accuracies are those that the same few epochs end at, of training from random weights where the
-network's own cannot be had.
+tuning: every layer of ResNet-50 trained on CIFAR-10, with flip and shift, trained batch norms,
+AdamW at one rate, bfloat16, channels-last. Images per second over whole epochs after the first, in
+which kernels are chosen, caches filled and graphs compiled. As a share of the ceiling, an image
+counts six operations for each multiply-accumulate of a forward pass (forward once, backward twice).
+Headstart's epochs include validation on a fiftieth of the images; the peers' do not. Peers: plain
+PyTorch with its images on the device, and Hugging Face's Trainer with pinned workers. Accuracies
+are after the same few epochs, from random weights if the network's own cannot be fetched.
 
-Repeats alternate; medians, with their range. What lacks a package, weights or images is left out or
-replaced, and the output says so: nothing here needs a network that was not needed before.
+Repeats alternate; medians, with their range. If a package, weights or images are missing, a part is
+left out or replaced, and the output says so.
 """
 
 from __future__ import annotations

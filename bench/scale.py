@@ -1,13 +1,13 @@
-"""From 2,000 images to 200,000: the time an image takes, and the memory a run takes.
+"""From 2,000 images to 200,000: the time per image, and the memory of a run.
 
     python bench/scale.py [--images N ...]
 
-Photos of cifar10-mini as PNG files in class folders, copied as often as it takes; a head is solved
-on MobileNetV2's features at 32 pixels, each run in a process of its own, nothing of it cached.
-Prints the frozen pass's milliseconds an image (reading, decoding, network and cache, without
-compiling), the whole run's seconds without measuring what its model costs to serve, and its
-process's peak memory: medians of REPEATS runs where there are few images, and a pass takes a
-second or two.
+Photos of cifar10-mini are PNG files in class folders, copied as often as needed. A head is solved
+on MobileNetV2's features at 32 pixels. Each run is in a separate process and starts with an empty
+cache. Prints milliseconds per image of the frozen pass (reading, decoding, network and cache,
+without compilation), the seconds of the whole run without the measurement of its serving cost, and
+the peak memory of its process. With few images, where a pass takes a second or two, these are
+medians of REPEATS runs.
 """
 
 from __future__ import annotations

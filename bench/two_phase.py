@@ -1,23 +1,21 @@
-"""The two-phase workflow of transfer learning: Headstart beside the tools that people use for it.
+"""The two-phase workflow of transfer learning: Headstart compared with common tools.
 
     python bench/two_phase.py [--peers PEER ...] [--repeats N] [--peer-precision bfloat16]
 
 CIFAR-10 on CPU, one set of MobileNetV2 weights, 96 pixels, flip and shift, norms frozen, Adam:
 first the head alone, then everything from `blocks.4.1` on.
 
-Peers (keras, torch, trainer, fastai) keep the frozen backbone in the loop, as their guides have it,
-for ten epochs and ten, in float32. Of each phase, one epoch on PEER_IMAGES images, the validation
-that ends it included, is timed after everything is warm, and counted ten times: the little that an
-epoch costs beside its images counts more often than it would. With --peer-precision, keras and
-torch compute in bfloat16 too.
+Peers (keras, torch, trainer, fastai) keep the frozen backbone in the loop, as in their guides, for
+ten epochs in each phase, in float32. One warm epoch of each phase on PEER_IMAGES images, with its
+validation, is timed and counted ten times. So the fixed cost of an epoch counts a little more than
+it would on more images. With --peer-precision, keras and torch compute in bfloat16 too.
 
-Headstart solves the head on one cached view instead of ten epochs, on all of CIFAR-10; then it
-trains ten epochs on two cached views, on TUNED_IMAGES. All of its time counts, compiling, frozen
-passes, the choice of the penalty and validation included. Once in float32 and once in bfloat16,
-where the CPU has it. Everything is given as seconds for 10,000 images, a tenth of them for
-validation after every epoch, alternating, N times; medians, and ratios with their range. What is
-spent once is thereby spread over all of CIFAR-10 in the first phase and over TUNED_IMAGES in the
-second.
+Headstart solves the head on one cached view instead of ten epochs, on all of CIFAR-10. Then it
+trains ten epochs on two cached views, on TUNED_IMAGES. All of its time counts, with compilation,
+frozen passes, the choice of the penalty and validation; once in float32 and once in bfloat16, if
+the CPU supports it. All times are seconds for 10,000 images, a tenth of them for validation after
+every epoch. The tools alternate, N times; medians, and ratios with their range. So fixed costs are
+spread over all of CIFAR-10 in the first phase, and over TUNED_IMAGES in the second.
 
 Accuracies are of whole runs by every tool on the same SCORED images, less the tenth for validation.
 """
@@ -192,7 +190,8 @@ def write_job(folder: Path, images: int, precision: str, *, epochs: int) -> Path
 def report(timed: dict[str, list[Seconds]], ours: list[str], peer_precision: str) -> None:
     """Seconds for PER_IMAGES images, medians, and how many times Headstart's they are."""
     print(
-        f"seconds for {PER_IMAGES:,} images, {EPOCHS} and {EPOCHS} epochs; peers in {peer_precision}:"
+        f"seconds for {PER_IMAGES:,} images, {EPOCHS} and {EPOCHS} epochs; "
+        f"peers in {peer_precision}:"
     )
     series = {
         name: {phase: [r[phase] for r in repeats] for phase in PHASES}

@@ -2,10 +2,10 @@
 
     python tools/find_duplicates.py [cifar10 cifar100]
 
-writes src/headstart/assets/duplicates_NAME.csv, a pair a row, the surest first. Candidates are
-neighbours by thumbnail and in the feature space of EfficientNet-Lite0 at 96 pixels; what makes a
-duplicate of a candidate is `headstart.data.check.pairs`. Images are named by their content. The
-features are cached: the first time takes ten minutes a data set on two cores, and then five.
+writes src/headstart/assets/duplicates_NAME.csv, one pair in each row, the surest first. Candidates
+are neighbours by thumbnail and in the feature space of EfficientNet-Lite0 at 96 pixels;
+`headstart.data.check.pairs` decides which are duplicates. Images are named by their content. The
+features are cached: on two cores the first time takes ten minutes for a data set, then five.
 """
 
 from __future__ import annotations
