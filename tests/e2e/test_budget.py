@@ -165,7 +165,7 @@ def test_finished_runs_take_no_budget(tmp_path: Path, headstart: Callable[..., O
     (tmp_path / "run" / "manifest.json").write_text("{}")
     outcome = headstart("compare", tmp_path / "run", "--budget", "10m")
     assert outcome.code == 2
-    assert "these are done: give their study" in outcome.err
+    assert "these runs exist: give their study" in outcome.err
 
 
 class Closed:

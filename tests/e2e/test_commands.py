@@ -390,7 +390,9 @@ def test_a_phase_that_does_not_fit_the_cache_recomputes(
             "run", tmp_path / "r.toml", "--out", out, "--cache-limit", limit, "--json"
         )
         assert outcome.code == 0, outcome.err
-        assert ("every epoch recomputes it" in outcome.err) == (limit == "0.0001")
+        assert ("every epoch computes the frozen stages again" in outcome.err) == (
+            limit == "0.0001"
+        )
         accuracies.append(json.loads(outcome.out)["test"]["loss"])
     assert accuracies[0] == pytest.approx(accuracies[1], abs=0.01)
 

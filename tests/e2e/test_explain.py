@@ -105,7 +105,7 @@ def test_a_study_directory_can_be_compared_again(
     assert [entry["run"] for entry in again["entries"]] == RUNGS
     refused = headstart("compare", ladder, "--set", "seed=1")
     assert refused.code == 2
-    assert "these runs are done" in refused.err
+    assert "these runs exist" in refused.err
     assert headstart("report", ladder, "--out", tmp_path / "one.html").code == 0
 
 

@@ -185,7 +185,7 @@ def test_output_that_cannot_be_written(recipe: Path, tmp_path: Path, headstart: 
 
 def test_a_file_where_a_folder_is(tmp_path: Path, headstart: Command) -> None:
     outcome = headstart("data", "samples", "cifar10-mini", "--out", tmp_path)
-    one_line(outcome, f"{tmp_path}: a folder is there")
+    one_line(outcome, f"{tmp_path}: a folder has the name")
     assert not list(tmp_path.parent.glob(".*.partial"))
 
 

@@ -137,7 +137,7 @@ def test_what_is_tested_and_served_is_the_best_phase_and_not_the_last(
 def test_every_phase_that_trains_the_backbone_starts_from_a_flatter_head(
     recipe: Make, tmp_path: Path
 ) -> None:
-    """Also the one behind a phase that bettered nothing: the model is that of the head again."""
+    """Also after a phase without an improvement: the model is that of the head again."""
     tuned = (
         'phases=[{train="head"}, {train="from:blocks.4", epochs=1, lr=30.0}, '
         '{train="from:blocks.4", epochs=1, lr=1e-4}]'

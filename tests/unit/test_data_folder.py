@@ -199,7 +199,7 @@ def test_loose_images_are_noted(root: Path, pixels: np.ndarray) -> None:
     fill(root / "a", pixels[:6])
     fill(root / "b", pixels[32:38])
     fill(root, pixels[:2])
-    assert load(root).notes == ("2 images lie in no class folder: ignored",)
+    assert load(root).notes == ("2 images are in no class folder: ignored",)
 
 
 def test_duplicates_across_train_and_test_are_noted(root: Path, pixels: np.ndarray) -> None:

@@ -152,7 +152,7 @@ UNCLEAR = {
     ),
     "names of no class": (
         ["images", "masks"],
-        "images, masks are names of no class: put the images of each class into a folder with",
+        "images, masks do not name classes: put the images of each class into a folder with",
     ),
     "classes around splits": (
         ["cat/train", "cat/test", "dog/train", "dog/test"],
@@ -221,7 +221,7 @@ def test_odd_images_and_small_classes_are_named(root: Path) -> None:
     fill(root / "a", 8)
     fill(root / "b", 5)
     assert load(root).notes == (
-        "1 class has 5 images or fewer, such as b (5): scores of so small a class are left to "
+        "1 class has 5 images or fewer, such as b (5): the scores of such a class are mostly "
         "chance",
     )
     photo(root / "a" / "dot.png", (7, 12))

@@ -299,7 +299,7 @@ def test_the_siblings_are_the_runs_they_promise(tmp_path: Path) -> None:
 
 def test_a_run_without_departures_is_reported_so(tmp_path: Path) -> None:
     text = format_explanation(explain_runs([plant(tmp_path, "right")]))
-    assert "handles its images as its weights expect" in text
+    assert "preprocesses its images as its weights expect" in text
 
 
 @pytest.mark.parametrize(("size", "mistake"), [(32, True), (111, True), (112, False), (192, False)])

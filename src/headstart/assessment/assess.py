@@ -1,7 +1,7 @@
-"""What a trained model shows: predictions, scores, and each further assessment. Opens test, once.
+"""Assessment of a trained model: predictions, scores and further measurements. Opens test, once.
 
-An assessment measures one thing and has one name: its key in metrics.json. A finished run can be
-assessed again, with more: what was measured already stays, and nothing is trained.
+An assessment measures one thing under one name, its key in metrics.json. A finished run can be
+assessed again when its recipe asks for more. Nothing is trained then, and earlier results stay.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ from headstart.training.trainer import Trained
 class Assessment:
     """One measurement of a trained model.
 
-    name: its key in metrics.json. asked: what of a recipe's evaluation table it follows; None where
-    it is not asked for. measure: from the model and its test predictions, what metrics.json holds;
-    None where there is nothing to measure.
+    name: its key in metrics.json. asked: takes a recipe's evaluation table, returns the settings of
+    this measurement, None where it is not asked for. measure: takes the model, its test
+    predictions and the journal, and returns what metrics.json holds, None if nothing can be
+    measured.
     """
 
     name: str
@@ -57,8 +58,8 @@ def _corruptions_asked(evaluation: EvaluationSpec) -> Any:
 
 
 def _label_efficiency(trained: Trained, test: Predictions, journal: Journal) -> Any:
-    """On test where the head is the only phase, which opens it. Otherwise test never meets those
-    features, and the curve is the one on validation that the log has since."""
+    """On test where the head is the only phase. Otherwise no test image passes the frozen backbone,
+    and the curve is the one on validation that was logged after the first phase."""
     if len(trained.plan.phases) == 1:
         return few_labels(trained, "test")
     return journal.run.history.label_efficiency
@@ -71,7 +72,7 @@ ASSESSMENTS = [
 
 
 def note_label_efficiency(number: int, trained: Trained, journal: Journal) -> None:
-    """After the first of several phases: the curve on validation, kept in the log."""
+    """After the first of several phases, log the label-efficiency curve on validation."""
     plan = trained.plan
     if number or len(plan.phases) == 1 or not plan.recipe.evaluation.label_efficiency:
         return
@@ -95,7 +96,7 @@ def assess(trained: Trained, journal: Journal) -> None:
 
 
 def joined(before: EvaluationSpec, now: EvaluationSpec) -> EvaluationSpec:
-    """What either asks for: a finished run keeps what was measured when less is asked for."""
+    """All that the old or the new recipe asks for, so that a finished run loses no result."""
     corrupted = now if now.corruptions else before
     return now.model_copy(
         update={
@@ -107,7 +108,7 @@ def joined(before: EvaluationSpec, now: EvaluationSpec) -> EvaluationSpec:
 
 
 def assess_again(trained: Trained, before: EvaluationSpec, journal: Journal) -> None:
-    """What a finished run's recipe asks for by now and did not ask for `before`."""
+    """Measure what the recipe of a finished run now asks for and did not ask for `before`."""
     run, made = journal.run, journal.run.metrics
     predictions: dict[Split, Predictions] = {
         "val": run.predictions("val"),
@@ -127,7 +128,7 @@ def _further(
     known: Mapping[str, Any],
     before: EvaluationSpec | None,
 ) -> dict[str, Any]:
-    """Each assessment's result by its name, measured unless it is known and was asked for alike."""
+    """Each assessment's result by name. A known result is kept where its settings are the same."""
     results = {}
     for each in ASSESSMENTS:
         asked = each.asked(trained.plan.recipe.evaluation)
@@ -140,7 +141,7 @@ def _further(
 
 
 def _leave(trained: Trained, test: Predictions, features: Features, journal: Journal) -> None:
-    """The pictures, the model and what it cost. test: calibrated."""
+    """Write the pictures, the model and the cost. test: calibrated predictions."""
     plan, model, path = trained.plan, trained.model, journal.run.path
     leave_pictures(trained, test, features, journal)
     model.enter(0, 0)
@@ -153,8 +154,7 @@ def _leave(trained: Trained, test: Predictions, features: Features, journal: Jou
 
 
 def _cost(trained: Trained, journal: Journal, saved: Path) -> Cost:
-    """What the run cost. What its model costs to serve is measured afterwards, in a process that
-    has nothing else to do."""
+    """The cost of the run. The cost of serving is measured later, in a process of its own."""
     plan, history = trained.plan, journal.run.history
     times, counted = _times(journal.run), model_cost(trained.model, plan.size)
     begun = history.begun.values()
@@ -186,10 +186,10 @@ def _cost(trained: Trained, journal: Journal, saved: Path) -> Cost:
 def _metrics(
     plan: Plan, predictions: Mapping[Split, Predictions], results: Mapping[str, Any]
 ) -> Metrics:
-    """Scores of each split as the model is served, and the temperature that it is served with.
+    """Scores of each split with the temperature that the model is served with.
 
-    It is fitted on validation: what it does there is flattered, what it does on test is not.
-    found: each assessment's result by its name.
+    The temperature is fitted on validation, so calibration looks too good there, but not on test.
+    results: each assessment's result by name.
     """
     positive = positive_class(plan.splits.class_names, plan.recipe.evaluation.positive)
     temperature = fit_temperature(predictions["val"])
@@ -215,7 +215,7 @@ def split_scores(
     positive: int,
     unseen: WithoutDuplicates | None = None,
 ) -> SplitScores:
-    """Scores of one split. unseen: those without the images that have a duplicate in training."""
+    """Scores of one split. unseen: scores without the images that have a duplicate in training."""
     served = made.tempered(temperature.value)
     scores = score(served, positive=positive)
     return SplitScores(
@@ -239,7 +239,7 @@ class _Times:
 
 
 def _times(current: Run) -> _Times:
-    """What the seconds of the whole run went to, interrupted parts included."""
+    """The seconds of the whole run by kind of work, interrupted parts included."""
     history = current.history
     passes = history.passes
     solved = [done for done in history.done.values() if done.l2 is not None]
@@ -258,7 +258,7 @@ def _times(current: Run) -> _Times:
     entry_seconds = {each.entry: each.entry_seconds for each in history.every(Extract)}
     spared_s = sum((seconds for entry, seconds in entry_seconds.items() if entry not in own), 0.0)
     train_s = sum(each.seconds for each in of_phases)
-    # Images that went through the backbone from their pixels: frozen passes, or training on them.
+    # Images that passed the whole backbone: in frozen passes, or in training on pixels.
     images, seconds = sum(each.images for each in passes), extract_s
     if not passes:
         pixels = {begun.phase for begun in history.begun.values() if not begun.cached}

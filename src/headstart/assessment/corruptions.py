@@ -1,4 +1,4 @@
-"""A trained model on corrupted test images: its logits saved, its accuracies returned."""
+"""A trained model on corrupted test images: saves its logits, returns its accuracies."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from headstart.training.trainer import Trained
 
 
 def measure_corruptions(trained: Trained, test: Predictions, journal: Journal) -> Corruptions:
-    """Predict the corrupted test images that the recipe asks for; what metrics.json says of it.
+    """Predict the corrupted test images that the recipe asks for; returns the scores.
 
-    test: the model's predictions on the whole split. Which images, and what happens to them, hangs
-    on the splits' seed, so that the runs of a study are judged on the same ones.
+    test: the model's predictions on the whole split. The choice of images and their corruption
+    depend on the splits' seed alone, so all runs of a study use the same ones.
     """
     recipe, images = trained.plan.recipe, trained.plan.splits.test
     seed, started = recipe.data.split_seed, time.perf_counter()

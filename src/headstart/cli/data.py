@@ -15,7 +15,7 @@ data_app = typer.Typer(help="List, fetch, describe and draw data sets.", rich_ma
 
 @data_app.callback()
 def data(context: typer.Context, as_json: JSONOption = False) -> None:
-    """List the data sets that have a name, and where each was found."""
+    """List the data sets that have a name, and their places on this machine."""
     if context.invoked_subcommand:
         return
     from headstart.cli.tables.data import format_sources
@@ -44,7 +44,7 @@ def data_describe(
     source: Annotated[str, typer.Argument(help="A name, or folder:PATH.")],
     as_json: JSONOption = False,
 ) -> None:
-    """Count a data set's images by class and split, and list what is wrong with it."""
+    """Count a data set's images by class and split, and list its faults."""
     from headstart.cli.tables.data import fault_lines, format_description
     from headstart.data.inspection import describe
 
@@ -92,7 +92,7 @@ def data_cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove every boundary entry.")] = False,
     as_json: JSONOption = False,
 ) -> None:
-    """List what the boundary cache holds, or clear it."""
+    """List the entries of the boundary cache, or remove them."""
     from headstart.cli.tables.data import format_cache
     from headstart.features import room
 

@@ -63,7 +63,7 @@ class CorruptedImages:
     corruption: Corruption
     severity: int
     seed: int
-    slow_to_read = False  # asked for once
+    slow_to_read = False  # read only once
 
     @property
     def side(self) -> int:

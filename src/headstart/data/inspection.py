@@ -17,7 +17,7 @@ SAMPLED_SIDE = 128
 
 
 def describe(source: str | DataSpec, *, reporter: Reporter | None = None) -> Description:
-    """Count a data set's images by class and split, and list what is wrong with it.
+    """Count a data set's images by class and split, and list its faults.
 
     source: a name, "folder:PATH", or a recipe's `data`, whose splits are then described. Raises
     DataError where it cannot be read.

@@ -1,4 +1,4 @@
-"""What a choice under a budget gave away, known once every run of its study is finished."""
+"""The regret of a choice under a budget, known when every run of its study is finished."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def regrets(
 ) -> dict[str, Regret]:
     """The regret of the budgeted choice and of the one that published accuracies would make.
 
-    Empty unless every candidate's run is finished here, whichever command carried it out.
+    Empty unless every candidate's run in `root` is finished, by this command or another.
     """
     every = {}
     for candidate in candidates:
@@ -37,10 +37,10 @@ def regrets(
 
 
 def regret(chosen: Run, every: Sequence[Run], root: Path) -> Regret:
-    """What was given away by `chosen`, where all runs of its study are finished.
+    """The regret of `chosen`; all runs of its study must be finished.
 
-    value: the test accuracy, or balanced accuracy or macro F1 where the runs choose by it, of the
-    run that the full comparison chooses minus the chosen one's.
+    It is the test score of the run that the full comparison chooses, minus that of `chosen`. The
+    score is accuracy, or balanced accuracy or macro F1 if the runs choose by it.
     """
     full = build_comparison("full", every, [], root)
     best = next(r for r in every if os.path.relpath(r.path, root) == full.best_row.path)

@@ -1,4 +1,4 @@
-"""One record sent to MLflow: its experiment and its run found or made, then all that is new."""
+"""Sends one record to MLflow: finds or creates its experiment and run, then sends what is new."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def find_experiment(client: Any, uri: str, name: str) -> str:
     experiment = client.get_experiment_by_name(name)
     if experiment:
         return str(experiment.experiment_id)
-    # MLflow would put a local experiment's files where the command happens to run.
+    # By default MLflow puts the files of a local experiment into the current folder.
     database = open_sqlite(uri)
     location = (database.parent / "mlartifacts").as_uri() if database else None
     return str(client.create_experiment(name, artifact_location=location))
 
 
 def find_run(client: Any, experiment_id: str, record: Record) -> Any | None:
-    """This run's MLflow run. Parameters never change, so another value means another run that
-    was in the same place before."""
+    """The MLflow run of this run, or None. Parameters never change, so other values mean another
+    run that was in the same directory before."""
     mlflow_runs = client.search_runs([experiment_id], f"tags.`{KEY}` = '{record.tags[KEY]}'")
     for run in mlflow_runs:  # newest first
         known = run.data.params
@@ -38,7 +38,7 @@ def find_run(client: Any, experiment_id: str, record: Record) -> Any | None:
 
 
 def send(client: Any, mlflow_run: Any, record: Record) -> str:
-    """Everything of a run; its status and its seal come last."""
+    """Send a whole record; its status and its seal come last."""
     from mlflow.entities import Metric, Param, RunTag
     from mlflow.models import Model
 
@@ -68,7 +68,7 @@ def send(client: Any, mlflow_run: Any, record: Record) -> str:
 
 
 def _unsent(client: Any, run_id: str, points: Sequence[Point], sent: set[str]) -> Iterator[Point]:
-    """The points that a resumed run has gained: not every store drops those it has already."""
+    """The points that were not sent before: some stores would keep them twice."""
     keys = {point.key for point in points} & sent
     known = {(m.key, m.step, m.value) for k in keys for m in client.get_metric_history(run_id, k)}
     return (p for p in points if (p.key, p.step, p.value) not in known)

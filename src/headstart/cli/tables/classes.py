@@ -1,4 +1,4 @@
-"""What the command line prints beside accuracy where classes are unequal, or are two."""
+"""The output besides accuracy, for unequal classes and for two classes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from headstart.rundir.records import SplitScores
     from headstart.rundir.run import Run
 
-# What the column of validation is called, by the metric that chooses.
+# The name of the validation column, by the metric that chooses.
 _VAL = {"balanced_accuracy": "val balanced", "macro_f1": "val macro F1", "loss": "val log loss"}
 
 
 def scores_to_json(scores: SplitScores) -> dict[str, Any]:
-    """What --json says of a split."""
+    """The scores of a split for --json."""
     from headstart.files import to_json
 
     shown = {key: to_json(getattr(scores, key)) for key in ("accuracy", "interval", "n", "loss")}
@@ -55,14 +55,14 @@ def class_lines(run: Run) -> list[str]:
 
 
 def balance_header(comparison: Comparison) -> list[str]:
-    """Columns behind accuracy and its interval; none where accuracy says it all."""
+    """The columns after accuracy and its interval; [] where accuracy is enough."""
     if not _shows_balance(comparison):
         return []
     return ["balanced", "95 % interval", "macro F1"]
 
 
 def balance_cells(comparison: Comparison, c: Standing) -> list[str]:
-    """A configuration's cells of `balance_header`."""
+    """The cells of a configuration for `balance_header`."""
     if not _shows_balance(comparison):
         return []
     value = percent(c.balanced_accuracy)
@@ -74,7 +74,7 @@ def val_header(comparison: Comparison) -> str:
 
 
 def val_cell(comparison: Comparison, c: Standing) -> str:
-    """By the metric that chooses."""
+    """The validation value of the metric that chooses."""
     value = c.val_value
     if comparison.select_by in ("accuracy", "balanced_accuracy"):
         return percent(value)
@@ -82,7 +82,7 @@ def val_cell(comparison: Comparison, c: Standing) -> str:
 
 
 def balanced_rows(explanation: Explanation) -> list[list[str]]:
-    """Of runs side by side, below accuracy; none where no step is measured in another metric."""
+    """Rows below accuracy for runs side by side; [] where no step uses another metric."""
     entries = explanation.entries
     if not any(step.beside for step in explanation.steps):
         return []

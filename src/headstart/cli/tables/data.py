@@ -1,4 +1,4 @@
-"""What `data` prints: sources, a data set, its faults and duplicates, and the cache."""
+"""The output of `data`: sources, a data set, its faults and duplicates, and the cache."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def format_description(description: Description) -> str:
 
 
 def fault_lines(description: Description) -> list[str]:
-    """What is wrong with a data set: its warnings, and each image that was left out."""
+    """The faults of a data set: its warnings, and each image that is left out."""
     lines = warning_lines(description.warnings)
     return [*lines, *(f"left out: {b.path}: {b.reason}" for b in description.quarantined[1:])]
 
 
 def format_duplicates(duplicates: Duplicates) -> str:
-    """Duplicates between splits: images of the first that have one in the second."""
+    """Duplicates between splits: images of the first split with a duplicate in the second."""
     rows = []
     for between, pairs in duplicates.pairs.items():
         first, second = between.split("/")

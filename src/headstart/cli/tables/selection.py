@@ -1,4 +1,4 @@
-"""What `compare` prints of a budgeted selection."""
+"""The output of `compare` about a budgeted selection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 
 def format_selection(selection: Selected) -> str:
-    """Each round's scores, who was dropped when and why, what it took, and the regret if known."""
+    """The scores of each round, the dropped candidates with reasons, the time, and the regret if
+    known."""
     rounds = selection.rounds
     rows = []
     for row in rounds[0].candidates:

@@ -15,7 +15,7 @@ def find_warnings(splits: Splits, spec: DataSpec, progress: Progress | None = No
     The splits of a folder are searched for duplicates; the result is remembered.
     """
     warnings = [*_left_out(splits), *splits.notes]
-    if list_source(splits.source) is None:  # the known sets are what they are
+    if list_source(splits.source) is None:  # the known data sets need no warning
         warnings += _duplicates(splits, progress)
     if spec.normalize == "unit":
         warnings.append(

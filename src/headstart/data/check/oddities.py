@@ -1,4 +1,4 @@
-"""Images and classes that are unlikely to be meant: tiny, blank or extreme in shape; very small."""
+"""Unusual images (tiny, enlarged, very long, blank) and classes with very few images."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ FEW = 5  # images of a class
 
 
 def odd_images(scanned: Mapping[str, Scanned], side: int) -> list[str]:
-    """A line for each way in which images are odd, with how many are and an example.
+    """One line for each kind of unusual image, with their number and an example.
 
-    side: pixels a side that images are read at.
+    side: pixels a side at which images are read.
     """
     good = {path: entry for path, entry in scanned.items() if not entry.reason}
     short = {path: min(entry.width, entry.height) for path, entry in good.items()}
@@ -44,13 +44,13 @@ def _line(paths: list[str], good: Mapping[str, Scanned], what: str, sized: bool)
 
 
 def small_classes(counts: Iterable[tuple[str, int]]) -> list[str]:
-    """A line where classes have very few images to learn from; counts: (class, images)."""
+    """A line where classes have very few training images. counts: (class, images)."""
     small = sorted((n, name) for name, n in counts if n <= FEW)
     if not small:
         return []
     n, name = small[0]
     held = "class has" if len(small) == 1 else "classes have"
     return [
-        f"{len(small)} {held} {FEW} images or fewer, such as {name} ({n}): scores of so small a "
-        "class are left to chance"
+        f"{len(small)} {held} {FEW} images or fewer, such as {name} ({n}): the scores of such a "
+        "class are mostly chance"
     ]

@@ -1,4 +1,4 @@
-"""Thumbnails: small pictures of whole image sets, of a folder's photos as their scan left them."""
+"""Thumbnails of image sets. For a folder, those that its scan has stored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BLOCK = 1024
 
 
 def thumbnails(images: ImageSet) -> np.ndarray:
-    """uint8 (n, 32, 32, 3), whatever side the set is read at.
+    """uint8 (n, 32, 32, 3), whatever the side of the set.
 
     Raises DataError where a photo has to be read again and cannot be.
     """
@@ -33,7 +33,7 @@ def thumbnails(images: ImageSet) -> np.ndarray:
 
 
 def squares(images: ImageSet, rows: np.ndarray, side: int) -> np.ndarray:
-    """uint8 (len(rows), side, side, 3): images of the set at a side of the caller's choice."""
+    """uint8 (len(rows), side, side, 3): images of the set, resized to `side`."""
     if isinstance(images.store, PhotoFiles):
         return replace(images.store, side=side).read(images.rows[rows])
     pictures = np.empty((len(rows), side, side, 3), np.uint8)
