@@ -125,7 +125,7 @@ def test_what_is_tested_and_served_is_the_best_phase_and_not_the_last(
     (line,) = [line for line in listener.warnings if "lower phases.1.lr" in line]
     assert line.startswith("phase 2 did not improve validation")
     assert line in harsh.warnings
-    assert [e["bettered"] for e in log_of(harsh) if e["event"] == "phase_done"] == [True, False]
+    assert [e["improved"] for e in log_of(harsh) if e["event"] == "phase_done"] == [True, False]
     assert len([e for e in log_of(harsh) if e["event"] == "restart"]) == 3
     probe = library.run(recipe(*PLAIN, *fetched), out=tmp_path / "probe")
     assert np.array_equal(harsh.predictions("val").ids, probe.predictions("val").ids)
@@ -144,7 +144,7 @@ def test_every_phase_that_trains_the_backbone_starts_from_a_flatter_head(
     )
     run = library.run(recipe(*PLAIN, tuned), out=tmp_path / "run")
     done = [e for e in log_of(run) if e["event"] == "phase_done"]
-    assert [e["bettered"] for e in done[:2]] == [True, False]
+    assert [e["improved"] for e in done[:2]] == [True, False]
     starts = [e for e in log_of(run) if e["event"] == "start"]
     assert [e["phase"] for e in starts] == [1, 2]
     assert starts[0]["l2"] == starts[1]["l2"] > done[0]["l2"]

@@ -88,10 +88,10 @@ class StartingHead:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The outcome of a phase. bettered: whether its model is better on validation than before."""
+    """The outcome of a phase. improved: whether its model is better on validation than before."""
 
     phase: int
-    bettered: bool
+    improved: bool
     val_loss: float
     val_accuracy: float
     best_epoch: int | None  # the epoch that was kept; None of a solved head, or where none was

@@ -94,13 +94,13 @@ def solve_phase(
     before = _validated(plan, feeds, model) if number else None
     kept = set_head(model, best)
     after = _validated(plan, feeds, model)
-    bettered = before is None or _key(plan, after) > _key(plan, before)
-    if before is not None and not bettered:
+    improved = before is None or _key(plan, after) > _key(plan, before)
+    if before is not None and not improved:
         set_head(model, kept)
         after = before
     outcome = Outcome(
         phase=number,
-        bettered=bettered,
+        improved=improved,
         val_loss=log_loss(after),
         val_accuracy=float(after.correct.mean()),
         best_epoch=None,

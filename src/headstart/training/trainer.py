@@ -141,7 +141,7 @@ class _Trainer:
             f"phase {number + 1} ({phase.spec.train}, {phase.spec.optimizer}): validation accuracy "
             f"{done.val_accuracy:.1%} in {seconds:.1f} s"
         )
-        if not done.bettered:
+        if not done.improved:
             journal.warn(
                 f"phase {number + 1} did not improve validation, also not at lower rates if they "
                 "were tried: the model is still that of the phase before; leave the phase out, or "
@@ -184,5 +184,5 @@ class _Trainer:
     def _kept_phase(self, below: int) -> PhaseDone | None:
         """The last phase before `below` whose model was kept; None if there is none."""
         done = self.journal.run.history.done
-        kept = [n for n, event in done.items() if n < below and event.bettered]
+        kept = [n for n, event in done.items() if n < below and event.improved]
         return done[max(kept)] if kept else None
