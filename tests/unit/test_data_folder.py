@@ -134,7 +134,7 @@ def test_a_class_with_only_bad_images(root: Path, pixels: np.ndarray) -> None:
     (root / "b" / "x.jpg").write_text("nothing")
     (root / "b" / "y.jpg").write_text("nothing")
     with pytest.raises(
-        DataError, match=r"class b: none of its 2 images .* b/x.jpg: not in an image"
+        DataError, match=r"class b: none of its 2 images .* b/x.jpg: not in a supported image"
     ):
         load(root)
 

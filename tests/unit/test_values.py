@@ -181,7 +181,7 @@ def test_a_positive_class_is_one_of_two() -> None:
     assert (positive_class(names, None), positive_class(names, "ok")) == (1, 0)
     with pytest.raises(RecipeError, match="did you mean scratch"):
         positive_class(names, "scrach")
-    with pytest.raises(RecipeError, match="there are 3 classes"):
+    with pytest.raises(RecipeError, match="for two classes, not for 3"):
         positive_class((*names, "torn"), "ok")
 
 
