@@ -1,10 +1,10 @@
-"""The boundary cache's promise: a last-stage phase with it and without it, in one run.
+"""The gain of the boundary cache: a phase that trains the last stage, with and without it.
 
     python bench/boundary.py
 
-The shipped recipe `cifar10-two-phase` on 5,000 training images, its second phase three epochs
-long; with room for the cache and with none, alternating, three times each. Prints seconds an epoch
-(medians), the ratio with its spread, and both test accuracies.
+The shipped recipe `cifar10-two-phase` on 5,000 training images, with a second phase of three
+epochs. Runs with and without room for the cache alternate, three times each. Prints seconds per
+epoch (medians), the ratio with its range, and both test accuracies.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""Frozen passes beside the machine's own limits and beside plain PyTorch.
+"""The speed of frozen passes, compared with the limits of the machine and with plain PyTorch.
 
     python bench/extraction.py [--repeats N]
 
 First the ceilings, measured in the same run: a product of 2,048 x 2,048 matrices in float32 (the
-best of PyTorch's and NumPy's library) and in bfloat16, and a copy of 256 MB. Then, for each
-network, images a second from CIFAR-10's stored pixels to pooled features: plain PyTorch
-(channels-last, inference mode, batches of 64, resized on the way), and Headstart's pass into its
-cache in float32, bfloat16 (where the CPU has it) and int8, alternating. Compiling is told apart.
-The share is of the float32 ceiling: two operations for each multiply-accumulate of the network,
-over what the product of matrices reached.
+faster of PyTorch's and NumPy's library) and in bfloat16, and a copy of 256 MB. Then, for each
+network, images per second from CIFAR-10's stored pixels to pooled features: in plain PyTorch
+(channels-last, inference mode, batches of 64, with the resize), and in Headstart's pass into its
+cache in float32, bfloat16 (if the CPU supports it) and int8, alternating. Compilation is given
+separately. The share is of the float32 ceiling: two operations for each multiply-accumulate of the
+network, divided by the rate of the matrix product.
 
-Last, what a precision costs: a head on 5,000 images of each, its accuracy on 3,000 test images.
+Last, the effect of precision: the accuracy of a head on 5,000 images, on 3,000 test images.
 Networks without weights in a package are timed with random ones.
 """
 
@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ from headstart.specs import BackboneSpec, DataSpec
 from headstart.views.transforms import Transform
 
 sys.path.insert(0, str(PEERS))
-from torch_two_phase import Prepare  # type: ignore[import-not-found] # a script beside us
+from torch_two_phase import Prepare  # type: ignore[import-not-found]  # a script beside us
 
 # Network, pixels, weights, and images a pass: a few seconds each.
 NETWORKS = (
@@ -77,7 +78,7 @@ def main() -> None:
             print(f"\n{name} at {size} pixels, {macs / 1e6:,.0f} million MACs{note}")
             rows = images.pick(np.arange(count))
             runners: dict[str, Callable[[], float]] = {
-                "plain torch": lambda b=backbone, s=size, r=rows: torch_rate(b, s, r)  # type: ignore[misc]
+                "plain torch": partial(torch_rate, backbone, size, rows)
             }
             for precision in precisions:
                 runners[precision] = OurPass(backbone, size, precision, rows, Path(scratch)).rate

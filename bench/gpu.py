@@ -1,24 +1,24 @@
-"""What a GPU gives: a leaderboard of frozen networks, and full fine-tuning beside other tools.
+"""The speed on a GPU: a leaderboard of frozen networks, and full fine-tuning against other tools.
 
     python bench/gpu.py [--rows ROW ...] [--repeats N]
-    python bench/gpu.py --tiny --device cpu     # proves the script, measures nothing
+    python bench/gpu.py --tiny --device cpu     # tests the script, measures nothing
 
-ceilings: what the device itself reaches, a product of square bfloat16 matrices and a copy.
+ceilings: the speed of the device: a product of square bfloat16 matrices, and a copy.
 
-leaderboard: seven networks compared frozen on CIFAR-10's 60,000 images, from an empty cache.
-Set-up, frozen passes, solved heads, test and report count; fetching and Python's own start do not.
+leaderboard: seven frozen networks compared on CIFAR-10's 60,000 images, from an empty cache.
+Set-up, frozen passes, solved heads, test and report count; downloads and the start of Python do
+not.
 
-tuning: every layer of ResNet-50 trained on CIFAR-10, flip and shift, batch norms too, AdamW at one
-rate, bfloat16, channels-last. Images a second over whole epochs after the first, in which kernels
-are chosen, caches filled and graphs compiled; as a share of the ceiling, an image counting six
-operations for each multiply-accumulate of a forward pass (forward once, backward twice).
-Headstart's epochs contain their checks on validation, a fiftieth of the images; the peers' do not.
-Peers: plain PyTorch with its images on the device, and Hugging Face's Trainer with pinned workers.
-Accuracies are those that the same few epochs end at, of training from random weights where the
-network's own cannot be had.
+tuning: every layer of ResNet-50 trained on CIFAR-10, with flip and shift, trained batch norms,
+AdamW at one rate, bfloat16, channels-last. Images per second over whole epochs after the first, in
+which kernels are chosen, caches filled and graphs compiled. As a share of the ceiling, an image
+counts six operations for each multiply-accumulate of a forward pass (forward once, backward twice).
+Headstart's epochs include validation on a fiftieth of the images; the peers' do not. Peers: plain
+PyTorch with its images on the device, and Hugging Face's Trainer with pinned workers. Accuracies
+are after the same few epochs, from random weights if the network's own cannot be fetched.
 
-Repeats alternate; medians, with their range. What lacks a package, weights or images is left out or
-replaced, and the output says so: nothing here needs a network that was not needed before.
+Repeats alternate; medians, with their range. If a package, weights or images are missing, a part is
+left out or replaced, and the output says so.
 """
 
 from __future__ import annotations
@@ -303,12 +303,12 @@ def tuning(setting: Setting, folder: Path, repeats: int, ceiling: float) -> None
         print(f"\npeers left out: their environment cannot be installed ({error})")
     if setting.device == "cuda":
         tools += [f"{tool}{COMPILED}" for tool in tools]
-    found: dict[tuple[str, int], list[Tuned]] = defaultdict(list)
+    tuned: dict[tuple[str, int], list[Tuned]] = defaultdict(list)
     for repeat in range(repeats):
         for size in amount.tuned_sizes:
             for tool in tools:
                 here = folder / f"tuning-{size}-{repeat}" / tool
-                found[tool, size].append(tune(setting, tool, size, here, folder / f"job-{size}"))
+                tuned[tool, size].append(tune(setting, tool, size, here, folder / f"job-{size}"))
     start = "random" if amount.tuned in setting.random else "pretrained"
     print(
         f"\ntuning: every layer of {amount.tuned} ({start} weights), {amount.images:,} images of "
@@ -318,9 +318,9 @@ def tuning(setting: Setting, folder: Path, repeats: int, ceiling: float) -> None
         operations = 6 * macs(amount.tuned, size)
         print(f"\n{f'{size} pixels':<24}{'images/s':>26}{'of the ceiling':>16}", end="")
         print(f"{'seconds, times ours':>30}{'accuracy, %':>14}")
-        ours = [statistics.median(t.epoch_s) for t in found["headstart", size]]
+        ours = [statistics.median(t.epoch_s) for t in tuned["headstart", size]]
         for tool in tools:
-            runs = found[tool, size]
+            runs = tuned[tool, size]
             rates = [run.rate for run in runs]
             share = statistics.median(rates) * operations / ceiling
             times = ratio([statistics.median(t.epoch_s) for t in runs], ours)

@@ -1,4 +1,4 @@
-"""What the rows share: peers in environments of their own, and how ratios are told."""
+"""Shared by the benchmarks: peers in separate environments, and the format of ratios."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def peer_python(name: str) -> Path:
 
 
 def run_peer(environment: str, script: str, job: Path, *, cuda: bool = False) -> dict[str, Any]:
-    """What a peer says of the job: one line of JSON, the last of its output."""
+    """A peer's answer to a job: the last line of its output, as JSON."""
     # Nothing of ours reaches a peer but the job.
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HEADSTART", "PYTHON"))}
     if not cuda:  # a peer that found a GPU would be measured on another machine
@@ -54,22 +54,22 @@ def run_peer(environment: str, script: str, job: Path, *, cuda: bool = False) ->
     )
     if done.returncode or not done.stdout.strip():
         sys.exit(f"{script} failed:\n{done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
 
 
 def leave_serving_unmeasured() -> None:
-    """Have runs end without measuring what their models cost to serve: eleven seconds each."""
+    """Skip the measurement of serving costs at the end of runs: eleven seconds each."""
     mock.patch("headstart.deployment.measuring.measure_runs", lambda runs, **_: runs).start()
 
 
 def machine_line(repeats: int) -> str:
-    found = machine()
-    gpu = f", {found['gpu']}" if found["gpu"] else ""
-    return f"machine: {found['cpu']}, {found['cores']} cores{gpu}; n = {repeats}, seed 0"
+    host = machine()
+    gpu = f", {host['gpu']}" if host["gpu"] else ""
+    return f"machine: {host['cpu']}, {host['cores']} cores{gpu}; n = {repeats}, seed 0"
 
 
 def ratio(theirs: Sequence[float], ours: Sequence[float]) -> str:
-    """How many times their time is ours: the median of the pairs, and their range."""
-    found = sorted(a / b for a, b in zip(theirs, ours, strict=True))
-    return f"{statistics.median(found):.2f} ({found[0]:.2f} to {found[-1]:.2f})"
+    """Their time divided by ours: the median over the pairs, and the range."""
+    ratios = sorted(a / b for a, b in zip(theirs, ours, strict=True))
+    return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"

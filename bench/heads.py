@@ -1,13 +1,13 @@
-"""A grid of penalties for a head beside one fit, on 50,000 x 1,280 features of CIFAR-10.
+"""A grid of penalties for a head against one penalty, on 50,000 x 1,280 features of CIFAR-10.
 
     python bench/heads.py [--repeats N]
 
 MobileNetV2's pooled features at 96 pixels of all 50,000 training images (a twentieth of them for
-validation), extracted once, in bfloat16 where the CPU has it. Then, alternating: one penalty solved
-from cold (the one that validation prefers, so that neither an easy nor a hard one is picked), and
-fifty from 10 to 1e-5 without an early end, as a phase solves them: compared at PATH_TOLERANCE, the
-best then solved to TOLERANCE, as the one alone is. Passes over the features, seconds, and the
-ratio.
+validation) are extracted once, in bfloat16 if the CPU supports it. Then two measurements alternate.
+The first solves one penalty from the origin: the best one on validation, so that it is neither easy
+nor hard. The second solves fifty, from 10 to 1e-5 without an early end, as a phase does: at
+PATH_TOLERANCE, and then the best to TOLERANCE, like the single one. Prints passes over the
+features, seconds, and the ratio.
 """
 
 from __future__ import annotations

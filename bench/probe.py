@@ -1,4 +1,4 @@
-"""The probe's promise: full CIFAR-10 from cold, and a second head from the cache.
+"""The speed of a probe: full CIFAR-10 with an empty cache, and a second head from the cache.
 
     python bench/probe.py
 

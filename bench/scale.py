@@ -1,13 +1,13 @@
-"""From 2,000 images to 200,000: the time an image takes, and the memory a run takes.
+"""From 2,000 images to 200,000: the time per image, and the memory of a run.
 
     python bench/scale.py [--images N ...]
 
-Photos of cifar10-mini as PNG files in class folders, copied as often as it takes; a head is solved
-on MobileNetV2's features at 32 pixels, each run in a process of its own, nothing of it cached.
-Prints the frozen pass's milliseconds an image (reading, decoding, network and cache, without
-compiling), the whole run's seconds without measuring what its model costs to serve, and its
-process's peak memory: medians of REPEATS runs where there are few images, and a pass takes a
-second or two.
+Photos of cifar10-mini are PNG files in class folders, copied as often as needed. A head is solved
+on MobileNetV2's features at 32 pixels. Each run is in a separate process and starts with an empty
+cache. Prints milliseconds per image of the frozen pass (reading, decoding, network and cache,
+without compilation), the seconds of the whole run without the measurement of its serving cost, and
+the peak memory of its process. With few images, where a pass takes a second or two, these are
+medians of REPEATS runs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ IMAGES = (2_000, 200_000)
 FEW, REPEATS = 20_000, 3
 ORIGINALS = 2_000
 TESTED = 1_000
-TOLD = ("images", "frozen_ms", "whole_s", "peak_mb")
+REPORTED = ("images", "frozen_ms", "whole_s", "peak_mb")
 RUN = """
 import json, sys, time
 from dataclasses import asdict
@@ -75,14 +75,14 @@ def main() -> None:
         for count in options.images:
             photos = Path(scratch) / f"photos-{count}"
             copy_photos(Path(scratch) / "originals", photos, count)
-            found = []
+            results = []
             for number in range(REPEATS if count <= FEW else 1):
                 room.clear_cache()
-                found.append(run_on(photos, Path(scratch) / f"run-{count}-{number}"))
-            middle = {k: statistics.median(f[k] for f in found) for k in TOLD}
+                results.append(run_on(photos, Path(scratch) / f"run-{count}-{number}"))
+            middle = {k: statistics.median(f[k] for f in results) for k in REPORTED}
             print(
                 f"{middle['images']:>10,}{middle['frozen_ms']:>22.3f}{middle['whole_s']:>10.1f}"
-                f"{middle['peak_mb']:>10,.0f}{len(found):>4}",
+                f"{middle['peak_mb']:>10,.0f}{len(results):>4}",
                 flush=True,
             )
 
@@ -118,8 +118,8 @@ def run_on(photos: Path, out: Path) -> dict[str, Any]:
         text=True,
         check=True,
     )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 if __name__ == "__main__":

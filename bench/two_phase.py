@@ -1,23 +1,21 @@
-"""The two-phase workflow of transfer learning: Headstart beside the tools that people use for it.
+"""The two-phase workflow of transfer learning: Headstart compared with common tools.
 
     python bench/two_phase.py [--peers PEER ...] [--repeats N] [--peer-precision bfloat16]
 
 CIFAR-10 on CPU, one set of MobileNetV2 weights, 96 pixels, flip and shift, norms frozen, Adam:
 first the head alone, then everything from `blocks.4.1` on.
 
-Peers (keras, torch, trainer, fastai) keep the frozen backbone in the loop, as their guides have it,
-for ten epochs and ten, in float32. Of each phase, one epoch on PEER_IMAGES images, the validation
-that ends it included, is timed after everything is warm, and counted ten times: the little that an
-epoch costs beside its images counts more often than it would. With --peer-precision, keras and
-torch compute in bfloat16 too.
+Peers (keras, torch, trainer, fastai) keep the frozen backbone in the loop, as in their guides, for
+ten epochs in each phase, in float32. One warm epoch of each phase on PEER_IMAGES images, with its
+validation, is timed and counted ten times. So the fixed cost of an epoch counts a little more than
+it would on more images. With --peer-precision, keras and torch compute in bfloat16 too.
 
-Headstart solves the head on one cached view instead of ten epochs, on all of CIFAR-10; then it
-trains ten epochs on two cached views, on TUNED_IMAGES. All of its time counts, compiling, frozen
-passes, the choice of the penalty and validation included. Once in float32 and once in bfloat16,
-where the CPU has it. Everything is told as seconds for 10,000 images, a tenth of them for
-validation after every epoch, alternating, N times; medians, and ratios with their range. What is
-spent once is thereby spread over all of CIFAR-10 in the first phase and over TUNED_IMAGES in the
-second.
+Headstart solves the head on one cached view instead of ten epochs, on all of CIFAR-10. Then it
+trains ten epochs on two cached views, on TUNED_IMAGES. All of its time counts, with compilation,
+frozen passes, the choice of the penalty and validation; once in float32 and once in bfloat16, if
+the CPU supports it. All times are seconds for 10,000 images, a tenth of them for validation after
+every epoch. The tools alternate, N times; medians, and ratios with their range. So fixed costs are
+spread over all of CIFAR-10 in the first phase, and over TUNED_IMAGES in the second.
 
 Accuracies are of whole runs by every tool on the same SCORED images, less the tenth for validation.
 """
@@ -51,7 +49,7 @@ PEERS = {
     "fastai": ("torch", "fastai_two_phase.py"),
 }
 FROZEN_IMAGES, TUNED_IMAGES, PEER_IMAGES, SCORED, TESTED = 50_000, 3_000, 640, 500, 2_000
-TOLD = 10_000  # images that the seconds are for
+PER_IMAGES = 10_000  # images that the seconds are for
 EPOCHS = 10
 RATES = {"frozen": 1e-3, "tuned": 1e-4}
 PHASES = ("frozen", "tuned")
@@ -113,8 +111,8 @@ def recipe(images: int, precision: str, phases: int = 2, tested: int = TESTED) -
 
 
 def seconds_here(folder: Path, precision: str) -> Seconds:
-    """Each phase for TOLD images, from an empty cache, everything it needs included."""
-    found = {}
+    """Each phase for PER_IMAGES images, from an empty cache, everything it needs included."""
+    seconds_by_phase = {}
     for number, (phase, images) in enumerate(
         zip(PHASES, (FROZEN_IMAGES, TUNED_IMAGES), strict=True)
     ):
@@ -124,28 +122,28 @@ def seconds_here(folder: Path, precision: str) -> Seconds:
         passes = [each for each in run.history.every(Extract) if each.split != "test"]
         seconds = run.history.done[number].seconds
         seconds += sum(each.seconds for each in passes if each.phase == number)
-        found[phase] = seconds * TOLD / images
-    return found
+        seconds_by_phase[phase] = seconds * PER_IMAGES / images
+    return seconds_by_phase
 
 
 def seconds_of(peer: str, folder: Path, precision: str) -> Seconds:
-    """The second epoch, ten times, for TOLD images; "validating" is part of the phases."""
+    """The second epoch, ten times, for PER_IMAGES images; "validating" is part of the phases."""
     answer = run_peer(*PEERS[peer], write_job(folder, PEER_IMAGES, precision, epochs=2))
-    scale = EPOCHS * TOLD / PEER_IMAGES
-    found = {"validating": 0.0}
+    scale = EPOCHS * PER_IMAGES / PEER_IMAGES
+    seconds = {"validating": 0.0}
     for phase in PHASES:
         training, validation = (scale * answer[phase][k][-1] for k in ("epoch_s", "validation_s"))
-        found[phase] = training + validation
-        found["validating"] += validation
-    return found
+        seconds[phase] = training + validation
+        seconds["validating"] += validation
+    return seconds
 
 
 def accuracies_here(folder: Path, precision: str) -> str:
-    found = []
+    accuracies = []
     for number, name in enumerate(PHASES, start=1):
         run = headstart.run(recipe(SCORED, precision, phases=number), out=folder / name)
-        found.append(float(run.predictions("test").correct.mean()))
-    return "".join(f"{100 * accuracy:8.1f}" for accuracy in found)
+        accuracies.append(float(run.predictions("test").correct.mean()))
+    return "".join(f"{100 * accuracy:8.1f}" for accuracy in accuracies)
 
 
 def accuracies_of(peer: str, folder: Path, precision: str) -> str:
@@ -190,8 +188,11 @@ def write_job(folder: Path, images: int, precision: str, *, epochs: int) -> Path
 
 
 def report(timed: dict[str, list[Seconds]], ours: list[str], peer_precision: str) -> None:
-    """Seconds for TOLD images, medians, and how many times Headstart's they are."""
-    print(f"seconds for {TOLD:,} images, {EPOCHS} and {EPOCHS} epochs; peers in {peer_precision}:")
+    """Seconds for PER_IMAGES images, medians, and how many times Headstart's they are."""
+    print(
+        f"seconds for {PER_IMAGES:,} images, {EPOCHS} and {EPOCHS} epochs; "
+        f"peers in {peer_precision}:"
+    )
     series = {
         name: {phase: [r[phase] for r in repeats] for phase in PHASES}
         | {"both": [r["frozen"] + r["tuned"] for r in repeats]}
@@ -200,10 +201,10 @@ def report(timed: dict[str, list[Seconds]], ours: list[str], peer_precision: str
     parts = (*PHASES, "both")
     print(f"{'':<20}" + "".join(f"{part:>10}" for part in parts))
     for name, each in series.items():
-        told = "".join(f"{statistics.median(each[p]):>10.1f}" for p in parts)
+        columns = "".join(f"{statistics.median(each[p]):>10.1f}" for p in parts)
         spent = [r["validating"] for r in timed[name] if "validating" in r]
         note = f"   of which validating {statistics.median(spent):.1f}" if spent else ""
-        print(f"{name:<20}{told}{note}")
+        print(f"{name:<20}{columns}{note}")
     for own in ours:
         print(f"\ntimes as long as {own}:")
         for name, each in series.items():

@@ -2,10 +2,10 @@
 
     python tools/find_duplicates.py [cifar10 cifar100]
 
-writes src/headstart/assets/duplicates_NAME.csv, a pair a row, the surest first. Candidates are
-neighbours by thumbnail and in the feature space of EfficientNet-Lite0 at 96 pixels; what makes a
-duplicate of a candidate is `headstart.data.check.pairs`. Images are named by their content. The
-features are cached: the first time takes ten minutes a data set on two cores, and then five.
+writes src/headstart/assets/duplicates_NAME.csv, one pair in each row, the surest first. Candidates
+are neighbours by thumbnail and in the feature space of EfficientNet-Lite0 at 96 pixels;
+`headstart.data.check.pairs` decides which are duplicates. Images are named by their content. The
+features are cached: on two cores the first time takes ten minutes for a data set, then five.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from headstart.data.check.duplicates import COLUMNS, content_name, list_name
-from headstart.data.check.pairs import Features, Pairs, find_duplicates, unit_rows
+from headstart.data.check.pairs import Features, Pairs, find_pairs, unit_rows
 from headstart.data.images import ImageSet, Store
 from headstart.data.loading import open_source
 from headstart.features.cache import BoundaryCache
@@ -38,7 +38,7 @@ class Mirrored:
     """A store's images, left to right."""
 
     store: Store
-    costly = False
+    slow_to_read = False
 
     @property
     def side(self) -> int:
@@ -68,12 +68,12 @@ def main() -> None:
         mirrored = replace(test, store=Mirrored(test.store))
         plain, turned = features(test, f"{name} test"), features(mirrored, f"{name} mirrored")
         rows: dict[tuple[str, ...], tuple[str, ...]] = {}  # two train images may be one picture
-        for other, found in (
+        for other, features_of in (
             (train, Features(plain, turned, features(train, f"{name} train"))),
             (test, Features(plain, turned, plain)),
         ):
-            pairs = find_duplicates(test, other, found)
-            for row in (told(pairs, i, test, other) for i in range(len(pairs))):
+            pairs = find_pairs(test, other, features_of)
+            for row in (as_row(pairs, i, test, other) for i in range(len(pairs))):
                 rows.setdefault(row[:2], row)
         path = ASSETS / list_name(name)
         with path.open("w", newline="", encoding="utf-8") as file:
@@ -81,7 +81,7 @@ def main() -> None:
         sys.stdout.write(f"{path}: {len(rows)} pairs, {path.stat().st_size} bytes\n")
 
 
-def told(pairs: Pairs, i: int, first: ImageSet, second: ImageSet) -> tuple[str, ...]:
+def as_row(pairs: Pairs, i: int, first: ImageSet, second: ImageSet) -> tuple[str, ...]:
     """One pair as a row of the list."""
     return (
         content_name(first.digests[pairs.first[i]]),

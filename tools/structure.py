@@ -1,8 +1,8 @@
-"""Print the figures of the package's structure: layers, circles, sizes.
+"""Print numbers about the package's structure: layers, circles of imports, sizes.
 
     python tools/structure.py
 
-A module may import from its own layer and from those below it; a test holds the figures.
+A module may import from its own layer and from those below it; a test checks the numbers.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def mobilenet(size: int, weights: dict[str, np.ndarray]) -> keras.Model:
     return model
 
 
-def conv_norm(x, filters, kernel, stride, name, norm, *, act=True):  # type: ignore[no-untyped-def]
+def conv_norm(x, filters, kernel, stride, name, norm, *, act=True):  # type: ignore[no-untyped-def]  # keras
     name, norm = name.replace(".", "__"), norm.replace(".", "__")
     padding = "same"
     if stride > 1:  # where "same" pads one side only, and torch both

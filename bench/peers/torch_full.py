@@ -1,8 +1,8 @@
-"""Every layer of a timm network trained in plain PyTorch, as one who knows the device writes it.
+"""Every layer of a timm network trained in plain PyTorch, written by an expert for the device.
 
-All images on the device, gathered, augmented and resized there a batch at a time; channels-last,
-bfloat16 autocast, fused AdamW, and no value read back within an epoch. Compiled where the job says
-so. Reads the job folder that it is given, prints one line of JSON.
+All images are on the device, where each batch is gathered, augmented and resized; channels-last,
+bfloat16 autocast, fused AdamW, and no value is read back within an epoch. Compiled if the job says
+so. Reads its job folder, prints one line of JSON.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The two-phase workflow in plain PyTorch and timm: the frozen backbone in the loop.
 
-As most scripts have it, with the advantage of every doubt: images in memory, resized a batch at a
-time, channels-last, no gradients below the boundary, fused Adam. Reads the job folder that it is
-given, prints one line of JSON.
+Like most scripts, with all common optimisations: images in memory, resized a batch at a time,
+channels-last, no gradients below the boundary, fused Adam. Reads its job folder, prints one line of
+JSON.
 """
 
 from __future__ import annotations

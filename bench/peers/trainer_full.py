@@ -31,7 +31,7 @@ class Classifier(nn.Module):
     def __init__(self, backbone: nn.Module, job: dict[str, Any]) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = nn.Linear(backbone.num_features, job["classes"])  # type: ignore[arg-type]
+        self.head = nn.Linear(backbone.num_features, job["classes"])  # type: ignore[arg-type]  # an int
         self.prepare = Prepare(job)
 
     def forward(self, pixels: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -27,7 +27,7 @@ class Classifier(nn.Module):
     def __init__(self, backbone: nn.Module, classes: int) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = nn.Linear(backbone.num_features, classes)  # type: ignore[arg-type]
+        self.head = nn.Linear(backbone.num_features, classes)  # type: ignore[arg-type]  # an int
 
     def forward(self, pixels: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         logits = self.head(self.backbone(pixels))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from headstart.data import fetch as fetch
     from headstart.data import list_sources as list_sources
     from headstart.data import load_data as load_data
-    from headstart.data.check.duplicates import Leakage as Leakage
+    from headstart.data.check.duplicates import Duplicates as Duplicates
     from headstart.data.inspection import describe as describe
     from headstart.data.inspection import draw_samples as draw_samples
     from headstart.data.inspection import duplicates as duplicates
@@ -63,9 +63,9 @@ _HOMES = {
     "Comparison": "comparison.records",
     "DataSpec": "specs",
     "Description": "data",
+    "Duplicates": "data.check.duplicates",
     "Explanation": "comparison.explain",
     "HeadstartError": "errors",
-    "Leakage": "data.check.duplicates",
     "Predictions": "evaluation.predictions",
     "Predictor": "deployment.predictor",
     "Preview": "selection.preview",

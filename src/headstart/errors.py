@@ -1,4 +1,4 @@
-"""Errors a user can act on: what went wrong, where, and what would work."""
+"""Errors that a user can fix: each says what is wrong, where, and what would work."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ class HeadstartError(Exception):
 
 
 class RecipeError(HeadstartError):
-    """A recipe or study that cannot be read, or says something that does not hold."""
+    """A recipe or study that cannot be read, or whose settings are invalid."""
 
 
 class PrecisionError(HeadstartError):
-    """A precision that this machine does not compute in."""
+    """A precision that this machine does not support."""
 
 
 class DataError(HeadstartError):
-    """Images or labels that are missing, damaged or not what the recipe asks for."""
+    """Images or labels that are missing, damaged or do not match the recipe."""
 
 
 class WeightsError(HeadstartError):
@@ -28,7 +28,7 @@ class WeightsError(HeadstartError):
 
 
 class RunError(HeadstartError):
-    """A run directory that cannot be used for what was asked."""
+    """A run directory that cannot be used as requested."""
 
 
 _DISK_ERRORS = {
@@ -39,7 +39,7 @@ _DISK_ERRORS = {
     errno.EACCES: "permission denied: choose a place that can be written",
     errno.EPERM: "not permitted: choose a place that can be written",
     errno.ENOTDIR: "a part of the path is a file: choose another place",
-    errno.EISDIR: "a folder is there, and a file is to be written: choose another place",
+    errno.EISDIR: "a folder has the name of the file to write: choose another place",
 }
 
 

@@ -1,7 +1,6 @@
-"""Files: where caches and data are, whole files or none, records as JSON, and one lock between
-processes.
+"""Files: folders of caches and data, atomic writes, records as JSON, and a lock between processes.
 
-Asking for a place creates nothing; writers make the folders.
+A function that returns a folder does not create it; functions that write do.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from headstart.errors import RunError
 T = TypeVar("T")
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
-PARTIAL = re.compile(r"\.(.+)\.\d+\.partial")  # as partial_path names what is half written
-LOCK = ".lock"  # in a folder that one process at a time writes
+PARTIAL = re.compile(r"\.(.+)\.\d+\.partial")  # the temporary files of partial_path
+LOCK = ".lock"  # the lock file of a folder that only one process at a time may write
 
 
 def cache_root() -> Path:
@@ -102,10 +101,10 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def to_json(value: Any) -> Any:
-    """A record, or what holds records, as plain JSON values.
+    """A record, or a container of records, as plain JSON values.
 
-    Of a dataclass: its fields, but for those whose metadata says saved=False, and the properties
-    that its DERIVED names, which a reader of the file would have to compute.
+    A dataclass gives its fields, except those with saved=False in their metadata, and the
+    properties listed in its DERIVED, so that a reader of the file need not compute them.
     """
     if is_dataclass(value) and not isinstance(value, type):
         kept = [f.name for f in fields(value) if f.metadata.get("saved", True)]
@@ -124,42 +123,41 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, kind: type[T]) -> T:
-    """Read a record that `write_json` wrote. Raises FileNotFoundError, and RunError as `parse_json`
-    does."""
+    """Read a record that `write_json` wrote. Raises FileNotFoundError; RunError as `parse_json`."""
     return parse_json(path.read_bytes(), kind, str(path))
 
 
 def parse_json(text: bytes | str, kind: type[T], where: str) -> T:
-    """A record of a dataclass, read strictly: a field that is missing, or of another type than it
-    says, raises RunError, in a line that begins with `where` and names the field.
+    """Read a record strictly. A field that is missing or of another type raises RunError; its text
+    begins with `where` and names the field.
 
-    Fields that the class does not know are passed over: a later version may add some.
+    Unknown fields are ignored: a later version may add some.
     """
     from pydantic import ValidationError
 
     try:
         reader: Any = _reader(kind)  # type: ignore[arg-type]  # a class is hashable
-        found: T = reader.validate_json(text, strict=True)
+        record: T = reader.validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"]))
         if first["type"] == "json_invalid":
             raise RunError(f"{where}: damaged: {first['msg']}") from error
         said = "is missing" if first["type"] == "missing" else f"i{first['msg'][1:]}"
-        raise RunError(f"{where}: {field or 'the whole of it'}: {said}") from error
-    return found
+        raise RunError(f"{where}: {field or 'the whole file'}: {said}") from error
+    return record
 
 
 @cache
 def _reader(kind: Any) -> Any:
-    """Pydantic's reader of a dataclass, made when a first file is read."""
+    """Pydantic's reader of a dataclass, made when the first file of this kind is read."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind)
 
 
 def remember(path: Path, value: Any) -> None:
-    """Write JSON that only saves time: where the disk takes no more, it is not remembered."""
+    """Write JSON that only saves time. An error of the disk is ignored."""
     with contextlib.suppress(OSError):
         write_json(path, value)
 
@@ -175,7 +173,7 @@ def recall(path: Path) -> Any:
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write named arrays as a compressed npz that loads with allow_pickle=False."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # numpy's stub claims a bool
     write_atomically(path, buffer.getvalue())
 
 
@@ -188,11 +186,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 def locked(
     path: Path, *, wait: bool = True, on_wait: Callable[[], None] = lambda: None
 ) -> Iterator[bool]:
-    """Hold the lock file `path`, which lets one process at a time into the block.
+    """Hold the lock file `path` within the block: one process at a time.
 
-    Yields whether the lock is held: without `wait` it is not where another process holds it.
-    `on_wait` is called before waiting begins. The lock ends with its process, however that ends.
-    Raises OSError where the file cannot be written, or the file system knows no locks.
+    Yields whether the lock is held; it can be False only without `wait`, where another process
+    holds it. `on_wait` is called before waiting begins. The lock ends with its process, even if
+    that is killed. Raises OSError where the file cannot be written or the file system has no locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)

@@ -1,7 +1,7 @@
 """Recipes and studies: load, override, validate, dump, fingerprint.
 
-A recipe says what science is done and nothing about the machine that does it. Its tables are
-declared in `specs.py`. An unknown key or a wrong type fails with the line it stands on.
+A recipe describes an experiment and says nothing about the machine. Its tables are declared in
+`specs.py`. An unknown key or a wrong type raises an error that names the line.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ class Recipe(Shown, Spec):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
         description="letters, digits, '.', '_' and '-'"
     )
-    seed: int = Field(0, description="of initialisation, order and augmentation")
-    batch_size: Positive = Field(128, description="global: over all devices")
+    seed: int = Field(0, description="seed of initialisation, order and augmentation")
+    batch_size: Positive = Field(128, description="images in a batch, over all devices together")
     balance: Literal["none", "auto"] = Field(
         "none", description="auto weighs the loss of each class by the inverse of its frequency"
     )
     select_by: Literal["auto", "accuracy", "balanced_accuracy", "macro_f1", "loss"] = Field(
         "auto",
-        description="what validation chooses by: the epoch, the phase and, in a comparison, the "
-        'run; auto is balanced_accuracy with balance = "auto", else accuracy; equal ones go to '
-        "the lower loss",
+        description="metric on validation that chooses the epoch, the phase and, in a comparison, "
+        'the run; auto is balanced_accuracy with balance = "auto", else accuracy; the lower loss '
+        "breaks a tie",
     )
     precision: Literal["auto", "float32", "bfloat16", "int8"] = Field(
         "auto",
-        description="of forward passes; auto is bfloat16 on CUDA and float32 on CPU; bfloat16 on a "
-        "CPU that has it; int8, calibrated, for the frozen passes on CPU alone",
+        description="precision of forward passes; auto is bfloat16 on CUDA and float32 elsewhere; "
+        "bfloat16 needs a CPU that supports it; int8, calibrated, is for frozen passes on a CPU",
     )
     data: DataSpec
     backbone: BackboneSpec
@@ -82,19 +82,19 @@ class Recipe(Shown, Spec):
         return Card(f"Recipe {self.name}", facts)
 
     def fingerprint(self, *, images: str, weights: str, precision: str) -> str:
-        """Eight hex digits of what decides the trained weights of a resolved recipe.
+        """Eight hex digits of everything that decides the trained weights of a resolved recipe.
 
-        Content counts, not places: images is the splits' fingerprint, weights the SHA-256 of their
-        file, or "random". Names, paths and what is measured afterwards play no part, nor does a
-        field at its default, so that a further field changes no run that leaves it alone.
+        images: the splits' fingerprint. weights: the SHA-256 of their file, or "random". Names,
+        paths and the evaluation table do not count. Fields at their default do not count either,
+        so a new field changes no fingerprint of a recipe without it.
         """
         apart: Any = {
             **dict.fromkeys(("name", "evaluation", "precision"), True),
             "backbone": {"weights"},
             "data": {"source"},
         }
-        told = self.model_dump(mode="json", exclude_defaults=True, exclude=apart)
-        return _digest([told, images, weights, precision])
+        settings = self.model_dump(mode="json", exclude_defaults=True, exclude=apart)
+        return _digest([settings, images, weights, precision])
 
     def to_toml(self) -> str:
         """The recipe as TOML that loads back to an equal recipe (None is left out)."""
@@ -102,11 +102,11 @@ class Recipe(Shown, Spec):
 
 
 class Study(Shown, Spec):
-    """A grid of runs compared under one protocol.
+    """A grid of runs that are compared under one protocol.
 
-    `recipe` is shared. `grid` maps dotted keys to the values to cross. Each of `variants` is a
-    further run that replaces the grid axes it sets and is crossed with the others (a from-scratch
-    network beside frozen ones, over the same seeds).
+    recipe: the shared part. grid: dotted keys and the values to combine. variants: further runs,
+    each a table of dotted keys. A variant replaces the grid keys that it sets and is combined with
+    the values of the others, such as a from-scratch network with the same seeds as the frozen ones.
     """
 
     name: str
@@ -141,7 +141,8 @@ class Study(Shown, Spec):
         return recipes
 
     def _recipe(self, point: Mapping[str, Any], own: Mapping[str, Any]) -> Recipe:
-        """The run at one point; `own` is what its variant sets, which its name stands for."""
+        """The run at one point of the grid. own: the keys that its variant sets; the variant's
+        name stands for them in the name of the run."""
         raw = copy.deepcopy(self.recipe)
         settings = {key: value for key, value in point.items() if key != "name"}
         for key, value in settings.items():
@@ -155,13 +156,13 @@ class Study(Shown, Spec):
         return _validate(Recipe, raw, where=f"study {self.name}, run {raw['name']}")
 
     def fingerprint(self, images: Mapping[str, str]) -> str:
-        """Eight hex digits of the study's recipes. images: of sources whose content counts and not
-        their place, the content's fingerprint."""
+        """Eight hex digits of the study's recipes. images: by source, the fingerprint that stands
+        for it, so that a moved folder gives the same study."""
         dumps = []
         for recipe in self.recipes():
-            dumps.append(told := recipe.model_dump(mode="json", exclude_defaults=True))
+            dumps.append(settings := recipe.model_dump(mode="json", exclude_defaults=True))
             source = recipe.data.source
-            told["data"]["source"] = images.get(source, source)
+            settings["data"]["source"] = images.get(source, source)
         return _digest(dumps)
 
 
@@ -198,7 +199,7 @@ def load_study(source: str | Path, overrides: Sequence[str] = ()) -> Study:
     if not isinstance(name, str):
         raise RecipeError(f'{where}: name is missing: add name = "my-study" at the top')
     study = Study(name=name, recipe=raw, grid=grid, variants=tuple(variants))
-    # The shared part is checked against the text first, so that its errors carry a line.
+    # The shared part is checked together with the text first, so that its errors name a line.
     first = {key: values[0] for key, values in grid.items()} or {
         key: value for key, value in variants[0].items() if key != "name"
     }
@@ -213,7 +214,7 @@ def load_study(source: str | Path, overrides: Sequence[str] = ()) -> Study:
 def _refuse_lost_overrides(
     overrides: Sequence[str], grid: Mapping[str, Any], variants: Sequence[Mapping[str, Any]]
 ) -> None:
-    """An override that the grid or a variant would overwrite reaches nothing, or not all runs."""
+    """Raises RecipeError for an override that the grid or a variant would replace."""
     own = dict.fromkeys(grid, "[grid]")
     for variant in variants:
         for key in variant:
@@ -280,12 +281,12 @@ def _apply(raw: dict[str, Any], overrides: Sequence[str]) -> None:
         try:
             parsed = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
-            parsed = value  # a bare word is a string, so that --set data.source=cifar10 works
+            parsed = value  # a word without quotes is a string: --set data.source=cifar10
         _set(raw, key.strip(), parsed, where=f"--set {override}")
 
 
 def _set(raw: dict[str, Any], dotted: str, value: Any, *, where: str = "") -> None:
-    """Set `a.1.b` inside nested tables and arrays, making the tables that are missing."""
+    """Set `a.1.b` inside nested tables and arrays; missing tables are created."""
     node: Any = raw
     *parents, last = dotted.split(".")
     try:
@@ -316,7 +317,7 @@ def _validate(
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        # A key that is missing may be there, misspelt: that says more.
+        # A missing key may be misspelt: the error about the unknown key says more.
         first = min(error.errors(include_url=False), key=lambda e: e["type"] == "missing")
         location = tuple(first["loc"])
         line = _line_of(text, location) if text else None
@@ -324,7 +325,7 @@ def _validate(
         dotted = ".".join(str(part) for part in location)
         for override in overrides:
             if f"{dotted}.".startswith(f"{override.partition('=')[0].strip()}."):
-                place = f"--set {override}"  # what the user typed last, not what the file says
+                place = f"--set {override}"  # it has replaced the line of the file
         raise RecipeError(f"{place}: {_describe(first, location)}") from None
 
 

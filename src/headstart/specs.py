@@ -1,7 +1,7 @@
 """The tables of a recipe: data, backbone, head, phases, evaluation; every field declared once.
 
-The name, type, default and help of a field stand here; the TOML, `--set`, the docs and the error
-messages all take them from here.
+The name, type, default and help of a field are declared here. The TOML, `--set`, the docs and the
+error messages use them.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ PARTS = ("head", "last_stage", "convs", "all", "from_scratch")
 
 
 class Spec(BaseModel):
-    """Base of every part of a recipe: immutable, equal by value, closed to unknown keys."""
+    """Base of every part of a recipe: immutable, equal by value, refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class AugmentSpec(Spec):
-    """Random changes of a training image; all zero means none. Geometry is one warp."""
+    """Random changes of a training image; all zero means none. All geometry is one warp."""
 
     flip: bool = Field(False, description="mirror left to right, half of the time")
     rotate: Amount = Field(0.0, description="largest rotation either way, degrees")
@@ -70,7 +70,7 @@ class AugmentSpec(Spec):
 
     @property
     def per_image(self) -> AugmentSpec:
-        """What happens to each image by itself; the training loop mixes."""
+        """The changes to each image by itself, without mixup and CutMix of the training loop."""
         return self.model_copy(update={"mixup": 0.0, "cutmix": 0.0})
 
     @property
@@ -85,29 +85,30 @@ class DataSpec(Spec):
     source: str = Field(description="cifar10, cifar100, cifar10-mini or folder:PATH")
     train_limit: Positive | None = Field(
         None,
-        description="images to take from train, class-balanced; validation is carved from them "
-        "unless a folder brings its own",
+        description="images to take from train, class-balanced; validation is split off them "
+        "unless the folder has a validation split",
     )
     test_limit: Positive | None = Field(None, description="test images to use, class-balanced")
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.1, description="share of train held out for every choice, stratified"
+        0.1, description="share of train held out as validation, stratified by class"
     )
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.2, description="share set aside as test where a folder brings no test split"
+        0.2, description="share set aside as test where a folder has no test split"
     )
     split_seed: Annotated[int, Field(ge=0)] = Field(
-        0, description="seed of the splits; apart from the run's own seed"
+        0, description="seed of the splits; independent of the run's seed"
     )
     size: Annotated[int, Field(ge=8, le=1024)] | None = Field(
-        None, description="pixels a side into the backbone; default: what the weights want"
+        None, description="pixels a side of the backbone's input; default: that of the weights"
     )
     resize_via: Annotated[tuple[Annotated[int, Field(ge=8, le=1024)], ...], Strict(False)] = Field(
         (),
-        description="sizes that images pass through on their way to `size`, such as [64] for "
+        description="sizes that images are resized to before `size`, such as [64] for "
         "32 -> 64 -> 224; each step blurs, and none is needed",
     )
     normalize: Literal["weights", "unit"] = Field(
-        "weights", description="pixel scaling: what the weights were trained with, or plain 0..1"
+        "weights",
+        description="scaling of pixels: weights is the one they were trained with, unit is 0..1",
     )
     augment: AugmentSpec = Field(AugmentSpec(), description="random changes of training images")
 
@@ -127,7 +128,7 @@ class BackboneSpec(Spec):
 
 
 class HeadSpec(Spec):
-    """What is added on top of the backbone's pooled features."""
+    """The head: the layers on top of the backbone's pooled features."""
 
     hidden: Annotated[tuple[Positive, ...], Strict(False)] = Field(
         (), description="sizes of the hidden layers; [] is a linear head"
@@ -136,32 +137,33 @@ class HeadSpec(Spec):
     dropout: Fraction = Field(0.0, description="dropout before each linear layer")
     l2: Amount | None = Field(
         None,
-        description="weight of the penalty l2/2 * |W|^2 on the head's matrices; default: 0 where "
-        "the head is trained; chosen where it is solved, on scaled features: by five folds of "
-        "train and validation, or on validation above 10,000 images, above 1,000,000 logits "
-        "(images x classes), with several views, or where the folder brings its validation split",
+        description="weight of the penalty l2/2 * |W|^2 on the head's matrices; default: 0 for a "
+        "trained head; for a solved head it is on scaled features and is chosen by five folds of "
+        "train and validation, or on validation alone above 10,000 images, above 1,000,000 logits "
+        "(images x classes), with several views, or where the folder has a validation split",
     )
 
 
 class EvaluationSpec(Spec):
-    """What is measured of a trained model besides its scores. It changes no model."""
+    """Further measurements of a trained model besides its scores. They do not change the model."""
 
     label_efficiency: bool = Field(
         True,
-        description="test accuracy of a linear head on 1, 5, 25 and 100 images a class, where the "
-        "first phase is a head on cached features: solved from those, without a pass over images",
+        description="test accuracy of a linear head trained on 1, 5, 25 and 100 images a class; "
+        "only where the first phase trains a head on cached features, which it reuses",
     )
     corruptions: Annotated[tuple[Annotated[int, Field(ge=1, le=5)], ...], Strict(False)] = Field(
         (),
-        description="severities, 1 to 5, at which test images are damaged by noise, blur, JPEG, "
+        description="severities, 1 to 5, at which test images are corrupted by noise, blur, JPEG, "
         "brightness and contrast (Hendrycks & Dietterich 2019), such as [1, 3, 5]",
     )
     corrupted_images: Positive = Field(
-        1000, description="how many test images are damaged, class-balanced; all if there are fewer"
+        1000,
+        description="how many test images are corrupted, class-balanced; all if there are fewer",
     )
     positive: str | None = Field(
         None,
-        description="of two classes, the name of the one that is looked for, whose recall is the "
+        description="with two classes, the name of the positive one, whose recall is the "
         "sensitivity; default: the second",
     )
 
@@ -174,28 +176,28 @@ class EvaluationSpec(Spec):
 
 
 class PhaseSpec(Spec):
-    """One stretch of training with one answer to "what may change"."""
+    """One phase of training, in which one part of the network changes."""
 
     train: str = Field(
-        description="what may change: head; last_stage; last_layers:N, the last N layers that own "
-        "parameters; from:MODULE, that module and all behind it; convs, every convolution and "
-        "nothing else of the backbone; all; from_scratch, for random weights"
+        description="the part that changes: head; last_stage; last_layers:N, the last N layers "
+        "with parameters; from:MODULE, that module and all after it; convs, only the convolutions "
+        "of the backbone; all; from_scratch, for random weights; the head always changes"
     )
     optimizer: Literal["auto", "lbfgs", "sgd", "adam", "adamw"] = Field(
         "auto",
-        description="lbfgs solves a linear head exactly; auto picks it for a head phase on a "
-        "linear head that names no epochs and no lr, and adamw otherwise",
+        description="lbfgs solves a linear head to the optimum; auto is lbfgs for a head phase "
+        "with a linear head and without epochs and lr, otherwise adamw",
     )
     epochs: Positive | None = Field(None, description="passes over the training images")
     lr: Annotated[float, Field(gt=0)] | None = Field(
         None,
-        description="peak learning rate; a phase that loses what the one before it had learnt "
-        "starts again at a third of it, three times at most",
+        description="peak learning rate; a phase whose model becomes worse than before it starts "
+        "again at a third of the rate, three times at most",
     )
     schedule: Literal["cosine", "constant", "one_cycle", "plateau"] = Field(
         "cosine",
-        description="of the learning rate; one_cycle warms up over 30 % unless warmup says "
-        "otherwise; plateau lowers it when the validation loss no longer falls",
+        description="schedule of the learning rate; one_cycle warms up over 30 % of the phase "
+        "unless warmup is set; plateau lowers the rate when the validation loss no longer falls",
     )
     warmup: Fraction = Field(0.0, description="share of the phase spent warming up")
     plateau_patience: Positive = Field(
@@ -204,14 +206,14 @@ class PhaseSpec(Spec):
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.2, description="what plateau multiplies the rate by"
     )
-    momentum: Fraction = Field(0.9, description="of sgd, in Nesterov's form")
+    momentum: Fraction = Field(0.9, description="Nesterov momentum of sgd")
     weight_decay: Amount | None = Field(
         None,
         description="decoupled in adamw (default 0.01), an L2 gradient in sgd (5e-4) and adam (0); "
-        "biases and norms are left alone",
+        "not applied to biases and norms",
     )
     layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="each trained stage below the head learns at this share of the next one's"
+        1.0, description="each trained stage has this share of the rate of the stage above it"
     )
     label_smoothing: Fraction = Field(
         0.0, description="share of the target spread over all classes"
@@ -220,23 +222,24 @@ class PhaseSpec(Spec):
         None, description="largest L2 norm of the gradient of all trained parameters"
     )
     ema: Fraction = Field(
-        0.0, description="decay a step of the averaged weights that are validated and kept; 0: none"
+        0.0,
+        description="decay per step of the moving average of the weights, which is then validated "
+        "and kept; 0: no average",
     )
     norm: Literal["frozen", "train"] | None = Field(
         None,
-        description="batch norm inside the trained part; default: frozen for pretrained weights, "
-        "which was better on photos, grey photos and line drawings",
+        description="batch norm inside the trained part; default: frozen for pretrained weights",
     )
     views: Count | None = Field(
         None,
-        description="augmented views cached per image; 0 draws a fresh one each epoch, which "
-        "recomputes the frozen part; default: 4 where the recipe augments, else 1; 0 where "
-        "everything trains",
+        description="augmented views cached per image; 0 draws a new view each epoch, which "
+        "computes the frozen part again; default: 4 with augmentation, else 1; 0 where no stage "
+        "is frozen",
     )
     patience: Positive | None = Field(
         None,
-        description="epochs without a better validation accuracy, or an equal one at a lower "
-        "loss, before the phase stops",
+        description="epochs without an improvement on validation before the phase stops; an equal "
+        "value of the metric at a lower loss is an improvement",
     )
 
     @field_validator("train")

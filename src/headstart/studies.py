@@ -1,4 +1,4 @@
-"""Studies: many runs, one after the other, to a comparison."""
+"""Studies: several runs, one after the other, and their comparison."""
 
 from __future__ import annotations
 
@@ -39,22 +39,21 @@ def compare(
     reporter: Reporter | None = None,
     on_end: Callable[[Run], None] = lambda run: None,
 ) -> Comparison:
-    """Run a study (or take finished runs) and return its comparison, with a report beside it.
+    """Run a study (or take finished runs), write a report, and return the comparison.
 
-    Runs go to OUT/RUN-NAME, `out` defaulting to runs/NAME-FINGERPRINT; finished ones are kept,
-    failed ones are tried again, and a run that fails does not stop the others. With `budget_s`,
-    seconds, only the candidates that cheap evidence does not rule out are run in full, as many as
-    fit. `max_ms` and `max_mb` ask for the best among runs that answer and weigh no more. With
-    `measure`, runs without a measured serving cost are measured in the end. `on_end` is called with
-    each run as it ends, and with each that was measured. Raises HeadstartError where no run
-    finishes.
+    Runs go to OUT/RUN-NAME; out: by default runs/NAME-FINGERPRINT. Finished runs are kept, failed
+    ones are tried again, and a run that fails does not stop the others. budget_s: seconds; cheap
+    evidence then rules out clearly worse candidates, and as many of the others as fit are run in
+    full. max_ms, max_mb: limits of latency and file size; the best run within them is named.
+    measure: measure the serving cost of runs that have none. on_end: called with each run when it
+    ends, and again after its serving cost is measured. Raises HeadstartError where no run finishes.
     """
     reporter = reporter or TerminalReporter()
     options = RunOptions(device, cache_limit_gb, reporter, on_end)
     if isinstance(study, Study):
         done = _run_study(study, out, budget_s, options)
     elif budget_s is not None:
-        raise RunError("a budget chooses what to run, and these runs are done: give their study")
+        raise RunError("a budget chooses what to run, but these runs exist: give their study")
     else:
         done = _given(study, out, on_end)
     if not done.runs:
@@ -79,7 +78,7 @@ def compare(
 
 @dataclass(frozen=True)
 class _Done:
-    """Runs that are to be compared. selection, candidates: of a study under a budget."""
+    """Runs to compare. selection, candidates: only of a study with a budget."""
 
     name: str
     root: Path
@@ -107,7 +106,7 @@ def _run_study(
 
 
 def _contents(recipes: Sequence[Recipe], options: RunOptions) -> dict[str, str]:
-    """The fingerprint of the images in each folder: a folder that has moved is the same study."""
+    """The fingerprint of the images of each folder. So a moved folder gives the same study."""
     sources = {recipe.data.source for recipe in recipes}
     specs = {s: DataSpec(source=s, size=32) for s in sources if s.startswith("folder:")}
     progress = options.reporter.transfer
@@ -115,7 +114,7 @@ def _contents(recipes: Sequence[Recipe], options: RunOptions) -> dict[str, str]:
 
 
 def _given(study: Sequence[Run], out: str | Path | None, on_end: Callable[[Run], None]) -> _Done:
-    # By their places too: the same recipes on other photos are another comparison.
+    # The paths count too: the same recipes on other photos are another comparison.
     parts = [f"{r.path.absolute()} {r.manifest.fingerprint}" for r in study]
     digest = hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()
     root = Path(out or f"runs/comparison-{digest[:8]}")
@@ -127,7 +126,7 @@ def _given(study: Sequence[Run], out: str | Path | None, on_end: Callable[[Run],
 def _run_all(
     recipes: Sequence[Recipe], root: Path, options: RunOptions
 ) -> tuple[list[Run], list[Failure]]:
-    """Every recipe's run; a study goes on past those that fail, and says why."""
+    """Carry out every recipe. A run that fails is reported and does not stop the study."""
     outcomes = []
     for number, recipe in enumerate(recipes, start=1):
         options.reporter.say(f"\n[{number}/{len(recipes)}] {recipe.name}")
@@ -138,7 +137,7 @@ def _run_all(
 def _run_selected(
     recipes: Sequence[Recipe], selection: Selection, root: Path, options: RunOptions
 ) -> tuple[list[Run], list[Failure]]:
-    """The runs that the selection asks for, one after the other."""
+    """Carry out the runs that the selection asks for, one after the other."""
     by_name = {recipe.name: recipe for recipe in recipes}
     outcomes: list[Run | Failure] = [
         Failure(name, by_name[name].backbone.name, why) for name, why in selection.failures.items()

@@ -1,4 +1,4 @@
-"""The workbench: one recipe to a finished run. Plan, train, assess, report; nothing else."""
+"""The workbench turns one recipe into a finished run: plan, train, assess, report."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from headstart.training.trainer import Entrance, Trained, train
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a command says beside its recipes: where to compute, and whom to tell."""
+    """The options of a command besides its recipes: the device, the cache limit, the listeners."""
 
     device: str
     cache_limit_gb: float | None
@@ -55,7 +55,7 @@ class RunOptions:
     warned: set[str] = field(default_factory=set)
 
     def warn_once(self, warnings: Sequence[str]) -> None:
-        """What a study's runs have in common is said with the first of them."""
+        """Warn of each line once, so that the runs of a study do not repeat a warning."""
         for line in warnings:
             if line not in self.warned:
                 self.reporter.warn(line)
@@ -74,13 +74,13 @@ def run(
 ) -> Run:
     """Carry out a recipe and return its finished run.
 
-    A finished run of the same recipe in the same place is returned as it is, or assessed again
-    where the recipe asks for more; an unfinished one is resumed. `out` defaults to
-    runs/NAME-FINGERPRINT. With `measure`, what the finished run costs to serve is measured in a
-    process of its own. Progress goes to stderr; a `reporter` hears it instead, and `Reporter()` is
-    silent. `on_end` is called with the run however it ended, once its manifest says how. Raises
-    HeadstartError for whatever the user can fix; a run that fails after it began says so in its
-    manifest and can be resumed.
+    A finished run of the same recipe in the same place is returned as it is; where the recipe asks
+    for more assessments, they are added. An unfinished run is resumed. out: by default
+    runs/NAME-FINGERPRINT. measure: measure the serving cost of the finished run, in a process of
+    its own. reporter: gets the progress instead of stderr; `Reporter()` is silent. on_end: called
+    with the run when it ends, finished or not, after its manifest is written. Raises HeadstartError
+    for anything that the user can fix. A run that fails after it began can be resumed; its manifest
+    holds the error.
     """
     reporter = reporter or TerminalReporter()
 
@@ -98,14 +98,14 @@ def run(
 
 
 def carry_out(recipe: Recipe, out: str | Path | None, options: RunOptions) -> Run:
-    """`run`, without a measurement of what the model costs to serve."""
+    """`run` without the measurement of the serving cost."""
     if not isinstance(recipe, Recipe):
         raise RecipeError("run() takes a Recipe, which load_recipe(name or path) returns")
     if profile := active_profile():
         profile.restart()
     began = time.perf_counter()
     if out is not None:
-        require_free_or_run(Path(out))  # before anything that takes long
+        require_free_or_run(Path(out))  # before any long work
     runtime = create_runtime(options.device, options.cache_limit_gb, recipe.precision)
     try:
         with section("set-up"):
@@ -124,7 +124,7 @@ def carry_out(recipe: Recipe, out: str | Path | None, options: RunOptions) -> Ru
     reset_peak_memory()
     with alone_in(path):
         current = existing or create_run(path, plan.recipe, plan.fingerprint)
-        if current.finished:  # by another process, since we looked
+        if current.finished:  # another process finished it in the meantime
             return _finished(current, plan, options)
         started = began - current.manifest.spent_s
         _begin(current, plan, warnings)
@@ -136,7 +136,7 @@ def carry_out(recipe: Recipe, out: str | Path | None, options: RunOptions) -> Ru
 
 
 def _train_and_assess(plan: Plan, model: Classifier, journal: Journal) -> None:
-    """The run itself; the status is written last."""
+    """Train, assess and report; the status is written last."""
 
     def on_phase(number: int, trained: Trained) -> None:
         note_label_efficiency(number, trained, journal)
@@ -172,17 +172,17 @@ def _model(plan: Plan) -> Classifier:
 
 def _report(run: Run) -> None:
     profile_path, report = run.path / "profile.json", run.path / "report" / "report.html"
-    profile_path.unlink(missing_ok=True)  # of an attempt that was cut off
+    profile_path.unlink(missing_ok=True)  # left by an interrupted attempt
     with section("report"):
         write_report([run], report, title=run.name)
     if profile := active_profile():
-        # It has to hold the report's own time, and the report has to show it.
+        # The profile includes the report's time, and the report shows the profile: write twice.
         write_json(profile_path, profile.to_json())
         write_report([run], report, title=run.name)
 
 
 def _without_its_data(recipe: Recipe, out: str | Path | None, options: RunOptions) -> Run | None:
-    """The finished run of a recipe whose data cannot be read any more; None where there is none."""
+    """The finished run of a recipe whose data can no longer be read; None where there is none."""
     if out is None or not (Path(out) / "manifest.json").exists():
         return None
     run = open_run(out)
@@ -196,23 +196,22 @@ def _without_its_data(recipe: Recipe, out: str | Path | None, options: RunOption
 
 
 def _existing(path: Path, plan: Plan) -> Run | None:
-    """The run in `path`, to go on with; None where a new one can begin.
+    """The run in `path`, to be resumed; None where a new one can begin.
 
-    Raises RunError where it is another run's, or the folder holds something else: before any work
-    is done.
+    Raises RunError where the folder holds another run or other files. Called before any work.
     """
     if not (path / "manifest.json").exists():
         require_free(path, plan.recipe)
         return None
-    found = open_run(path)
-    if found.manifest.fingerprint == plan.fingerprint:
-        return found
-    raise RunError(f"{path}: {_difference(found, plan)}: choose another --out")
+    other = open_run(path)
+    if other.manifest.fingerprint == plan.fingerprint:
+        return other
+    raise RunError(f"{path}: {_difference(other, plan)}: choose another --out")
 
 
-def _difference(found: Run, plan: Plan) -> str:
-    """Why a run is not the plan's."""
-    manifest = found.manifest
+def _difference(other: Run, plan: Plan) -> str:
+    """Why a run in the folder is not a run of this plan."""
+    manifest = other.manifest
     if made := manifest.provenance:
         images, precision = made.data.fingerprint, made.machine.precision
         weights = made.weights.sha256 or plan.weights.identity.provider
@@ -223,13 +222,13 @@ def _difference(found: Run, plan: Plan) -> str:
             part = "weights" if images == plan.splits.fingerprint else "data"
             return f"its {part} have changed since the run began"
     return (
-        f"holds the run of another recipe ({found.recipe.name}, {manifest.fingerprint}; this "
+        f"holds the run of another recipe ({other.recipe.name}, {manifest.fingerprint}; this "
         f"one is {plan.fingerprint})"
     )
 
 
 def _finished(run: Run, plan: Plan, options: RunOptions) -> Run:
-    """A finished run, assessed again where the recipe asks for more than it did."""
+    """A finished run; assessed again where the recipe now asks for more."""
     before = run.recipe.evaluation
     now = joined(before, plan.recipe.evaluation)
     if before == now:
@@ -251,7 +250,7 @@ def _finished(run: Run, plan: Plan, options: RunOptions) -> Run:
 
 
 def _begin(current: Run, plan: Plan, warnings: list[str]) -> None:
-    """Write what the run is made of. Of a run that goes on, what its training warned of stays."""
+    """Write provenance and warnings. A resumed run keeps the warnings of its training."""
     remove_partial(current)
     created = current.manifest.created or datetime.now(UTC).isoformat(timespec="seconds")
     kept = [line for line in current.warnings if line not in warnings]
@@ -262,13 +261,14 @@ def _begin(current: Run, plan: Plan, warnings: list[str]) -> None:
 
 @contextlib.contextmanager
 def alone_in(path: Path) -> Iterator[None]:
-    """Hold a run's or study's directory while it is written; a process that is killed lets go."""
+    """Lock the directory of a run or study while it is written. The lock ends with the process."""
     with contextlib.ExitStack() as held:
         made, lock = not path.exists(), path / LOCK
         try:
             alone = held.enter_context(locked(lock, wait=False))
         except OSError:
-            # What cannot be written is told where a run begins; some file systems know no locks.
+            # Some file systems have no locks. A folder that cannot be written fails later, in
+            # create_run, with a better message.
             alone = True
         if not alone:
             raise RunError(
@@ -279,7 +279,7 @@ def alone_in(path: Path) -> Iterator[None]:
 
 
 def _clear(lock: Path, made: bool) -> None:
-    """Remove a lock file that is still held, and its folder if that was made and stayed empty."""
+    """Remove a lock file that is still held, and its folder if it was made here and is empty."""
     with contextlib.suppress(OSError):
         lock.unlink(missing_ok=True)
         if made:
@@ -296,7 +296,7 @@ def _ending(current: Run, on_end: Callable[[Run], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _recorded(current: Run, started: float) -> Iterator[None]:
-    """Keep the manifest's status true however the block ends."""
+    """Write the manifest's status when the block begins and when it fails or is interrupted."""
     current.update_manifest(status="running", error=None)
     try:
         with within_device_memory():

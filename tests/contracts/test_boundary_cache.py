@@ -130,7 +130,7 @@ def test_an_interrupted_entry_goes_on(
     resumed = make_cache(backbone, top).rows(images, label="a")
     assert sum(read) == 140 - done
     assert np.array_equal(resumed.array, whole)
-    # What the whole entry takes is kept with it, and told whoever finds it.
+    # What the whole entry takes is kept with it, for every run that finds it.
     again = make_cache(backbone, top).rows(images, label="a")
     assert again.hit
     assert (again.entry, again.seconds) == (folder.name, resumed.seconds)

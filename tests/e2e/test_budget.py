@@ -22,7 +22,7 @@ from headstart.recipe import load_study
 from headstart.rundir.run import open_run
 from headstart.selection import evidence
 from headstart.selection.estimating import total
-from headstart.selection.evidence import Judge
+from headstart.selection.evidence import EvidenceSource
 from headstart.selection.workload import TORCH, TRAINED, workload
 from headstart.specs import DataSpec
 from headstart.training.folds import FOLDS
@@ -165,14 +165,14 @@ def test_finished_runs_take_no_budget(tmp_path: Path, headstart: Callable[..., O
     (tmp_path / "run" / "manifest.json").write_text("{}")
     outcome = headstart("compare", tmp_path / "run", "--budget", "10m")
     assert outcome.code == 2
-    assert "these are done: give their study" in outcome.err
+    assert "these runs exist: give their study" in outcome.err
 
 
 class Closed:
     """Images that must not be looked at."""
 
     side = 32
-    costly = False
+    slow_to_read = False
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         pytest.fail("validation or test was opened")
@@ -192,19 +192,19 @@ def test_evidence_looks_at_train_alone_and_at_no_image_twice(
     monkeypatch.setattr(evidence, "load_data", closed)
     recipe = load_study(study).recipes()[1]
     listener = Listener()
-    judge = Judge(recipe, "cpu", None, listener)
-    candidate = judge.enter(recipe)
-    assert judge.levels() == [25, 50, 54]  # 540 training images of ten classes
-    few, more = judge(candidate, 25), judge(candidate, 50)
+    source = EvidenceSource(recipe, "cpu", None, listener)
+    candidate = source.prepare(recipe)
+    assert source.levels() == [25, 50, 54]  # 540 training images of ten classes
+    few, more = source(candidate, 25), source(candidate, 50)
     assert listener.looks == [("32", 250), ("32", 250)]
     assert (few.images, more.images) == (250, 500)
     assert 0.2 < few.accuracy < 0.8
     # Remembered: the same answer, and no pass. Its seconds lost, the pass is timed again.
-    assert np.array_equal(judge(candidate, 25).hits, few.hits)
+    assert np.array_equal(source(candidate, 25).hits, few.hits)
     assert len(listener.looks) == 2
     for entry in (cache / "evidence").iterdir():
         entry.unlink()
-    timed = judge(candidate, 25)
+    timed = source(candidate, 25)
     assert np.array_equal(timed.hits, few.hits)
     assert timed.images_per_s > 0
     assert len(listener.looks) == 2

@@ -235,7 +235,7 @@ def test_metrics_say_how_far_confidences_can_be_believed(probe: Path) -> None:
         assert scores["calibration"] == to_json(calibration(predictions))
         served = to_json(calibration(predictions.tempered(run.metrics.temperature)))
         assert scores["calibrated"] == served
-        for name in ("brier", "loss"):  # what is told is what is served
+        for name in ("brier", "loss"):  # the printed scores are those of the served model
             assert scores[name] == served[name]
         assert sum(part["n"] for part in served["bins"]) == scores["n"]
     val = to_json(run.metrics.val)
@@ -390,7 +390,9 @@ def test_a_phase_that_does_not_fit_the_cache_recomputes(
             "run", tmp_path / "r.toml", "--out", out, "--cache-limit", limit, "--json"
         )
         assert outcome.code == 0, outcome.err
-        assert ("every epoch recomputes it" in outcome.err) == (limit == "0.0001")
+        assert ("every epoch computes the frozen stages again" in outcome.err) == (
+            limit == "0.0001"
+        )
         accuracies.append(json.loads(outcome.out)["test"]["loss"])
     assert accuracies[0] == pytest.approx(accuracies[1], abs=0.01)
 

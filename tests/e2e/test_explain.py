@@ -38,12 +38,12 @@ def ladder(
 def test_the_ladder_is_explained_from_its_directory(ladder: Path, headstart: Command) -> None:
     outcome = headstart("explain", ladder, "--json")
     assert outcome.code == 0, outcome.err
-    told = json.loads(outcome.out)
-    assert [entry["run"] for entry in told["entries"]] == RUNGS
-    assert told["ladder"] is True
-    assert [step["groups"] for step in told["steps"]] == [["scaling"], ["size"], ["training"]]
+    answer = json.loads(outcome.out)
+    assert [entry["run"] for entry in answer["entries"]] == RUNGS
+    assert answer["ladder"] is True
+    assert [step["groups"] for step in answer["steps"]] == [["scaling"], ["size"], ["training"]]
     accuracies = [open_run(ladder / rung).metrics.test.accuracy for rung in RUNGS]
-    changes = [step["change"] for step in told["steps"]]
+    changes = [step["change"] for step in answer["steps"]]
     assert changes == pytest.approx(np.diff(accuracies))
     assert changes[1] > 0.1  # 112 pixels instead of 32
     text = headstart("explain", *(ladder / rung for rung in RUNGS)).out
@@ -72,8 +72,8 @@ def test_the_report_tells_the_same(ladder: Path) -> None:
     html = (ladder / "report.html").read_text(encoding="utf-8")
     assert "What changed what" in html
     assert html.count('class="rung"') == 4
-    told = html.split('id="changes"')[1].split('id="cost"')[0]
-    assert "<code>data.normalize</code> unit → weights" in told
+    changes_section = html.split('id="changes"')[1].split('id="cost"')[0]
+    assert "<code>data.normalize</code> unit → weights" in changes_section
 
 
 def test_every_rung_answers_for_the_same_random_images(ladder: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_study_directory_can_be_compared_again(
     assert [entry["run"] for entry in again["entries"]] == RUNGS
     refused = headstart("compare", ladder, "--set", "seed=1")
     assert refused.code == 2
-    assert "these runs are done" in refused.err
+    assert "these runs exist" in refused.err
     assert headstart("report", ladder, "--out", tmp_path / "one.html").code == 0
 
 

@@ -112,7 +112,7 @@ def answer(ms: float, session: str, busy: str | None = None) -> measuring.Answer
     )
 
 
-def test_a_busy_machine_is_told_and_measured_again_and_replaces_no_quiet_one(
+def test_a_busy_machine_is_reported_and_measured_again_and_replaces_no_quiet_one(
     runs: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = [answer(90.0, "first", "others had the cores")]
@@ -145,9 +145,9 @@ def test_a_busy_machine_is_told_and_measured_again_and_replaces_no_quiet_one(
 def test_runs_are_measured_once_and_keep_what_was_measured(
     runs: list[Run], headstart: Callable[..., Outcome], measured: None
 ) -> None:
-    told: list[Path] = []
-    both = measure_runs(runs, on_measured=lambda run: told.append(run.path))
-    assert told == [run.path for run in runs]
+    notified: list[Path] = []
+    both = measure_runs(runs, on_measured=lambda run: notified.append(run.path))
+    assert notified == [run.path for run in runs]
     for run in both:
         cost = to_json(run.cost)
         one, many = cost["latency_ms"], cost["throughput"]
@@ -278,7 +278,7 @@ def test_the_best_within_limits_is_named(
     assert json.loads((tmp_path / "c" / "comparison.json").read_text())["limits"] is None
 
 
-def test_noise_on_either_side_of_a_limit_is_told(runs: list[Run], tmp_path: Path) -> None:
+def test_noise_on_either_side_of_a_limit_is_reported(runs: list[Run], tmp_path: Path) -> None:
     for run, ms in zip(runs, (9.8, 10.3), strict=True):
         set_cost(run, 0.9, ms, 30.0)
         latency = LatencyMs(ms, ms - 0.1, ms + 0.1, ms, 10)

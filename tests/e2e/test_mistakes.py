@@ -185,7 +185,7 @@ def test_output_that_cannot_be_written(recipe: Path, tmp_path: Path, headstart: 
 
 def test_a_file_where_a_folder_is(tmp_path: Path, headstart: Command) -> None:
     outcome = headstart("data", "samples", "cifar10-mini", "--out", tmp_path)
-    one_line(outcome, f"{tmp_path}: a folder is there")
+    one_line(outcome, f"{tmp_path}: a folder has the name")
     assert not list(tmp_path.parent.glob(".*.partial"))
 
 
@@ -294,7 +294,7 @@ def test_a_run_that_another_process_writes_is_left_alone(
     assert not half_written.exists()
 
 
-def test_what_the_architecture_cannot_do_is_told_before_the_run(run_with: Command) -> None:
+def test_what_the_architecture_cannot_do_is_reported_before_the_run(run_with: Command) -> None:
     scratch = ("backbone.weights=random", 'phases=[{train="from_scratch"}]')
     one_line(run_with("backbone.name=vgg11", "data.size=8", *scratch), "cannot take 8 pixels")
     one_line(

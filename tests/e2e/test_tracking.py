@@ -249,7 +249,7 @@ def test_a_run_that_has_not_changed_sends_nothing(
 ) -> None:
     before = dict(os.environ)
     first = track(finished, local, "still")
-    assert dict(os.environ) == before  # what MLflow is told is told for the call
+    assert dict(os.environ) == before  # the variables are set for the call alone
     monkeypatch.setattr(tracking, "send", lambda *_: pytest.fail("sent again"))
     assert track(finished, local, "still") == first
 
@@ -370,7 +370,7 @@ def test_a_server_that_hangs_is_given_up_on(finished: Run, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("package", ["mlflow", "sqlalchemy"])
-def test_a_missing_package_is_told_before_training(
+def test_a_missing_package_is_reported_before_training(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, headstart: Command, package: str
 ) -> None:
     find = connection.find_spec
@@ -406,7 +406,7 @@ def test_the_library_without_mlflow_says_how_to_install_it(
         ("sqlite:///{}/text.db", "file is not a database"),
     ],
 )
-def test_a_wrong_uri_is_told_before_training(
+def test_a_wrong_uri_is_reported_before_training(
     recipe: Path, tmp_path: Path, headstart: Command, uri: str, says: str
 ) -> None:
     (tmp_path / "text.db").write_text("words, and no tables of a database in it at all" * 50)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from headstart.data.check import duplicates as leakage
+from headstart.data.check import duplicates
 from headstart.files import to_json
 from headstart.rundir.run import open_run
 from tests.conftest import Outcome
 from tests.recipes import recipe_text, write_recipe
-from tests.unit.test_leakage import folder_of, scene, shot_again
+from tests.unit.test_split_duplicates import folder_of, scene, shot_again
 
 Command = Callable[..., Outcome]
 
@@ -35,16 +35,16 @@ def study(tmp_path: Path, cache: Path) -> Path:
 
 
 def test_a_folders_faults_travel(study: Path, tmp_path: Path, headstart: Command) -> None:
-    told = "2 of 8 test images (25.0 %) have a duplicate in train or validation"
+    expected = "2 of 8 test images (25.0 %) have a duplicate in train or validation"
     outcome = headstart("compare", study, "--out", tmp_path / "out")
     assert outcome.code == 0, outcome.err
-    assert outcome.err.count(told) == 1  # though two runs have met it
-    assert outcome.out.count(f"warning: {told}") == 1
+    assert outcome.err.count(expected) == 1  # though two runs have met it
+    assert outcome.out.count(f"warning: {expected}") == 1
     assert outcome.out.count("warning: left out train/a/text.jpg") == 1
     runs = sorted(path.parent for path in (tmp_path / "out").glob("*/manifest.json"))
     assert len(runs) == 2
     run = open_run(runs[0])
-    assert any(line.startswith(told) for line in run.warnings)
+    assert any(line.startswith(expected) for line in run.warnings)
     without = to_json(run.metrics.test.without_duplicates)
     assert (without["n"], without["left_out"]) == (6, 2)
     right = run.predictions("test")
@@ -52,17 +52,17 @@ def test_a_folders_faults_travel(study: Path, tmp_path: Path, headstart: Command
     assert without["accuracy"] == pytest.approx(right.correct[kept].mean())
     for page in (runs[0] / "report" / "report.html", tmp_path / "out" / "report.html"):
         text = page.read_text(encoding="utf-8")
-        assert text.count(told) == 1 and text.index(told) < text.index('id="leaderboard"')
+        assert text.count(expected) == 1 and text.index(expected) < text.index('id="leaderboard"')
     again = headstart("compare", study, "--out", tmp_path / "out", "--json")
     shown = json.loads(again.out)
-    assert any(line.startswith(told) for line in shown["warnings"])
+    assert any(line.startswith(expected) for line in shown["warnings"])
     assert shown["runs"][0]["warnings"] == run.warnings
 
 
 def test_the_score_that_a_warning_names_is_there_without_a_search(
     study: Path, tmp_path: Path, headstart: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leakage, "MOST_IMAGES", 20)
+    monkeypatch.setattr(duplicates, "MOST_IMAGES", 20)
     outcome = headstart("compare", study, "--out", tmp_path / "out")
     assert outcome.code == 0, outcome.err
     assert "1 of 8 test images (12.5 %)" in outcome.err

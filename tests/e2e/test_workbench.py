@@ -84,7 +84,7 @@ def out_of_memory(*_: Any, **__: Any) -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
-def test_a_full_device_is_told_and_the_run_goes_on_later(
+def test_a_full_device_is_reported_and_the_run_goes_on_later(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -125,7 +125,7 @@ def test_what_is_tested_and_served_is_the_best_phase_and_not_the_last(
     (line,) = [line for line in listener.warnings if "lower phases.1.lr" in line]
     assert line.startswith("phase 2 did not improve validation")
     assert line in harsh.warnings
-    assert [e["bettered"] for e in log_of(harsh) if e["event"] == "phase_done"] == [True, False]
+    assert [e["improved"] for e in log_of(harsh) if e["event"] == "phase_done"] == [True, False]
     assert len([e for e in log_of(harsh) if e["event"] == "restart"]) == 3
     probe = library.run(recipe(*PLAIN, *fetched), out=tmp_path / "probe")
     assert np.array_equal(harsh.predictions("val").ids, probe.predictions("val").ids)
@@ -137,14 +137,14 @@ def test_what_is_tested_and_served_is_the_best_phase_and_not_the_last(
 def test_every_phase_that_trains_the_backbone_starts_from_a_flatter_head(
     recipe: Make, tmp_path: Path
 ) -> None:
-    """Also the one behind a phase that bettered nothing: the model is that of the head again."""
+    """Also after a phase without an improvement: the model is that of the head again."""
     tuned = (
         'phases=[{train="head"}, {train="from:blocks.4", epochs=1, lr=30.0}, '
         '{train="from:blocks.4", epochs=1, lr=1e-4}]'
     )
     run = library.run(recipe(*PLAIN, tuned), out=tmp_path / "run")
     done = [e for e in log_of(run) if e["event"] == "phase_done"]
-    assert [e["bettered"] for e in done[:2]] == [True, False]
+    assert [e["improved"] for e in done[:2]] == [True, False]
     starts = [e for e in log_of(run) if e["event"] == "start"]
     assert [e["phase"] for e in starts] == [1, 2]
     assert starts[0]["l2"] == starts[1]["l2"] > done[0]["l2"]
@@ -155,11 +155,11 @@ def test_a_solved_head_is_fitted_to_validation_too_and_judged_out_of_fold(
 ) -> None:
     """Validation of forty images decides little: all four hundred do, each held out once."""
     run = library.run(recipe(*PLAIN, *fetched), out=tmp_path / "run")
-    told = run.predictions("val")
-    assert len(told) == len(set(told.ids.tolist())) == run.metrics.val.n == 400
+    predictions = run.predictions("val")
+    assert len(predictions) == len(set(predictions.ids.tolist())) == run.metrics.val.n == 400
     (event,) = [e for e in log_of(run) if e["event"] == "refit"]
     assert event["images"] == 400
-    assert 0.3 < told.correct.mean() < 0.99  # fitted to, all would be right
+    assert 0.3 < predictions.correct.mean() < 0.99  # fitted to, all would be right
 
 
 def test_a_validation_split_that_a_folder_brings_is_not_mixed_with_train(

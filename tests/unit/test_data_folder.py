@@ -134,7 +134,7 @@ def test_a_class_with_only_bad_images(root: Path, pixels: np.ndarray) -> None:
     (root / "b" / "x.jpg").write_text("nothing")
     (root / "b" / "y.jpg").write_text("nothing")
     with pytest.raises(
-        DataError, match=r"class b: none of its 2 images .* b/x.jpg: not in an image"
+        DataError, match=r"class b: none of its 2 images .* b/x.jpg: not in a supported image"
     ):
         load(root)
 
@@ -199,7 +199,7 @@ def test_loose_images_are_noted(root: Path, pixels: np.ndarray) -> None:
     fill(root / "a", pixels[:6])
     fill(root / "b", pixels[32:38])
     fill(root, pixels[:2])
-    assert load(root).notes == ("2 images lie in no class folder: ignored",)
+    assert load(root).notes == ("2 images are in no class folder: ignored",)
 
 
 def test_duplicates_across_train_and_test_are_noted(root: Path, pixels: np.ndarray) -> None:

@@ -117,7 +117,7 @@ def test_without_a_test_folder_the_second_folder_is_the_test(root: Path) -> None
 
 
 @pytest.mark.parametrize("above", ["archive", "archive/flowers", "archive/train"])
-def test_a_folder_around_everything_is_entered_and_told(above: str, root: Path) -> None:
+def test_a_folder_around_everything_is_entered_and_reported(above: str, root: Path) -> None:
     fill(root / above / "rose")
     fill(root / above / "tulip")
     (root / above / "__MACOSX").mkdir()
@@ -126,7 +126,7 @@ def test_a_folder_around_everything_is_entered_and_told(above: str, root: Path) 
     assert [note for note in splits.notes if "taken as the folder that holds" in note]
 
 
-def test_classes_made_of_folders_are_told(root: Path) -> None:
+def test_classes_made_of_folders_are_reported(root: Path) -> None:
     for name in ("benign", "malignant"):
         fill(root / name / f"{name}-near", 4)
         fill(root / name / f"{name}-far", 4)
@@ -152,7 +152,7 @@ UNCLEAR = {
     ),
     "names of no class": (
         ["images", "masks"],
-        "images, masks are names of no class: put the images of each class into a folder with",
+        "images, masks do not name classes: put the images of each class into a folder with",
     ),
     "classes around splits": (
         ["cat/train", "cat/test", "dog/train", "dog/test"],
@@ -205,7 +205,7 @@ def test_masks_in_folders_of_their_own_are_left_out(root: Path) -> None:
     )
 
 
-def test_two_photos_of_one_name_are_refused_or_told(root: Path) -> None:
+def test_two_photos_of_one_name_are_refused_or_reported(root: Path) -> None:
     for kind in ("a", "b"):
         fill(root / kind, 20, "jpg")
         (root / kind / "003.heic").write_bytes(b"\0\0\0\x18ftypheic")  # as phones export both
@@ -221,7 +221,7 @@ def test_odd_images_and_small_classes_are_named(root: Path) -> None:
     fill(root / "a", 8)
     fill(root / "b", 5)
     assert load(root).notes == (
-        "1 class has 5 images or fewer, such as b (5): scores of so small a class are left to "
+        "1 class has 5 images or fewer, such as b (5): the scores of such a class are mostly "
         "chance",
     )
     photo(root / "a" / "dot.png", (7, 12))
@@ -234,8 +234,8 @@ def test_odd_images_and_small_classes_are_named(root: Path) -> None:
     assert any("enlarged more than 4 times" in n and "a/low.png (20 x 22)" in n for n in notes)
     assert any("4 times as long" in n and "a/long.png (200 x 45)" in n for n in notes)
     assert any(n.startswith("2 of 18 images are of one colour") for n in notes)
-    told = describe(DataSpec(source=f"folder:{root}", size=96)).warnings
-    assert set(notes) <= set(told)
+    warnings = describe(DataSpec(source=f"folder:{root}", size=96)).warnings
+    assert set(notes) <= set(warnings)
 
 
 def test_the_layout_is_read_from_names_alone(root: Path) -> None:

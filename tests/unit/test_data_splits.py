@@ -226,4 +226,4 @@ def test_one_image_in_two_classes_is_noted() -> None:
     blank = PlanarPixels(np.zeros((40, 12), dtype=np.uint8), 2)
     torn = build_image_set(blank, what.train.ids.tolist(), what.train.labels)
     (note,) = torn_labels(split(Source("toy", ("a", "b"), torn, None, what.test, what.sizes)))
-    assert note == "1 image lies in more than one class, byte for byte, such as in a and b"
+    assert note == "1 image is in more than one class, byte for byte, such as in a and b"

@@ -9,11 +9,11 @@ from PIL import Image
 from headstart.data.check.alignment import correlate, detail, enlarge
 from headstart.data.check.duplicates import (
     content_name,
-    find_leakage,
-    find_overlap,
+    find_duplicates,
+    find_split_duplicates,
     known_duplicates,
 )
-from headstart.data.check.pairs import Features, find_duplicates, unit_rows
+from headstart.data.check.pairs import Features, find_pairs, unit_rows
 from headstart.data.images import ImageSet, PlanarPixels, build_image_set
 from headstart.data.loading import load_data
 from headstart.data.sources.cifar import CIFARS, find, open_cifar
@@ -84,7 +84,7 @@ def all_of_it(pixels: np.ndarray) -> np.ndarray:
 def test_planted_copies_are_found(train: ImageSet, change: object, least: float) -> None:
     chosen = np.random.default_rng(0).choice(len(train), PLANTED, replace=False)
     planted = as_set(change(train.read(chosen)), "test")  # type: ignore[operator]
-    pairs = find_duplicates(planted, train)
+    pairs = find_pairs(planted, train)
     found = set(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
     hits = [(i, row) in found for i, row in enumerate(chosen.tolist())]
     assert np.mean(hits) >= least
@@ -98,7 +98,7 @@ def test_planted_copies_are_found(train: ImageSet, change: object, least: float)
 
 
 def test_other_images_of_a_class_are_not_found(train: ImageSet) -> None:
-    pairs = find_duplicates(train, train)
+    pairs = find_pairs(train, train)
     # By the rate that CIFAR-10's own test images have, some of 2,000 have one, hardly 1 in 100.
     assert len(pairs) < 20
     assert (pairs.first < pairs.second).all()
@@ -116,25 +116,25 @@ def test_the_same_picture_again_is_exact(train: ImageSet) -> None:
         as_set(np.concatenate([noisy, flat]), "a"),
         as_set(np.concatenate([pixels, flat]), "b"),
     )
-    pairs = find_duplicates(first, second)
+    pairs = find_pairs(first, second)
     found = set(zip(pairs.first[pairs.exact], pairs.second[pairs.exact], strict=True))
     assert {(i, i) for i in range(21)} <= found  # a flat picture too, though nothing correlates
 
 
 def test_a_network_can_agree(train: ImageSet) -> None:
-    """Between the two thresholds a pair is told where features are alike, and not otherwise."""
+    """Between the two thresholds a pair counts where features are alike, and not otherwise."""
     pixels = train.read(np.arange(200))
     half = as_set(resampled(resampled(shifted(pixels))), "test")
     other = as_set(pixels, "train")
     rng = np.random.default_rng(0)
     rows = unit_rows(rng.standard_normal((200, 64)).astype(np.float32))
-    alone = len(find_duplicates(half, other))
-    agreed = find_duplicates(half, other, Features(rows, rows, rows))
+    alone = len(find_pairs(half, other))
+    agreed = find_pairs(half, other, Features(rows, rows, rows))
     assert len(agreed) > alone
     low = agreed.correlation < 0.9
     np.testing.assert_array_equal(agreed.first[low], agreed.second[low])
     strangers = unit_rows(rng.standard_normal((200, 64)).astype(np.float32))
-    assert len(find_duplicates(half, other, Features(rows, rows, strangers))) == alone
+    assert len(find_pairs(half, other, Features(rows, rows, strangers))) == alone
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
@@ -169,50 +169,50 @@ def test_shipped_list_holds_on_the_full_data(name: str) -> None:
     }
 
     def pixels(names: list[str]) -> np.ndarray:
-        found = (places[name] for name in names)
-        return np.concatenate([images.read(np.array([row])) for images, row in found])
+        rows = (places[name] for name in names)
+        return np.concatenate([images.read(np.array([row])) for images, row in rows])
 
     in_test = {content_name(digest) for digest in source.test.digests}
     assert all(pair.first in in_test and pair.second in places for pair in known)
     first, second = pixels([p.first for p in pairs]), pixels([p.second for p in pairs])
     turned = np.array([pair.mirrored for pair in pairs])
     second[turned] = second[turned][:, :, ::-1]
-    found = correlate(detail(first), detail(second))
+    best = correlate(detail(first), detail(second))
     for zoom in (1.08, 1.17, 1.27):
-        found = np.maximum(found, correlate(detail(enlarge(first, zoom)), detail(second)))
-        found = np.maximum(found, correlate(detail(first), detail(enlarge(second, zoom))))
-    told = np.array([pair.correlation for pair in pairs])
-    np.testing.assert_allclose(found, told, atol=0.002)
+        best = np.maximum(best, correlate(detail(enlarge(first, zoom)), detail(second)))
+        best = np.maximum(best, correlate(detail(first), detail(enlarge(second, zoom))))
+    listed = np.array([pair.correlation for pair in pairs])
+    np.testing.assert_allclose(best, listed, atol=0.002)
     cosines = np.array([pair.cosine for pair in pairs], float)
-    assert ((told >= 0.9) | ((told >= 0.85) & (cosines >= 0.75))).all()
+    assert ((listed >= 0.9) | ((listed >= 0.85) & (cosines >= 0.75))).all()
 
 
-def test_only_duplicates_that_were_learnt_count() -> None:
+def test_only_duplicates_of_training_images_count() -> None:
     splits = load_data(DataSpec(source="cifar10-mini"))
-    leaking = find_overlap(splits, "test").leaking
+    duplicated = find_split_duplicates(splits, "test").duplicated
     known = known_duplicates("cifar10-mini")
     assert known == known_duplicates("cifar10")
-    assert splits.test.ids[leaking].tolist() == ["test/3119", "test/8299", "test/9951"]
-    found = find_leakage(splits)
-    assert found.images == {"test": 500, "val": 200, "train": 1800}
-    pairs = found.pairs["test/train"]
+    assert splits.test.ids[duplicated].tolist() == ["test/3119", "test/8299", "test/9951"]
+    known_pairs = find_duplicates(splits)
+    assert known_pairs.images == {"test": 500, "val": 200, "train": 1800}
+    pairs = known_pairs.pairs["test/train"]
     assert {pair.first for pair in pairs} == {"test/3119", "test/8299", "test/9951"}
     # They are what a search of the sample itself finds, but for what a network had to confirm.
-    searched = find_duplicates(splits.test, splits.train)
+    searched = find_pairs(splits.test, splits.train)
     again = set(
         zip(splits.test.ids[searched.first], splits.train.ids[searched.second], strict=True)
     )
     assert again == {(p.first, p.second) for p in pairs if p.correlation >= 0.9}
     fewer = load_data(DataSpec(source="cifar10-mini", train_limit=20))
-    assert not find_overlap(fewer, "test").leaking.any()
+    assert not find_split_duplicates(fewer, "test").duplicated.any()
 
 
 def test_accuracy_without_duplicates() -> None:
     logits = np.eye(2, dtype=np.float32)[[0, 0, 1, 1]]
     test = Predictions(np.array(list("abcd")), np.array([0, 1, 1, 1]), logits)
-    found = without_duplicates(test, np.array([True, False, False, False]), "a list")
-    assert (found.n, found.left_out) == (3, 1)
-    assert found.accuracy == pytest.approx(2 / 3)
-    assert found.interval[0] < 2 / 3 < found.interval[1]
+    scores = without_duplicates(test, np.array([True, False, False, False]), "a list")
+    assert (scores.n, scores.left_out) == (3, 1)
+    assert scores.accuracy == pytest.approx(2 / 3)
+    assert scores.interval[0] < 2 / 3 < scores.interval[1]
     with pytest.raises(ValueError, match="every test image"):
         without_duplicates(test, np.ones(4, bool), "a list")

@@ -247,7 +247,7 @@ def test_the_paired_interval_at_the_ends() -> None:
     assert few.p_value == pytest.approx(2 * 0.5**6)
 
 
-def test_a_single_run_is_told_its_departures(tmp_path: Path) -> None:
+def test_a_single_run_is_reported_its_departures(tmp_path: Path) -> None:
     run = plant(tmp_path, "claimed", data={"size": 32, "normalize": "unit"})
     scaling, size = find_departures(run)
     assert (scaling.key, scaling.has) == ("data.normalize", "unit")
@@ -268,7 +268,9 @@ def test_a_single_run_is_told_its_departures(tmp_path: Path) -> None:
      (32, [32], "resized 32 -> 32 -> 224: each further interpolation blurs"),
      (32, [16, 64], "detail finer than 16 pixels a side is gone")],
 )  # fmt: skip
-def test_a_chain_of_resizes_is_told(tmp_path: Path, side: int, via: list[int], says: str) -> None:
+def test_a_chain_of_resizes_is_reported(
+    tmp_path: Path, side: int, via: list[int], says: str
+) -> None:
     stored = {"data": replace(DATA, side=side)}
     run = plant(tmp_path, "chained", data={"resize_via": via}, made_of=stored)
     (finding,) = find_departures(run)
@@ -295,9 +297,9 @@ def test_the_siblings_are_the_runs_they_promise(tmp_path: Path) -> None:
         assert sibling.path == f"runs/{recipe.name}-{promised}"
 
 
-def test_a_run_without_departures_is_told_so(tmp_path: Path) -> None:
+def test_a_run_without_departures_is_reported_so(tmp_path: Path) -> None:
     text = format_explanation(explain_runs([plant(tmp_path, "right")]))
-    assert "handles its images as its weights expect" in text
+    assert "preprocesses its images as its weights expect" in text
 
 
 @pytest.mark.parametrize(("size", "mistake"), [(32, True), (111, True), (112, False), (192, False)])

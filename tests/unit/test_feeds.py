@@ -38,7 +38,7 @@ class CountingStore:
     pixels: np.ndarray
     reads: list[int] = field(default_factory=list)
     side: int = SIDE
-    costly: bool = False
+    slow_to_read: bool = False
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         self.reads.extend(rows.tolist())
@@ -198,10 +198,12 @@ def test_what_may_stay_is_what_fits() -> None:
 
 
 def test_photos_are_decoded_once_a_phase_on_a_cpu_too() -> None:
-    for costly, epochs_read in ((False, 3), (True, 1)):
+    for slow_to_read, epochs_read in ((False, 3), (True, 1)):
         images, store = make_images()
         feed = PixelFeed(
-            replace(images, store=replace(store, costly=costly)), Transform(PREPROCESS), RUNTIME
+            replace(images, store=replace(store, slow_to_read=slow_to_read)),
+            Transform(PREPROCESS),
+            RUNTIME,
         )
         taken = take(feed)
         assert sorted(store.reads) == sorted([*range(COUNT)] * epochs_read)
@@ -210,7 +212,7 @@ def test_photos_are_decoded_once_a_phase_on_a_cpu_too() -> None:
 
 def test_room_is_a_share_of_free_cuda_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resident.room_bytes(RUNTIME) == 0
-    assert resident.room_bytes(RUNTIME, costly=True) == int(0.1 * memory_bytes())
+    assert resident.room_bytes(RUNTIME, slow_to_read=True) == int(0.1 * memory_bytes())
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 4000))
     assert resident.room_bytes(Runtime(torch.device("cuda"))) == 100
 

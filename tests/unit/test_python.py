@@ -15,7 +15,7 @@ from PIL import Image
 import headstart
 from headstart.comparison.explain import explain
 from headstart.comparison.leaderboard import build_comparison
-from headstart.data.check.duplicates import Leakage
+from headstart.data.check.duplicates import Duplicates
 from headstart.deployment.predictor import Answer, Predictor
 from headstart.errors import DataError, RunError
 from headstart.evaluation.metrics import score
@@ -76,7 +76,7 @@ def test_every_kind_of_image_gives_a_list(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("image", "told"),
+    ("image", "message"),
     [
         (3, r"predict\(\) takes a path, .* not int"),
         (None, "not NoneType"),
@@ -88,8 +88,8 @@ def test_every_kind_of_image_gives_a_list(folder: Path) -> None:
         (b"no picture", "the image: not an image that can be read"),
     ],
 )
-def test_what_is_no_image_is_one_line(image: object, told: str) -> None:
-    with pytest.raises(DataError, match=told) as raised:
+def test_what_is_no_image_is_one_line(image: object, message: str) -> None:
+    with pytest.raises(DataError, match=message) as raised:
         Brightness().predict(image)  # type: ignore[arg-type]
     assert "\n" not in str(raised.value)
 
@@ -121,7 +121,7 @@ def test_results_show_themselves_in_a_few_lines(tmp_path: Path, folder: Path) ->
         (predictions, "Predictions: 200 images, 10 classes"),
         (score(predictions), "Scores on 200 images"),
         (headstart.describe(spec, reporter=Reporter()), "3 classes"),
-        (headstart.duplicates(spec, reporter=Reporter()), "Leakage: "),
+        (headstart.duplicates(spec, reporter=Reporter()), "Duplicates: "),
         (splits, "Splits of folder:"),
         (splits.train, "ImageSet: "),
         (headstart.load_study("six"), "Study six: 6 runs"),
@@ -188,7 +188,7 @@ def test_progress_is_bars_in_a_terminal_and_lines_elsewhere(
 
 
 @pytest.mark.parametrize("verb", ["run", "compare", "preview"])
-def test_progress_is_told_unless_it_is_silenced(
+def test_progress_is_reported_unless_it_is_silenced(
     verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Up to where each call reads its photos."""
@@ -201,10 +201,10 @@ def test_progress_is_told_unless_it_is_silenced(
     )
     given = study if verb == "compare" else recipe
     out = {} if verb == "preview" else {"out": tmp_path / "out"}
-    for reporter, told in ((None, True), (Reporter(), False)):
+    for reporter, printed in ((None, True), (Reporter(), False)):
         with pytest.raises((DataError, RunError)):
             getattr(headstart, verb)(given, reporter=reporter, **out)
-        assert bool(capsys.readouterr().err) == told
+        assert bool(capsys.readouterr().err) == printed
 
 
 def _stop(*_: object, progress: Callable[[str, int, int], None], **__: object) -> None:
@@ -220,7 +220,7 @@ def test_whatever_the_command_line_does_is_at_the_root() -> None:
         assert not isinstance(value, type(sys)), name
     names = {path.stem for path in Path(headstart.__file__).parent.iterdir()}
     assert not names & set(headstart.__all__)
-    assert issubclass(headstart.Leakage, Leakage)
+    assert issubclass(headstart.Duplicates, Duplicates)
 
 
 def test_importing_gives_no_warning() -> None:

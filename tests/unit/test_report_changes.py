@@ -31,7 +31,7 @@ def words(path: Path) -> str:
     return " ".join(read(path).text.split())
 
 
-def test_a_ladder_is_told_and_drawn(ladder: list[Run], tmp_path: Path) -> None:
+def test_a_ladder_is_reported_and_drawn(ladder: list[Run], tmp_path: Path) -> None:
     path = write_report(ladder, tmp_path)
     page, text = read(path), words(path)
     assert "changes" in page.ids

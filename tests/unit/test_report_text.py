@@ -168,7 +168,7 @@ def test_the_verb_writes_each_format(
     assert (tmp_path / "r.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     refused = headstart("report", *runs, "--format", "card")
     assert refused.code == 2
-    assert "a model card is of one run, and 6 were given" in refused.err
+    assert "a model card describes one run, and 6 were given" in refused.err
 
 
 def test_a_cards_names_with_commas_stay_apart(tmp_path: Path) -> None:

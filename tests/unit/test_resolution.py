@@ -67,7 +67,7 @@ def test_defaults_are_written_down_and_reproduce() -> None:
         (solved(views=2), "needs something to vary"),
         (solved(norm="train", epochs=1), "keeps batch norm frozen"),
         (solved(optimizer="lbfgs", epochs=2, ema=0.9), "takes no epochs and no ema"),
-        (solved(schedule="constant"), "name epochs or lr to train it instead"),
+        (solved(schedule="constant"), "set epochs or lr to train it instead"),
         (solved(optimizer="lbfgs", plateau_factor=0.5), "takes no plateau_factor"),
         (solved(epochs=1, layer_decay=0.5), "trains no stage"),
         (fitted(momentum=0.5), 'momentum belongs to optimizer = "sgd"'),
@@ -76,7 +76,7 @@ def test_defaults_are_written_down_and_reproduce() -> None:
         ({"batch_size": 1}, "raise batch_size"),
     ],
 )
-def test_contradictions_are_told(changes: dict[str, Any], says: str) -> None:
+def test_contradictions_are_reported(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(RecipeError, match=r"phases|head|batch") as error:
         resolve(make(**changes))
     assert says in str(error.value)
@@ -87,7 +87,7 @@ def test_mixing_needs_a_phase_that_is_fitted(weights_file: Path) -> None:
     resolve(make(data=mixed))
     pretrained = make(data=mixed, phases=[{"train": "head"}])
     backbone = pretrained.backbone.model_copy(update={"weights": f"file:{weights_file}"})
-    with pytest.raises(RecipeError, match="mixup and cutmix need a phase that is fitted"):
+    with pytest.raises(RecipeError, match="mixup and cutmix need a phase that is trained"):
         resolve(pretrained.model_copy(update={"backbone": backbone}))
 
 
@@ -97,7 +97,7 @@ def test_from_scratch_refuses_pretrained_weights(weights_file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "found"),
+    ("changes", "metric"),
     [
         ({}, "accuracy"),
         ({"balance": "auto"}, "balanced_accuracy"),
@@ -105,5 +105,7 @@ def test_from_scratch_refuses_pretrained_weights(weights_file: Path) -> None:
         ({"select_by": "loss"}, "loss"),
     ],
 )
-def test_what_validation_chooses_by_follows_the_balance(told: dict[str, str], found: str) -> None:
-    assert resolve(make(**told))[0].select_by == found
+def test_what_validation_chooses_by_follows_the_balance(
+    changes: dict[str, str], metric: str
+) -> None:
+    assert resolve(make(**changes))[0].select_by == metric

@@ -32,7 +32,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 def test_create_open_and_refuse(run_path: Path, tmp_path: Path) -> None:
     recipe = load_recipe("cifar10-probe")
     assert open_run(run_path).recipe == recipe
-    with pytest.raises(RunError, match="holds a run already"):
+    with pytest.raises(RunError, match="holds a run that has just begun"):
         create_run(run_path, recipe, "0" * 8)
     killed = tmp_path / "killed"
     killed.mkdir()
@@ -77,9 +77,9 @@ def test_what_is_half_written_is_removed_where_runs_write_and_nowhere_else(run_p
     assert {*ours, *others} & set(files(run_path)) == set(others)
 
 
-def test_other_formats_and_damage_are_told(run_path: Path) -> None:
+def test_other_formats_and_damage_are_reported(run_path: Path) -> None:
     run = open_run(run_path)
-    with pytest.raises(RunError, match=r"no metrics\.json here"):
+    with pytest.raises(RunError, match=r"no metrics\.json: the run has not written it yet"):
         _ = run.metrics
     with pytest.raises(RunError, match="no test predictions: the run is running"):
         run.predictions("test")
@@ -103,7 +103,7 @@ def test_the_log_survives_a_line_cut_short(run_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 and no more"])
-def test_damaged_predictions_are_told(run_path: Path, content: bytes) -> None:
+def test_damaged_predictions_are_reported(run_path: Path, content: bytes) -> None:
     (run_path / "predictions").mkdir()
     (run_path / "predictions" / "test.npz").write_bytes(content)
     with pytest.raises(RunError, match=r"test\.npz: damaged: remove .* and run its recipe again"):

@@ -20,7 +20,7 @@ def candidate(name: str, macs: int = 1000, **changes: object) -> Candidate:
     return Candidate(name=name, macs=macs, **{**known, **changes})  # type: ignore[arg-type]
 
 
-def judge(
+def evidence_from(
     accuracies: dict[str, float], seen: list[tuple[str, int]] | None = None
 ) -> Callable[[Candidate, int], Evidence]:
     """Evidence of ten classes, one second a look and 100,000 multiply-accumulates a second. What is
@@ -45,7 +45,7 @@ def test_a_clearly_worse_candidate_leaves_and_a_close_one_stays() -> None:
     four = [candidate(name) for name in ("best", "close", "bad", "worst")]
     accuracies = {"best": 0.9, "close": 0.89, "bad": 0.6, "worst": 0.3}
     one_run = OVERHEAD_S + 0.5 + 25  # 2,500 passes at 100 images/s
-    done = select(four, 4 + 2 * one_run + 1, LEVELS, judge(accuracies, seen))
+    done = select(four, 4 + 2 * one_run + 1, LEVELS, evidence_from(accuracies, seen))
     assert [dropped.name for dropped in done.dropped] == ["worst", "bad"]
     assert all("one-sided" in dropped.why for dropped in done.dropped)
     assert {c.name for c in done.finalists} == {"best", "close"}
@@ -55,7 +55,7 @@ def test_a_clearly_worse_candidate_leaves_and_a_close_one_stays() -> None:
 
 def test_nothing_leaves_where_everything_fits() -> None:
     three = [candidate(name) for name in ("a", "b", "c")]
-    done = select(three, 1e4, LEVELS, judge({"a": 0.9, "b": 0.5, "c": 0.1}))
+    done = select(three, 1e4, LEVELS, evidence_from({"a": 0.9, "b": 0.5, "c": 0.1}))
     assert not done.dropped
     assert [c.name for c in done.finalists] == ["a", "b", "c"]
     assert len(done.rounds) == 2  # the published order, and one look
@@ -65,7 +65,7 @@ def test_what_noise_could_have_put_below_gets_more_images() -> None:
     """Two candidates that differ by a point are not told apart by 250 images, and look again."""
     seen: list[tuple[str, int]] = []
     two = [candidate("a"), candidate("b")]
-    done = select(two, 57, LEVELS, judge({"a": 0.80, "b": 0.79}, seen))
+    done = select(two, 57, LEVELS, evidence_from({"a": 0.80, "b": 0.79}, seen))
     assert [level for name, level in seen if name == "a"] == [25, 50]
     assert not done.dropped
 
@@ -73,7 +73,7 @@ def test_what_noise_could_have_put_below_gets_more_images() -> None:
 def test_a_look_that_could_cost_the_leader_its_full_run_is_not_taken() -> None:
     seen: list[tuple[str, int]] = []
     two = [candidate("a"), candidate("b")]
-    done = select(two, 45, LEVELS, judge({"a": 0.80, "b": 0.79}, seen))
+    done = select(two, 45, LEVELS, evidence_from({"a": 0.80, "b": 0.79}, seen))
     assert {level for _, level in seen} == {25}
     assert done.fits(done.finalists[0])
 
@@ -105,15 +105,15 @@ def test_a_budget_too_small_says_what_would_be_enough() -> None:
     two = [candidate("a"), candidate("b", macs=4000)]
     seen: list[tuple[str, int]] = []
     with pytest.raises(RunError, match=r"--budget 10s is too small .* about 50s would be enough"):
-        select(two, 10, LEVELS, judge({"a": 0.9, "b": 0.8}, seen))
+        select(two, 10, LEVELS, evidence_from({"a": 0.9, "b": 0.8}, seen))
     assert seen == [("a", 25)]  # no more was spent than it took to know
-    assert select(two, 50, LEVELS, judge({"a": 0.9, "b": 0.8})).finalists
+    assert select(two, 50, LEVELS, evidence_from({"a": 0.9, "b": 0.8})).finalists
 
 
 def test_candidates_with_the_same_features_are_judged_once() -> None:
     seen: list[tuple[str, int]] = []
     two = [candidate("probe"), candidate("tuned", evidence="probe", steps=1000)]
-    done = select(two, 1e4, LEVELS, judge({"probe": 0.9, "tuned": 0.9}, seen))
+    done = select(two, 1e4, LEVELS, evidence_from({"probe": 0.9, "tuned": 0.9}, seen))
     assert len(seen) == 1
     assert done.spent_s == 1.0
     assert done.costs["tuned"] == pytest.approx(done.costs["probe"] + 2.0)
@@ -121,18 +121,18 @@ def test_candidates_with_the_same_features_are_judged_once() -> None:
 
 def test_random_weights_are_not_judged_and_come_last() -> None:
     two = [candidate("scratch", evidence=None, top1=None), candidate("probe")]
-    done = select(two, 1e4, LEVELS, judge({"probe": 0.2}))
+    done = select(two, 1e4, LEVELS, evidence_from({"probe": 0.2}))
     assert [c.name for c in done.finalists] == ["probe", "scratch"]
     assert done.order == ["probe", "scratch"]
     with pytest.raises(RunError, match="random weights have no features"):
-        select(two[:1], 1e4, LEVELS, judge({}))
+        select(two[:1], 1e4, LEVELS, evidence_from({}))
 
 
 def test_a_candidate_that_cannot_be_judged_is_a_failure() -> None:
     def failing(of: Candidate, per_class: int) -> Evidence:
         if of.name == "a":
             raise HeadstartError("no room")
-        return judge({"b": 0.5})(of, per_class)
+        return evidence_from({"b": 0.5})(of, per_class)
 
     done = select([candidate("a"), candidate("b")], 1e4, LEVELS, failing)
     assert done.failures == {"a": "no room"}
@@ -150,7 +150,7 @@ def carry_out(done: Selection, speed: float) -> list[str]:
 
 def test_full_runs_that_take_longer_than_estimated_leave_the_rest_out() -> None:
     two = [candidate("a"), candidate("b")]
-    done = select(two, 70, LEVELS, judge({"a": 0.9, "b": 0.9}))
+    done = select(two, 70, LEVELS, evidence_from({"a": 0.9, "b": 0.9}))
     assert carry_out(done, speed=2) == [done.finalists[0].name]
     assert "no time: its full run takes about 59 s" in done.dropped[-1].why
 
@@ -161,13 +161,13 @@ def test_runs_that_are_quicker_than_estimated_make_room_for_all() -> None:
     accuracies = {"best": 0.9, "close": 0.89, "bad": 0.6, "worst": 0.3}
     four = [candidate(name) for name in accuracies]
     one_run = OVERHEAD_S + 0.5 + 25
-    done = select(four, 4 + 2.1 * one_run, LEVELS, judge(accuracies))
+    done = select(four, 4 + 2.1 * one_run, LEVELS, evidence_from(accuracies))
     assert [dropped.name for dropped in done.dropped] == ["worst", "bad"]
     assert carry_out(done, speed=0.5) == ["close", "best", "bad", "worst"]
     assert done.dropped == []
     assert done.spent_s <= done.budget_s
     # As long as estimated: the finalists alone, and the reasons stand.
-    done = select(four, 4 + 2.1 * one_run, LEVELS, judge(accuracies))
+    done = select(four, 4 + 2.1 * one_run, LEVELS, evidence_from(accuracies))
     assert carry_out(done, speed=1) == ["close", "best"]
     assert [dropped.name for dropped in done.dropped] == ["worst", "bad"]
 
@@ -177,7 +177,7 @@ def test_who_does_not_fit_at_first_is_asked_again() -> None:
     three = [candidate("large", macs=3000), candidate("small"), candidate("other")]
     accuracies = {"large": 0.92, "small": 0.9, "other": 0.9}
     large, small = (OVERHEAD_S + 0.5 + 2500 * macs / 1e5 for macs in (3000, 1000))
-    done = select(three, 100, [25], judge(accuracies))
+    done = select(three, 100, [25], evidence_from(accuracies))
     done.budget_s = done.spent_s + large - 1
     order = carry_out(done, speed=0.5)
     assert order[0] != "large"
@@ -187,8 +187,8 @@ def test_who_does_not_fit_at_first_is_asked_again() -> None:
 
 
 def test_what_has_no_measurement_is_estimated_by_its_operations() -> None:
-    found = {"a": judge({"a": 0.5})(candidate("a"), 25)}
-    assert estimate(candidate("b", macs=2000, evidence=None), found) == pytest.approx(
+    gathered = {"a": evidence_from({"a": 0.5})(candidate("a"), 25)}
+    assert estimate(candidate("b", macs=2000, evidence=None), gathered) == pytest.approx(
         OVERHEAD_S + 0.5 + 2500 * 2000 / 1e5
     )
 

@@ -119,10 +119,10 @@ def test_help_tells_of_completion() -> None:
 
 
 def test_completion_is_shown_and_installed(tmp_path: Path) -> None:
-    told = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1", "HOME": str(tmp_path)}
-    shown = called("--show-completion", "bash", **told)
+    environment = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1", "HOME": str(tmp_path)}
+    shown = called("--show-completion", "bash", **environment)
     assert "complete -o default -F _headstart_completion headstart" in shown
-    called("--install-completion", "bash", **told)
+    called("--install-completion", "bash", **environment)
     (script,) = tmp_path.rglob("headstart.sh")
     assert script.read_text().split() == "\n".join(shown).split()
     assert str(script) in (tmp_path / ".bashrc").read_text()

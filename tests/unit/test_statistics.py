@@ -114,13 +114,13 @@ def test_power_is_the_sum_over_every_outcome(disagreeing: float, change: float) 
 
 
 @pytest.mark.parametrize(("n", "change"), [(500, 0.03), (500, 0.05), (2000, 0.02)])
-def test_as_many_are_told_apart_as_the_power_says(n: int, change: float) -> None:
+def test_as_many_are_reported_apart_as_the_power_says(n: int, change: float) -> None:
     rng, repeats, disagreeing = np.random.default_rng(3), 1500, 0.1
     up, down = (disagreeing + change) / 2, (disagreeing - change) / 2
     drawn = rng.multinomial(n, [0.7, up, down, 0.3 - disagreeing], repeats)
-    told = np.mean([difference(*of_counts(*row)).p_value < LEVEL for row in drawn])
+    share = np.mean([difference(*of_counts(*row)).p_value < LEVEL for row in drawn])
     power = mcnemar_power(n, disagreeing, change)
-    assert abs(told - power) < 3 * np.sqrt(power * (1 - power) / repeats)
+    assert abs(share - power) < 3 * np.sqrt(power * (1 - power) / repeats)
 
 
 def test_the_detectable_change_has_the_power_and_no_smaller_one_has() -> None:
@@ -163,8 +163,8 @@ def test_equal_models_have_no_winner(models: int, seeds: int, seed_sd: float) ->
 def test_with_seeds_enough_the_test_has_its_level() -> None:
     rng, repeats = np.random.default_rng(1), 1500
     tables = [planted(rng, 5, 500, [0.85, 0.85], 0.15) for _ in range(repeats)]
-    told = np.mean([difference(*pair).p_value < LEVEL for pair in tables])
-    assert abs(told - LEVEL) < 3 * np.sqrt(LEVEL * (1 - LEVEL) / repeats)
+    share = np.mean([difference(*pair).p_value < LEVEL for pair in tables])
+    assert abs(share - LEVEL) < 3 * np.sqrt(LEVEL * (1 - LEVEL) / repeats)
 
 
 def test_without_the_correction_chance_would_tell_equal_models_apart() -> None:
@@ -294,11 +294,11 @@ def test_groups_are_what_cannot_be_told_from_the_best_of_the_rest() -> None:
 def test_seeds_add_power_and_not_only_doubt() -> None:
     """Six points apart, three seeds of little effect: told apart in a study of four."""
     rng = np.random.default_rng(7)
-    told = 0
+    distinguished = 0
     for _ in range(60):
         decision = decide(planted(rng, 3, 500, [0.79, 0.85, 0.85, 0.85], 0.02))
-        told += bool(decision.apart[0, 1])
-    assert told > 45
+        distinguished += bool(decision.apart[0, 1])
+    assert distinguished > 45
 
 
 def test_a_configuration_whose_seeds_matter_more_than_the_others_is_not_taken_for_sure() -> None:

@@ -71,7 +71,7 @@ def test_imports_are_seen_wherever_they_run(tmp_path: Path) -> None:
     }
 
 
-def test_a_circle_and_a_climb_are_told() -> None:
+def test_a_circle_and_a_climb_are_reported() -> None:
     edges = {
         "headstart": {"headstart.cli.app"},  # its names are resolved when they are asked for
         "headstart.data.a": {"headstart.data.b"},
@@ -87,7 +87,7 @@ def test_a_circle_and_a_climb_are_told() -> None:
         structure.climbing({"headstart.attic": {"headstart.files"}})
 
 
-def test_long_files_and_functions_are_told(tmp_path: Path) -> None:
+def test_long_files_and_functions_are_reported(tmp_path: Path) -> None:
     def function(lines: int) -> str:
         return "def f():\n" + "    pass\n" * (lines - 1)
 

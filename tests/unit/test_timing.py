@@ -88,7 +88,7 @@ def test_a_machine_whose_cores_others_have_is_marked_at_once(
     order = asked(lambda name, call: 10.0 * call, 0.5)
     found = time_in_turns(runs, 0.0)
     assert order.count("net") == timing.FEWEST_ROUNDS
-    assert {each.busy for each in found} == {"others left 50% of the cores' time"}
+    assert {each.busy for each in found} == {"other processes left 50% of the cores' time"}
     assert why_busy(1.0, steady=True) is None
 
 

@@ -124,7 +124,7 @@ def test_a_step_is_explained_in_the_metric_that_is_named(tmp_path: Path) -> None
     assert '<strong class="gain">' in page and "of balanced accuracy, p &lt; 0.001" in page
     json.dumps(explained.to_json())
     same = planted(tmp_path, "same", (0.90, 0.90, 0.95))
-    (step,) = explain_runs([plain, same]).steps  # no recipe names it: told, and decides nothing
+    (step,) = explain_runs([plain, same]).steps  # no recipe names it: shown, and decides nothing
     assert step.beside is not None and not step.beside.decides and not step.told_from_chance
 
 
@@ -159,7 +159,7 @@ def test_a_difference_in_nats_that_would_show_may_be_above_one(tmp_path: Path) -
     assert f"about {size} mostly stay" in render_markdown([first, other], result)
 
 
-def test_ties_are_told_and_broken_by_loss_then_by_cost(tmp_path: Path) -> None:
+def test_ties_are_reported_and_broken_by_loss_then_by_cost(tmp_path: Path) -> None:
     late = planted(tmp_path, "late", FAIR, sure=9.0)
     dear = planted(tmp_path, "dear", FAIR, batch_size=64)
     cheap = planted(tmp_path, "cheap", FAIR, batch_size=32)
@@ -242,12 +242,12 @@ def test_a_budget_keeps_who_finds_the_rare_classes() -> None:
     hits = {"majority": labels == 0, "fair": np.arange(440) % 12 != 0}
     hits["majority"][400:408] = True
 
-    def judged(candidate: Candidate, per_class: int) -> Evidence:
+    def evidence_of(candidate: Candidate, per_class: int) -> Evidence:
         return Evidence(hits[candidate.name], 0.0, 10**8, 1.0, 0.5, 0.0, 1e3, labels)
 
     for metric, kept in (("accuracy", "majority"), ("balanced_accuracy", "fair")):
         two = [Candidate(name, name, name, 70.0, 10**8, 10_000, chooses_by=metric) for name in hits]
-        done = select(two, 25.0, [25], judged)
+        done = select(two, 25.0, [25], evidence_of)
         assert done.finalists[0].name == kept
         assert ("balanced" in done.rounds[1].evidence) == (metric != "accuracy")
     assert [each.name for each in done.dropped] == ["majority"]
@@ -268,7 +268,7 @@ def test_second_scores_are_balanced_too(tmp_path: Path) -> None:
     assert found.balanced_mean == pytest.approx(0.4) and found.mean > 0.8
 
 
-def test_two_classes_are_told_with_the_positive_one_named(tmp_path: Path) -> None:
+def test_two_classes_are_reported_with_the_positive_one_named(tmp_path: Path) -> None:
     p = answers(PLAIN, "test")
     rows = p.labels < 2
     two = Predictions(p.ids[rows], p.labels[rows], p.logits[rows, :2])

@@ -73,12 +73,12 @@ def test_an_unmeasured_run_is_said_to_be_so(seeds: list[Run], tmp_path: Path) ->
     )
 
 
-def test_a_temperature_that_nothing_told_is_one_and_the_reason_is_shown(seeds: list[Run]) -> None:
+def test_without_a_fitted_temperature_it_is_one_and_the_reason_is_shown(seeds: list[Run]) -> None:
     """A run that changes nothing does not say that its error goes from 5 % to 5 %."""
     reason = "no temperature lowers the loss of left-out images beyond chance"
     for run in seeds:
-        told = calibration(run.predictions("test"))
-        test = replace(run.metrics.test, calibration=told, calibrated=told)
+        calibrated = calibration(run.predictions("test"))
+        test = replace(run.metrics.test, calibration=calibrated, calibrated=calibrated)
         value, note = (1.2, None) if run.name == "net-1" else (1.0, reason)
         metrics = replace(run.metrics, test=test, temperature=value, temperature_note=note)
         write_json(run.path / "metrics.json", metrics)

@@ -81,15 +81,17 @@ def test_with_equal_weights_swapping_is_mcnemars_test() -> None:
 
 
 @pytest.mark.parametrize("metric", ["balanced_accuracy", "macro_f1"])
-def test_equal_models_on_unequal_classes_are_told_apart_no_more_than_the_level(metric: str) -> None:
-    rng, told, covered = np.random.default_rng(3), 0, 0
+def test_equal_models_on_unequal_classes_are_reported_apart_no_more_than_the_level(
+    metric: str,
+) -> None:
+    rng, significant, covered = np.random.default_rng(3), 0, 0
     for _ in range(300):
         made = [drawn(rng, (120, 20, 8), 1.5) for _ in range(2)]
         first, second = (image_values(p, metric)[None] for p in made)
         found = value_difference(first, second, made[0].labels)
-        told += found.p_value < LEVEL
+        significant += found.p_value < LEVEL
         covered += found.interval[0] <= 0 <= found.interval[1]
-    assert told / 300 <= 0.08
+    assert significant / 300 <= 0.08
     assert covered / 300 >= 0.92
 
 
@@ -122,7 +124,7 @@ def test_the_least_that_one_image_changes_is_in_the_metrics_unit() -> None:
     assert value_difference(values, values, equal).error == pytest.approx(np.sqrt(2) / 1000)
 
 
-def test_a_loss_is_told_apart_by_less_than_an_image_a_thousand() -> None:
+def test_a_loss_is_reported_apart_by_less_than_an_image_a_thousand() -> None:
     rng = np.random.default_rng(0)
     first = -rng.gamma(1.0, 1e-4, size=(1, 500))
     better = first + 1e-5 + rng.normal(scale=1e-6, size=(1, 500))
@@ -179,11 +181,11 @@ def test_a_positive_class_is_one_of_two() -> None:
     assert (positive_class(names, None), positive_class(names, "ok")) == (1, 0)
     with pytest.raises(RecipeError, match="did you mean scratch"):
         positive_class(names, "scrach")
-    with pytest.raises(RecipeError, match="there are 3 classes"):
+    with pytest.raises(RecipeError, match="for two classes, not for 3"):
         positive_class((*names, "torn"), "ok")
 
 
-def test_top_5_is_told_only_where_it_can_be_wrong() -> None:
+def test_top_5_is_reported_only_where_it_can_be_wrong() -> None:
     few = drawn(np.random.default_rng(0), (10,) * 5, 1.0)
     more = drawn(np.random.default_rng(0), (10,) * 6, 1.0)
     assert score(few).top5 is None and score(more).top5 is not None

@@ -43,9 +43,9 @@ def test_a_studys_warnings_are_said_once_above_its_board(tmp_path: Path) -> None
     assert shown["warnings"] == list(compared.warnings)
     assert [each["warnings"][-1] for each in shown["runs"]] in ([SHARED, OWN], [OWN, SHARED])
     page = render(runs, compared)
-    told = SHARED.replace("<", "&lt;").replace(">", "&gt;")
-    assert page.count(told) == 1
-    assert page.index(told) < page.index('id="leaderboard"')
+    expected = SHARED.replace("<", "&lt;").replace(">", "&gt;")
+    assert page.count(expected) == 1
+    assert page.index(expected) < page.index('id="leaderboard"')
     assert format_comparison(replace(compared, path=tmp_path)).count(SHARED) == 1
     assert render_markdown(runs, compared).count("31 of 240") == 1
 

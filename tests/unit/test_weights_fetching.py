@@ -157,7 +157,7 @@ def test_an_index_that_cannot_be_reached_says_so_soon(
         ("ERROR: Could not install: [Errno 28] No space left on device", "no space left"),
         ("WARNING: Retrying after connection broken by 'NameResolutionError'", "cannot reach"),
         ("ERROR: something new", "pip failed: ERROR: something new"),
-        ("", "without a word"),
+        ("", "without a message"),
     ],
 )
 def test_what_pip_says_becomes_one_line(said: str, means: str) -> None:

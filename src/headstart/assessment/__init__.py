@@ -1,1 +1,1 @@
-"""What a trained model shows: scores, few labels, corruptions, pictures. Opens test, once."""
+"""Measurements of a trained model: scores, few labels, corruptions, pictures. Opens test, once."""

@@ -1,7 +1,7 @@
-"""What a trained model shows: predictions, scores, and each further assessment. Opens test, once.
+"""Assessment of a trained model: predictions, scores and further measurements. Opens test, once.
 
-An assessment measures one thing and has one name: its key in metrics.json. A finished run can be
-assessed again, with more: what was measured already stays, and nothing is trained.
+An assessment measures one thing under one name, its key in metrics.json. A finished run can be
+assessed again when its recipe asks for more. Nothing is trained then, and earlier results stay.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from headstart.assessment.corruptions import measure_corruptions
 from headstart.assessment.few_labels import few_labels
 from headstart.assessment.penultimate import Features, penultimate
 from headstart.assessment.pictures import leave_pictures, mapped_rows
-from headstart.data.check.duplicates import find_overlap
+from headstart.data.check.duplicates import find_split_duplicates
 from headstart.errors import RunError
 from headstart.evaluation.calibration import Temperature, calibration, fit_temperature
 from headstart.evaluation.duplicates import WithoutDuplicates, without_duplicates
@@ -42,9 +42,10 @@ from headstart.training.trainer import Trained
 class Assessment:
     """One measurement of a trained model.
 
-    name: its key in metrics.json. asked: what of a recipe's evaluation table it follows; None where
-    it is not asked for. measure: from the model and its test predictions, what metrics.json holds;
-    None where there is nothing to measure.
+    name: its key in metrics.json. asked: takes a recipe's evaluation table, returns the settings of
+    this measurement, None where it is not asked for. measure: takes the model, its test
+    predictions and the journal, and returns what metrics.json holds, None if nothing can be
+    measured.
     """
 
     name: str
@@ -58,8 +59,8 @@ def _corruptions_asked(evaluation: EvaluationSpec) -> Any:
 
 
 def _label_efficiency(trained: Trained, test: Predictions, journal: Journal) -> Any:
-    """On test where the head is the only phase, which opens it. Otherwise test never meets those
-    features, and the curve is the one on validation that the log has since."""
+    """On test where the head is the only phase. Otherwise no test image passes the frozen backbone,
+    and the curve is the one on validation that was logged after the first phase."""
     if len(trained.plan.phases) == 1:
         return few_labels(trained, "test")
     return journal.run.history.label_efficiency
@@ -72,7 +73,7 @@ ASSESSMENTS = [
 
 
 def note_label_efficiency(number: int, trained: Trained, journal: Journal) -> None:
-    """After the first of several phases: the curve on validation, kept in the log."""
+    """After the first of several phases, log the label-efficiency curve on validation."""
     plan = trained.plan
     if number or len(plan.phases) == 1 or not plan.recipe.evaluation.label_efficiency:
         return
@@ -89,14 +90,14 @@ def assess(trained: Trained, journal: Journal) -> None:
     for split, made in predictions.items():
         arrays = {f.name: getattr(made, f.name) for f in fields(Predictions)}
         write_arrays(path / "predictions" / f"{split}.npz", arrays)
-    found = _further(trained, predictions["test"], journal, {}, None)
-    metrics = _metrics(plan, predictions, found)
+    results = _further(trained, predictions["test"], journal, {}, None)
+    metrics = _metrics(plan, predictions, results)
     write_json(path / "metrics.json", metrics)
     _leave(trained, predictions["test"].tempered(metrics.temperature), features, journal)
 
 
 def joined(before: EvaluationSpec, now: EvaluationSpec) -> EvaluationSpec:
-    """What either asks for: a finished run keeps what was measured when less is asked for."""
+    """All that the old or the new recipe asks for, so that a finished run loses no result."""
     corrupted = now if now.corruptions else before
     return now.model_copy(
         update={
@@ -108,7 +109,7 @@ def joined(before: EvaluationSpec, now: EvaluationSpec) -> EvaluationSpec:
 
 
 def assess_again(trained: Trained, before: EvaluationSpec, journal: Journal) -> None:
-    """What a finished run's recipe asks for by now and did not ask for `before`."""
+    """Measure what the recipe of a finished run now asks for and did not ask for `before`."""
     run, made = journal.run, journal.run.metrics
     predictions: dict[Split, Predictions] = {
         "val": run.predictions("val"),
@@ -117,8 +118,8 @@ def assess_again(trained: Trained, before: EvaluationSpec, journal: Journal) -> 
     known = {**made.further, "corruptions": made.corruptions,
              "label_efficiency": made.label_efficiency}  # fmt: skip
     known = {name: result for name, result in known.items() if result is not None}
-    found = _further(trained, predictions["test"], journal, known, before)
-    write_json(run.path / "metrics.json", _metrics(trained.plan, predictions, found))
+    results = _further(trained, predictions["test"], journal, known, before)
+    write_json(run.path / "metrics.json", _metrics(trained.plan, predictions, results))
 
 
 def _further(
@@ -128,20 +129,20 @@ def _further(
     known: Mapping[str, Any],
     before: EvaluationSpec | None,
 ) -> dict[str, Any]:
-    """Each assessment's result by its name, measured unless it is known and was asked for alike."""
-    found = {}
+    """Each assessment's result by name. A known result is kept where its settings are the same."""
+    results = {}
     for each in ASSESSMENTS:
         asked = each.asked(trained.plan.recipe.evaluation)
         same = before is not None and (asked is None or asked == each.asked(before))
         if same and each.name in known:
-            found[each.name] = known[each.name]
+            results[each.name] = known[each.name]
         elif asked is not None and (result := each.measure(trained, test, journal)) is not None:
-            found[each.name] = result
-    return found
+            results[each.name] = result
+    return results
 
 
 def _leave(trained: Trained, test: Predictions, features: Features, journal: Journal) -> None:
-    """The pictures, the model and what it cost. test: calibrated."""
+    """Write the pictures, the model and the cost. test: calibrated predictions."""
     plan, model, path = trained.plan, trained.model, journal.run.path
     leave_pictures(trained, test, features, journal)
     model.enter(0, 0)
@@ -156,8 +157,7 @@ def _leave(trained: Trained, test: Predictions, features: Features, journal: Jou
 
 
 def _cost(trained: Trained, journal: Journal, saved: Path) -> Cost:
-    """What the run cost. What its model costs to serve is measured afterwards, in a process that
-    has nothing else to do."""
+    """The cost of the run. The cost of serving is measured later, in a process of its own."""
     plan, history = trained.plan, journal.run.history
     times, counted = _times(journal.run), model_cost(trained.model, plan.size)
     begun = history.begun.values()
@@ -187,28 +187,28 @@ def _cost(trained: Trained, journal: Journal, saved: Path) -> Cost:
 
 
 def _metrics(
-    plan: Plan, predictions: Mapping[Split, Predictions], found: Mapping[str, Any]
+    plan: Plan, predictions: Mapping[Split, Predictions], results: Mapping[str, Any]
 ) -> Metrics:
-    """Scores of each split as the model is served, and the temperature that it is served with.
+    """Scores of each split with the temperature that the model is served with.
 
-    It is fitted on validation: what it does there is flattered, what it does on test is not.
-    found: each assessment's result by its name.
+    The temperature is fitted on validation, so calibration looks too good there, but not on test.
+    results: each assessment's result by name.
     """
     positive = positive_class(plan.splits.class_names, plan.recipe.evaluation.positive)
     temperature = fit_temperature(predictions["val"])
-    overlap, test = find_overlap(plan.splits, "test"), predictions["test"]
+    duplicates, test = find_split_duplicates(plan.splits, "test"), predictions["test"]
     unseen = None
-    if overlap.kept.any():
-        unseen = without_duplicates(test, overlap.leaking, overlap.source, overlap.kept)
+    if duplicates.kept.any():
+        unseen = without_duplicates(test, duplicates.duplicated, duplicates.source, duplicates.kept)
     own = ("corruptions", "label_efficiency")
     return Metrics(
         val=split_scores(predictions["val"], temperature, positive),
         test=split_scores(test, temperature, positive, unseen),
         temperature=temperature.value,
         temperature_note=temperature.note,
-        corruptions=found.get("corruptions"),
-        label_efficiency=found.get("label_efficiency"),
-        further={name: to_json(result) for name, result in found.items() if name not in own},
+        corruptions=results.get("corruptions"),
+        label_efficiency=results.get("label_efficiency"),
+        further={name: to_json(result) for name, result in results.items() if name not in own},
     )
 
 
@@ -218,7 +218,7 @@ def split_scores(
     positive: int,
     unseen: WithoutDuplicates | None = None,
 ) -> SplitScores:
-    """Scores of one split. unseen: those without the images that have a duplicate in training."""
+    """Scores of one split. unseen: scores without the images that have a duplicate in training."""
     served = made.tempered(temperature.value)
     scores = score(served, positive=positive)
     return SplitScores(
@@ -242,7 +242,7 @@ class _Times:
 
 
 def _times(current: Run) -> _Times:
-    """What the seconds of the whole run went to, interrupted parts included."""
+    """The seconds of the whole run by kind of work, interrupted parts included."""
     history = current.history
     passes = history.passes
     solved = [done for done in history.done.values() if done.l2 is not None]
@@ -258,10 +258,10 @@ def _times(current: Run) -> _Times:
     )
     extract_s = sum(each.seconds for each in passes)
     own = {each.entry for each in passes}
-    found = {each.entry: each.entry_seconds for each in history.every(Extract)}
-    spared_s = sum((seconds for entry, seconds in found.items() if entry not in own), 0.0)
+    entry_seconds = {each.entry: each.entry_seconds for each in history.every(Extract)}
+    spared_s = sum((seconds for entry, seconds in entry_seconds.items() if entry not in own), 0.0)
     train_s = sum(each.seconds for each in of_phases)
-    # Images that went through the backbone from their pixels: frozen passes, or training on them.
+    # Images that passed the whole backbone: in frozen passes, or in training on pixels.
     images, seconds = sum(each.images for each in passes), extract_s
     if not passes:
         pixels = {begun.phase for begun in history.begun.values() if not begun.cached}
@@ -272,7 +272,7 @@ def _times(current: Run) -> _Times:
         extract_s=extract_s,
         train_s=train_s,
         spared_s=spared_s,
-        alone_s=sum(found.values()) + train_s,
+        alone_s=sum(entry_seconds.values()) + train_s,
         phases=phases,
         images_per_s=images / seconds if seconds else None,
     )

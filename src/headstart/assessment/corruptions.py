@@ -1,4 +1,4 @@
-"""A trained model on corrupted test images: its logits saved, its accuracies returned."""
+"""A trained model on corrupted test images: saves its logits, returns its accuracies."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from headstart.training.trainer import Trained
 
 
 def measure_corruptions(trained: Trained, test: Predictions, journal: Journal) -> Corruptions:
-    """Predict the corrupted test images that the recipe asks for; what metrics.json says of it.
+    """Predict the corrupted test images that the recipe asks for; returns the scores.
 
-    test: the model's predictions on the whole split. Which images, and what happens to them, hangs
-    on the splits' seed, so that the runs of a study are judged on the same ones.
+    test: the model's predictions on the whole split. The choice of images and their corruption
+    depend on the splits' seed alone, so all runs of a study use the same ones.
     """
     recipe, images = trained.plan.recipe, trained.plan.splits.test
     seed, started = recipe.data.split_seed, time.perf_counter()
@@ -39,15 +39,15 @@ def measure_corruptions(trained: Trained, test: Predictions, journal: Journal) -
                 applied.append(Applied(corruption.name, severity, setting))
     seconds = time.perf_counter() - started
     journal.run.append_log(Corrupted(len(images), len(applied), seconds))
-    found = {
+    arrays = {
         "ids": images.ids,
         "labels": images.labels,
         "names": np.array([each.name for each in applied]),
         "severities": np.array([each.severity for each in applied]),
         "logits": np.stack(logits),
     }
-    write_arrays(journal.run.path / "predictions" / "corrupted.npz", found)
-    result = corrupted_scores(clean, applied, found["logits"], images.side)
+    write_arrays(journal.run.path / "predictions" / "corrupted.npz", arrays)
+    result = corrupted_scores(clean, applied, arrays["logits"], images.side)
     journal.reporter.say(
         f"corrupted images: mean accuracy {result.mean:.1%}, {result.accuracy:.1%} on the "
         f"same {len(images):,} as they are ({seconds:.1f} s)"

@@ -1,12 +1,12 @@
 """Label efficiency: what a linear head on frozen features reaches with few labelled images.
 
-The features are those that a run's head phase has cached, so no image passes the backbone again:
-the curve is of this backbone as it came, not of what a later phase makes of it. The images of a
-draw are nested: the 5 of a class contain the 1.
+The features are those that the head phase has cached, so no image passes the backbone again. The
+curve is about the pretrained backbone, before any later phase changes it. The images of a draw are
+nested: the 5 images of a class contain the 1 image.
 
-One fixed penalty serves every size. Chosen on validation it would take more labels than the point
-has, and flatter the curve. On three backbones and three data sets no other of four penalties, from
-0.03 to 1, was 0.3 points better on average at 1, 5 or 25 images a class.
+One fixed penalty serves every size. A penalty chosen on validation would use more labels than the
+point has, and make the curve look too good. On three backbones and three data sets no other of four
+penalties, from 0.03 to 1, was 0.3 points better on average at 1, 5 or 25 images a class.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from headstart.training.trainer import Trained
 
 PER_CLASS = (1, 5, 25, 100)
 L2 = 0.1
-# Time: a point has five draws, or as many as stay within so many images, and at least one; a point
-# of more than the most images costs more than it says.
+# Limits of time. A point has DRAWS draws, fewer where they would hold more than DRAWN_IMAGES images
+# together, and at least one. A point of more than MOST_IMAGES images is left out.
 DRAWS, DRAWN_IMAGES, MOST_IMAGES = 5, 2_000, 10_000
 
 
 @dataclass(frozen=True)
-class Whole:
-    """The run's own linear head: what it says of the images judged, how many images it was fitted
-    to, and how its penalty was chosen, such as "chosen by folds"."""
+class OwnHead:
+    """The run's own linear head. predictions: on the evaluated images. images: number of images it
+    was fitted to. chosen: how its penalty was chosen, such as "chosen by folds"."""
 
-    told: Predictions
+    predictions: Predictions
     images: int
     chosen: str
 
 
 def few_labels(trained: Trained, split: Split) -> LabelEfficiency | None:
-    """The curve on the features of the first phase, while the model stands as that phase left it.
+    """The curve on the features of the first phase. Call it before a later phase changes the model.
 
     None where the first phase trains more than the head, or nothing is cached.
     """
@@ -55,50 +55,51 @@ def few_labels(trained: Trained, split: Split) -> LabelEfficiency | None:
     if phase.spec.train != "head":
         return None
     feeds = trained.feeds(0)
-    train, judged = feeds.train(), feeds.plain(split)
-    if not (isinstance(train, CachedFeed) and isinstance(judged, CachedFeed)):
+    train, evaluated = feeds.train(), feeds.plain(split)
+    if not (isinstance(train, CachedFeed) and isinstance(evaluated, CachedFeed)):
         return None
-    whole = None
+    own_head = None
     if phase.solved:
         ids = getattr(plan.splits, split).ids
-        made = predict(trained.model, judged, ids, plan.runtime)
+        made = predict(trained.model, evaluated, ids, plan.runtime)
         problem = head_problem(plan, feeds)
-        # Once it is handed over, the head has been fitted to validation too.
+        # After training the head has also been fitted to validation.
         fitted = train.labels if trained.held_out is None else problem.labels
-        whole = Whole(made, len(fitted), problem.told_choice(plan.recipe.head.l2))
+        own_head = OwnHead(made, len(fitted), problem.describe_choice(plan.recipe.head.l2))
     with section("label efficiency"):
-        return label_efficiency(train, judged, split, seed=plan.recipe.seed, whole=whole)
+        return label_efficiency(train, evaluated, split, seed=plan.recipe.seed, own_head=own_head)
 
 
 def label_efficiency(
-    train: CachedFeed, judged: CachedFeed, split: Split, *, seed: int, whole: Whole | None
+    train: CachedFeed, evaluated: CachedFeed, split: Split, *, seed: int, own_head: OwnHead | None
 ) -> LabelEfficiency:
-    """The curve: accuracy on `judged`, by labelled images of each class.
+    """The curve: accuracy on `evaluated` by the number of labelled images of each class.
 
-    train: features (n, views, d), of which the first view counts; classes that have too few images
-    for a size leave it out. whole: the run's own head, if it was solved; it is the last point.
+    train: features (n, views, d); only the first view is used. A size that some class has too few
+    images for is left out, and so are larger ones. own_head: the last point; None where the run's
+    head was not solved.
     """
     rows = [_nested(train, named_seed(seed, "label efficiency", d)) for d in range(DRAWS)]
     held = min(map(len, rows[0]))
-    judge = _table(judged, np.arange(len(judged.labels)))
+    table = _table(evaluated, np.arange(len(evaluated.labels)))
     points = []
     for size in PER_CLASS:
         images = size * len(rows[0])
         if size > held or images > MOST_IMAGES:
             break
         draws = min(DRAWS, max(1, DRAWN_IMAGES // images))
-        found = [
-            _solved(_table(train, np.concatenate([own[:size] for own in drawn])), judge)
+        scores = [
+            _solved(_table(train, np.concatenate([own[:size] for own in drawn])), table)
             for drawn in rows[:draws]
         ]
-        points.append(_point(size, images, found))
+        points.append(_point(size, images, scores))
     l2_from = f"fixed at {L2:g} for the draws"
-    if whole is not None:
-        points.append(_point(None, whole.images, [_scores(whole.told)]))
-        l2_from += f", {whole.chosen} for all images"
+    if own_head is not None:
+        points.append(_point(None, own_head.images, [_scores(own_head.predictions)]))
+        l2_from += f", {own_head.chosen} for all images"
     return LabelEfficiency(
         split=split,
-        n=len(judged.labels),
+        n=len(evaluated.labels),
         l2_from=l2_from,
         points=tuple(points),
         note="linear heads on the frozen features of this backbone, not the fine-tuned model; "
@@ -107,18 +108,18 @@ def label_efficiency(
 
 
 def _point(
-    per_class: int | None, images: int, found: Sequence[tuple[float, float]]
+    per_class: int | None, images: int, scores: Sequence[tuple[float, float]]
 ) -> EfficiencyPoint:
-    """found: accuracy and balanced accuracy of each draw. per_class is None for all images."""
-    right = [accuracy for accuracy, _ in found]
+    """scores: accuracy and balanced accuracy of each draw. per_class: None for all images."""
+    right = [accuracy for accuracy, _ in scores]
     return EfficiencyPoint(
         per_class=per_class,
         images=images,
-        draws=len(found),
+        draws=len(scores),
         accuracy=float(np.mean(right)),
         low=min(right),
         high=max(right),
-        balanced_accuracy=float(np.mean([balanced for _, balanced in found])),
+        balanced_accuracy=float(np.mean([balanced for _, balanced in scores])),
     )
 
 
@@ -142,11 +143,11 @@ def _table(feed: CachedFeed, rows: np.ndarray) -> Table:
     return Table(x.to(device), y.to(device))
 
 
-def _solved(train: Table, judge: Table) -> tuple[float, float]:
-    """Accuracy and balanced accuracy on `judge`."""
-    classes = int(max(train.labels.max(), judge.labels.max())) + 1
+def _solved(train: Table, evaluated: Table) -> tuple[float, float]:
+    """Accuracy and balanced accuracy on `evaluated`."""
+    classes = int(max(train.labels.max(), evaluated.labels.max())) + 1
     with full_float32():
-        (solution,) = solve_path(train, judge, classes, l2_path=[L2])
-        logits = (judge.features @ solution.weight.T + solution.bias).cpu().numpy()
-    labels = judge.labels.cpu().numpy()
+        (solution,) = solve_path(train, evaluated, classes, l2_path=[L2])
+        logits = (evaluated.features @ solution.weight.T + solution.bias).cpu().numpy()
+    labels = evaluated.labels.cpu().numpy()
     return _scores(Predictions(labels.astype(str), labels, logits))

@@ -1,9 +1,9 @@
-"""Saliency: which places of an image an answer rests on.
+"""Heat maps: the places of an image that an answer depends on.
 
-Grad-CAM (Selvaraju et al. 2017), by torchcam: on the last stage of the backbone that still has a
-grid of places, each channel weighs as much as a small rise of it everywhere would raise the logit
-of the answer, and a place's heat is the weighted sum of its channels, where that is positive. A
-transformer's grid is its patches.
+Grad-CAM (Selvaraju et al. 2017), by torchcam, on the last stage of the backbone that still has a
+grid of places. A channel's weight is the gradient of the answer's logit with respect to that
+channel, averaged over the grid. The heat of a place is the weighted sum of its channels, where that
+is positive. The grid of a transformer is its patches.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from headstart.errors import HeadstartError
 from headstart.models.classifier import Classifier
 from headstart.models.stages import run_stages
 
-# Places along a side from which a grid says where: of four, one is a quarter of the picture.
+# A grid needs at least so many places a side: with four, one place is a quarter of the side.
 FEWEST_PLACES = 4
 STRENGTH = 0.75  # share of colour where the heat is greatest
 
@@ -29,23 +29,23 @@ Planes = Callable[[torch.Tensor], torch.Tensor]
 
 
 class SaliencyError(HeadstartError):
-    """There is no heat to show, and the message says why."""
+    """No heat map can be made; the message says why."""
 
 
 @dataclass(frozen=True)
 class Heat:
-    """maps: float32 (n, h, w), from 0 to 1 in each image. method: its name, and where it looked."""
+    """maps: float32 (n, h, w), 0 to 1 in each image. method: its name, the stage and the grid."""
 
     maps: np.ndarray
     method: str
 
 
 def heat(model: Classifier, inputs: torch.Tensor, answers: Sequence[int]) -> Heat:
-    """The heat behind an answer (a class) for each input, float32 (n, 3, size, size).
+    """Heat maps for an answer (a class) of each input, float32 (n, 3, size, size).
 
-    Gradients are taken above the grid alone and of no parameter, so a frozen backbone has them
-    too; the model is left as it was, but in eval mode. Raises SaliencyError where it has no grid,
-    or no place of one speaks for any answer.
+    Gradients are taken above the grid only, and of no parameter, so a frozen backbone works too.
+    The model is left in eval mode and otherwise unchanged. Raises SaliencyError where it has no
+    grid, or where no place is positive for any answer.
     """
     from torchcam.methods import GradCAM
 
@@ -56,13 +56,13 @@ def heat(model: Classifier, inputs: torch.Tensor, answers: Sequence[int]) -> Hea
     with GradCAM(watched, "grid", reshape_transform=planes) as method, torch.enable_grad():
         logits = watched(inputs)
         (maps,) = method(list(map(int, answers)), logits, normalized=False)
-    found = maps.float().cpu().numpy()
-    peaks = found.max(axis=(1, 2))
+    heat_maps = maps.float().cpu().numpy()
+    peaks = heat_maps.max(axis=(1, 2))
     if not np.isfinite(peaks).all() or not peaks.any():
-        raise SaliencyError(f"{model.backbone.name}: no place speaks for any of its answers")
-    h, w = found.shape[1:]
-    found /= np.maximum(peaks, np.finfo(np.float32).tiny)[:, None, None]
-    return Heat(found, f"Grad-CAM after {stages[boundary - 1].name}, {h} × {w} places")
+        raise SaliencyError(f"{model.backbone.name}: no place is positive for any of its answers")
+    h, w = heat_maps.shape[1:]
+    heat_maps /= np.maximum(peaks, np.finfo(np.float32).tiny)[:, None, None]
+    return Heat(heat_maps, f"Grad-CAM after {stages[boundary - 1].name}, {h} × {w} places")
 
 
 class _Watched(nn.Module):
@@ -85,17 +85,17 @@ class _Watched(nn.Module):
 
 
 def _last_grid(model: Classifier, example: torch.Tensor) -> tuple[int, Planes]:
-    """The last boundary with a grid of FEWEST_PLACES a side, and what gives its planes.
+    """The last boundary whose grid has FEWEST_PLACES a side, else the one with the finest grid.
 
-    The finest grid there is where all are coarser.
+    Also returns the function that brings its activations to (n, channels, h, w).
     """
     grids: list[tuple[int, int, Planes]] = []
     network, stages = model.backbone.model, model.backbone.stages()
     prefix = int(getattr(network, "num_prefix_tokens", 0))
     x = example
     with torch.no_grad():
-        # The last stage pools. The last block of a transformer hands on its class token alone, so
-        # its other tokens have no gradient behind it.
+        # The last stage pools. After the last block of a transformer only the class token is used,
+        # so the other tokens have no gradient.
         for boundary, stage in enumerate(stages[:-1], start=1):
             x = stage.forward(x)
             planes = _planes(x.shape, model.backbone.num_features, prefix)
@@ -109,7 +109,7 @@ def _last_grid(model: Classifier, example: torch.Tensor) -> tuple[int, Planes]:
 
 
 def _planes(shape: torch.Size, width: int, prefix: int) -> Planes | None:
-    """What brings activations of that shape to (n, channels, h, w); None where there is no grid."""
+    """The function that brings activations of this shape to (n, channels, h, w); None: no grid."""
     if len(shape) == 4:
         if shape[1] == shape[2] != shape[3] == width:  # some transformers put channels last
             return lambda x: x.permute(0, 3, 1, 2)
@@ -122,10 +122,10 @@ def _planes(shape: torch.Size, width: int, prefix: int) -> Planes | None:
 
 
 def overlay(pictures: np.ndarray, maps: np.ndarray) -> np.ndarray:
-    """Heat over pictures: uint8 (n, s, s, 3) and float32 (n, h, w) to uint8 (n, s, s, 3).
+    """Draw heat over pictures: uint8 (n, s, s, 3) and float32 (n, h, w) to uint8 (n, s, s, 3).
 
-    The picture is grey, so that every colour in it is heat: dark purple, orange, yellow, a scale
-    that grows lighter throughout and is read by those who do not see red or green.
+    The picture turns grey, so that every colour is heat. The scale runs from dark purple over
+    orange to yellow: it grows lighter throughout and works for colour-blind readers.
     """
     from matplotlib import colormaps
 

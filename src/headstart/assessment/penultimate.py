@@ -1,4 +1,4 @@
-"""Penultimate features, taken from a pass that is made anyway."""
+"""Penultimate features, taken during a pass that predicts: they cost no pass of their own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headstart.models.classifier import Classifier
 
 @dataclass
 class Features:
-    """What the head's last layer was given for some rows of a pass."""
+    """The inputs of the head's last layer for some rows of a pass."""
 
     rows: np.ndarray  # int64, ascending
     _parts: list[torch.Tensor] = field(default_factory=list)
@@ -27,21 +27,21 @@ class Features:
 
 @contextlib.contextmanager
 def penultimate(model: Classifier, rows: np.ndarray) -> Iterator[Features]:
-    """Within the block, one pass over a split in order; these of its rows leave their features."""
-    found = Features(np.sort(rows))
+    """Collect the features of these rows. The block makes one pass over a split, in row order."""
+    features = Features(np.sort(rows))
     passed = 0
 
     def take(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
         nonlocal passed
         (x,) = inputs
-        first, last = np.searchsorted(found.rows, (passed, passed + len(x)))
-        mine = torch.as_tensor(found.rows[first:last] - passed, device=x.device)
-        found._parts.append(x.detach()[mine])
+        first, last = np.searchsorted(features.rows, (passed, passed + len(x)))
+        mine = torch.as_tensor(features.rows[first:last] - passed, device=x.device)
+        features._parts.append(x.detach()[mine])
         passed += len(x)
 
-    last_layer: torch.nn.Module = model.head[-1]  # type: ignore[index]
+    last_layer: torch.nn.Module = model.head[-1]  # type: ignore[index]  # it is a Sequential
     hook = last_layer.register_forward_pre_hook(take)
     try:
-        yield found
+        yield features
     finally:
         hook.remove()

@@ -1,7 +1,7 @@
-"""Pictures: what a run leaves to be looked at: thumbnails, heat maps, a map of its features.
+"""The pictures of a run: thumbnails, heat maps, and a map of its features.
 
-pictures.npz and feature_map.npz; `Run.pictures` and `Run.feature_map` say what is in them. Counts
-and sides are chosen so that the report of ten runs stays within 5 MB.
+They are saved as pictures.npz and feature_map.npz; `Run.pictures` and `Run.feature_map` list what
+they hold. Numbers and sizes are chosen so that the report of ten runs stays within 5 MB.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from headstart.training.trainer import Trained
 
 SAMPLES, ANSWERS, MISTAKES, UNCERTAIN = 40, 24, 24, 12
 PAIRS, OF_A_PAIR = 6, 6
-EXPLAINED = 16
-MAPPED = 1_000  # t-SNE of more takes longer than a minute's run should spend on one picture
+HEAT_MAPS = 16
+MAPPED = 1_000  # with more points t-SNE would take too long for a run of a minute
 THUMBNAIL = 96
 
 
@@ -33,12 +33,12 @@ def leave_pictures(
 ) -> None:
     """Write the run's pictures.
 
-    test: calibrated, so that their confidences are those which the predictor would tell.
-    features: those of the test images that the map shows.
+    test: calibrated, so that the confidences equal those of the predictor. features: of the test
+    images that the map shows.
     """
     pictures = answers_in_pictures(trained.plan.splits, test)
     with section("saliency"):
-        pictures |= _explained(trained, test, journal)
+        pictures |= _heat_maps(trained, test, journal)
     write_arrays(journal.run.path / "pictures.npz", pictures)
     with section("feature map"):
         xy, method = lay_out(features.array)
@@ -59,9 +59,10 @@ def mapped_rows(images: ImageSet) -> np.ndarray:
 
 
 def answers_in_pictures(splits: Splits, test: Predictions) -> dict[str, np.ndarray]:
-    """Samples of train; answers on random test images, sure mistakes, close calls, mixed-up pairs.
+    """Random train images; of test, random answers, the surest mistakes, the least certain answers
+    and confused pairs of classes.
 
-    The random ones are the lowest keys of each class, so that the runs of a study show the same.
+    Random images are those with the lowest keys of each class: all runs of a study show the same.
     """
     samples = balanced(splits.train, SAMPLES)
     shown = {
@@ -81,22 +82,22 @@ def answers_in_pictures(splits: Splits, test: Predictions) -> dict[str, np.ndarr
     return pictures
 
 
-def explained_rows(images: ImageSet, test: Predictions) -> np.ndarray:
-    """Right answers among random images, then the surest mistakes; half of each if there are."""
-    wrong = confident_mistakes(test, EXPLAINED // 2)
+def heat_rows(images: ImageSet, test: Predictions) -> np.ndarray:
+    """Rows of random right answers, then of the surest mistakes; half of each where possible."""
+    wrong = confident_mistakes(test, HEAT_MAPS // 2)
     order = balanced(images, len(images))
-    return np.concatenate([order[test.correct[order]][: EXPLAINED - len(wrong)], wrong])
+    return np.concatenate([order[test.correct[order]][: HEAT_MAPS - len(wrong)], wrong])
 
 
-def _explained(trained: Trained, test: Predictions, journal: Journal) -> dict[str, np.ndarray]:
-    """Heat over some test images; nothing, and a note of the run, where it cannot be had."""
+def _heat_maps(trained: Trained, test: Predictions, journal: Journal) -> dict[str, np.ndarray]:
+    """Heat over some test images; {} and a warning where no heat map can be made."""
     plan, images = trained.plan, trained.plan.splits.test
-    rows = explained_rows(images, test)
+    rows = heat_rows(images, test)
     pixels = images.read(rows)
     inputs = plan.transform.plain(plan.runtime.place(pixels), images.keys[rows])
     try:
-        found = heat(trained.model, inputs, test.predicted[rows].tolist())
-    except Exception as error:  # it is one picture of a run that is otherwise whole
+        result = heat(trained.model, inputs, test.predicted[rows].tolist())
+    except Exception as error:  # a missing picture must not fail the run
         reason = (
             str(error) if isinstance(error, SaliencyError) else f"{type(error).__name__}: {error}"
         )
@@ -104,9 +105,9 @@ def _explained(trained: Trained, test: Predictions, journal: Journal) -> dict[st
         return {}
     plain = enlarge(_thumbnails(images, rows))
     return {
-        "saliency_images": overlay(plain, found.maps),
+        "saliency_images": overlay(plain, result.maps),
         "saliency_plain": plain,
-        "saliency_method": np.array(found.method),
+        "saliency_method": np.array(result.method),
         **_answers("saliency", test, rows),
     }
 
@@ -121,9 +122,9 @@ def _answers(kind: str, test: Predictions, rows: np.ndarray) -> dict[str, np.nda
 
 
 def balanced(images: ImageSet, most: int) -> np.ndarray:
-    """Rows of random images, as many of each class as of any other give or take one: int64.
+    """int64: rows of random images, the same number of each class, at most one more or less.
 
-    Random by key, and so is which classes get the one more.
+    The keys decide which images are taken, and which classes get one more.
     """
     return np.lexsort((images.keys, class_ranks(images.labels, images.keys)))[:most]
 
@@ -139,6 +140,6 @@ def _thumbnails(images: ImageSet, rows: np.ndarray) -> np.ndarray:
 
 
 def enlarge(pictures: np.ndarray) -> np.ndarray:
-    """Each pixel as a square of several, as far as THUMBNAIL: heat over 32 pixels is a blur."""
+    """Repeat each pixel as a square, up to THUMBNAIL: heat over 32 pixels would be a blur."""
     times = max(1, THUMBNAIL // pictures.shape[1])
     return pictures.repeat(times, axis=1).repeat(times, axis=2)

@@ -1,7 +1,7 @@
 """The command line: verbs that parse, call and print. Results on stdout, progress on stderr.
 
-Everything heavy is imported inside a verb, so that help is instant. Exit 2 means that the user
-can fix it, and says how in one line.
+Large packages are imported inside a verb, so that help is instant. Exit code 2 means an error that
+the user can fix; its message is one line and says how.
 """
 
 from __future__ import annotations
@@ -50,21 +50,21 @@ app.add_typer(recipes_app, name="recipes", invoke_without_command=True)
 
 
 class ReportFormat(StrEnum):
-    """What the report verb can write."""
+    """The formats of the report verb."""
 
     html = "html"
     md = "md"
     card = "card"
 
 
-_INTERRUPTED = 130  # what typer makes of Ctrl-C
+_INTERRUPTED = 130  # typer's exit code for Ctrl-C
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one line on stderr and exit 2."""
-    # Both count only before torch is loaded, and what the user has set stands.
+    """Run the command line. A user's mistake is one line on stderr and exit code 2."""
+    # Both variables must be set before torch is loaded; the user's own values stay.
     os.environ.setdefault("GOMP_SPINCOUNT", spin_count())
-    # What Metal has no kernel for is computed on the CPU instead of failing.
+    # Operations without a Metal kernel run on the CPU instead of failing.
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
@@ -78,7 +78,7 @@ def main() -> None:
             raise
         _fail(line)
     if code == _INTERRUPTED:
-        _fail("interrupted: the same command goes on from here")
+        _fail("interrupted: the same command continues from here")
     sys.exit(code or 0)
 
 
@@ -108,11 +108,11 @@ def run(
     cache_limit: CacheLimitOption = None,
     track: TrackOption = None,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Measure where the time goes; adds to the report.")
+        bool, typer.Option("--profile", help="Measure the time by section, for the report.")
     ] = False,
     as_json: JSONOption = False,
 ) -> None:
-    """Adapt one backbone as a recipe says, and test it once."""
+    """Train one backbone as a recipe says, and test it once."""
     from headstart.cli.tables.run import format_profile, format_run, run_to_json
     from headstart.recipe import load_recipe
 
@@ -142,7 +142,7 @@ def compare(
     study: Annotated[
         list[str],
         typer.Argument(
-            help="A study (TOML file or shipped name), or directories of runs or finished studies."
+            help="A study (TOML file or shipped name), or directories of finished runs or studies."
         ),
     ],
     overrides: SetOption = None,
@@ -165,9 +165,9 @@ def compare(
     if not runs_given and len(study) > 1:
         raise HeadstartError(f"{' '.join(study)}: give one study, or several run directories")
     if runs_given and overrides:
-        raise HeadstartError("--set changes recipes, and these runs are done: give a study instead")
+        raise HeadstartError("--set changes recipes, but these runs exist: give a study instead")
     if runs_given and budget:
-        raise HeadstartError("--budget chooses what to run, and these are done: give their study")
+        raise HeadstartError("--budget chooses what to run, but these runs exist: give their study")
     budget_s = parse_seconds(budget) if budget else None
     what = open_runs(study) if runs_given else load_study(study[0], overrides or ())
     with _tracking(track, None if isinstance(what, list) else what.name) as on_end:
@@ -193,11 +193,11 @@ def compare(
 @app.command()
 def explain(
     runs: Annotated[
-        list[str], typer.Argument(help="Finished runs, in the order of the story, or a study's.")
+        list[str], typer.Argument(help="Finished runs, in the order to explain, or a study.")
     ],
     as_json: JSONOption = False,
 ) -> None:
-    """Say which change of the recipe bought what, or what a single run should do otherwise."""
+    """Say what each change of the recipe gained, or what a single run should change."""
     from headstart.cli.tables.explanation import format_explanation
     from headstart.comparison.explain import explain
 
@@ -217,11 +217,11 @@ def check(
     device: DeviceOption = "auto",
     cache_limit: CacheLimitOption = None,
     details: Annotated[
-        bool, typer.Option("--details", help="Of a study too, every phase and resolved recipe.")
+        bool, typer.Option("--details", help="Show every phase and resolved recipe of a study.")
     ] = False,
     as_json: JSONOption = False,
 ) -> None:
-    """Show what a recipe would do, and about how long it would take; trains nothing."""
+    """Show what a recipe would do, and estimate its time; trains nothing."""
     from headstart.cli.tables.check import format_previews, format_study
     from headstart.recipe import load_recipes
 
@@ -257,7 +257,7 @@ def predict(
     opened = open_run(run_path)
     from headstart.data import find_images
 
-    paths = find_images(images)  # what is not there is told before a model is loaded
+    paths = find_images(images)  # before a model is loaded: a path may not exist
     from headstart.deployment.predictor import load_predictor
 
     unreadable: list[DataError] = []
@@ -285,11 +285,11 @@ def report(
     form: Annotated[
         ReportFormat,
         typer.Option(
-            "--format", help="A page, Markdown for a README, or a run's Hugging Face model card."
+            "--format", help="An HTML page, Markdown for a README, or a Hugging Face model card."
         ),
     ] = ReportFormat.html,
 ) -> None:
-    """Write one report of finished runs: a page, Markdown, or the model card of one."""
+    """Write one report of finished runs: a page, Markdown, or the model card of one run."""
     from headstart.report.inputs import read_inputs
     from headstart.report.page import page_path
 
@@ -300,7 +300,7 @@ def report(
     if form is ReportFormat.card:
         if len(opened) != 1:
             raise HeadstartError(
-                f"--format card: a model card is of one run, and {len(opened)} were given"
+                f"--format card: a model card describes one run, and {len(opened)} were given"
             )
         from headstart.report.card import write_card
 
@@ -318,7 +318,7 @@ def report(
 @app.command()
 def models(
     pattern: Annotated[
-        str | None, typer.Argument(help="A name with * and ?; default: a well-known selection.")
+        str | None, typer.Argument(help="A name, or a pattern with * and ?; default: common ones.")
     ] = None,
     as_json: JSONOption = False,
 ) -> None:
@@ -335,8 +335,8 @@ def models(
 
 @contextlib.contextmanager
 def _tracking(uri: str | None, experiment: str | None = None) -> Iterator[Callable[[Run], None]]:
-    """What to call with each run that ends. What could not be tracked is raised after the results
-    are printed."""
+    """A function to call with each run that ends. Errors of tracking are raised at the end, after
+    the results are printed."""
     if uri is None:
         yield lambda run: None
         return
@@ -348,9 +348,10 @@ def _tracking(uri: str | None, experiment: str | None = None) -> Iterator[Callab
 
 
 def _holds_runs(path: str) -> bool:
-    """Whether this names finished work rather than a study to carry out.
+    """Whether the path is a directory of runs, and not a study to carry out.
 
-    A shipped study's name is the study, also where a folder is called so: ./NAME is the folder.
+    The name of a shipped study means the study, even if a folder has the same name: ./NAME is the
+    folder.
     """
     from headstart.recipe import shipped_recipes
     from headstart.rundir.run import list_runs

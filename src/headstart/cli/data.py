@@ -15,18 +15,18 @@ data_app = typer.Typer(help="List, fetch, describe and draw data sets.", rich_ma
 
 @data_app.callback()
 def data(context: typer.Context, as_json: JSONOption = False) -> None:
-    """List the data sets that have a name, and where each was found."""
+    """List the data sets that have a name, and their places on this machine."""
     if context.invoked_subcommand:
         return
     from headstart.cli.tables.data import format_sources
     from headstart.data import list_sources
 
-    found = list_sources()
+    sources = list_sources()
     if as_json:
-        rows = [{**vars(info), "path": str(info.path) if info.path else None} for info in found]
+        rows = [{**vars(info), "path": str(info.path) if info.path else None} for info in sources]
         print(json.dumps(rows, indent=2))
     else:
-        print(format_sources(found))
+        print(format_sources(sources))
 
 
 @data_app.command("fetch")
@@ -44,7 +44,7 @@ def data_describe(
     source: Annotated[str, typer.Argument(help="A name, or folder:PATH.")],
     as_json: JSONOption = False,
 ) -> None:
-    """Count a data set's images by class and split, and list what is wrong with it."""
+    """Count a data set's images by class and split, and list its faults."""
     from headstart.cli.tables.data import fault_lines, format_description
     from headstart.data.inspection import describe
 
@@ -77,14 +77,14 @@ def data_duplicates(
 ) -> None:
     """Count the images that have a duplicate in another split, or in their own.
 
-    For CIFAR from the shipped list, for folders by a search: the same picture again, and one that
-    is mirrored, moved, enlarged, brighter or tinted.
+    CIFAR has a shipped list; folders are searched. A duplicate is the same picture, also mirrored,
+    moved, enlarged, brighter or tinted.
     """
     from headstart.cli.tables.data import format_duplicates
     from headstart.data.inspection import duplicates
 
-    leakage = duplicates(source, out=out)
-    print(json.dumps(leakage.to_json(), indent=2) if as_json else format_duplicates(leakage))
+    result = duplicates(source, out=out)
+    print(json.dumps(result.to_json(), indent=2) if as_json else format_duplicates(result))
 
 
 @data_app.command("cache")
@@ -92,7 +92,7 @@ def data_cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove every boundary entry.")] = False,
     as_json: JSONOption = False,
 ) -> None:
-    """List what the boundary cache holds, or clear it."""
+    """List the entries of the boundary cache, or remove them."""
     from headstart.cli.tables.data import format_cache
     from headstart.features import room
 

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and what they say their progress with."""
+"""Options that several verbs share, and the reporter of their progress."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CacheLimitOption = Annotated[
         "--cache-limit",
         metavar="GB",
         min=0,
-        help="What the boundary cache may hold; a fitted phase that needs more recomputes.",
+        help="Limit of the boundary cache; a phase that needs more computes frozen stages again.",
     ),
 ]
 BudgetOption = Annotated[
@@ -26,8 +26,8 @@ BudgetOption = Annotated[
     typer.Option(
         "--budget",
         metavar="TIME",
-        help="Such as 90s, 10m, 1h: run only what cheap evidence does not rule out, as far as it "
-        "goes.",
+        help="A time such as 90s, 10m or 1h: cheap evidence rules out clearly worse candidates, "
+        "and as many of the others as fit are run.",
     ),
 ]
 MaxMsOption = Annotated[
@@ -36,7 +36,7 @@ MaxMsOption = Annotated[
         "--max-ms",
         metavar="MS",
         min=0,
-        help="Name the best run that answers for an image within that many milliseconds.",
+        help="Name the best run that needs at most so many milliseconds for an image.",
     ),
 ]
 MaxMbOption = Annotated[
@@ -59,7 +59,7 @@ TrackOption = Annotated[
 
 
 def make_reporter() -> Reporter:
-    """Lines and bars on stderr."""
+    """The reporter that prints lines and bars on stderr."""
     from headstart.machine.progress import TerminalReporter
 
     return TerminalReporter()

@@ -1,7 +1,7 @@
 """Data: sources, splits, samples and the data check. Imports no torch.
 
-`load_data` turns the [data] table of a recipe into three image sets; everything else here is a
-step of that, or shows what it found.
+`load_data` turns the [data] table of a recipe into three image sets. The other names are steps of
+that, or describe a data set.
 """
 
 from headstart.data.check.faults import find_warnings

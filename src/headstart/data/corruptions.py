@@ -2,12 +2,13 @@
 
 Five of the corruptions of Hendrycks and Dietterich ("Benchmarking Neural Network Robustness to
 Common Corruptions and Perturbations", ICLR 2019) at their five severities. Every constant is
-theirs: those of CIFAR-10-C (create_c/make_cifar_c.py of their repository) for images of up to
-SMALL_SIDE pixels, those of ImageNet-C (imagenet_c/corruptions.py) above. Theirs are pictures of 32
-and of 224 pixels: the blur, alone to be measured in pixels, is scaled to the side it meets.
+theirs. Images of up to SMALL_SIDE pixels take those of CIFAR-10-C (create_c/make_cifar_c.py of
+their repository), larger ones those of ImageNet-C (imagenet_c/corruptions.py). Their pictures have
+32 and 224 pixels a side. Only the blur is measured in pixels, so it is scaled to the image's side.
 
-A corrupted set is an ImageSet like any other. Its pixels are a function of (seed, image key,
-corruption, severity), whatever the batch; the noise of an image has one pattern for all severities.
+A corrupted set is an ImageSet like any other. Its pixels depend on the seed, the image's key, the
+corruption and the severity, never on the batch. The noise of an image has the same pattern at all
+severities.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ from headstart.data.images import ImageSet, map_threads
 
 SMALL_SIDE = 64
 
-# Raised when the same corruption would give other pixels.
+# Raise it when the same corruption would give other pixels.
 _VERSION = 1
-_THREAD_BYTES = 2**21  # of float32, at a time in a thread: about a core's own cache
+_THREAD_BYTES = 2**21  # of float32, in each thread at a time: about the cache of one core
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """One kind of damage.
+    """One kind of corruption.
 
-    small, large: its constant at each severity for images up to SMALL_SIDE pixels and above.
-    apply: uint8 (n, P, P, 3), the constant and a seed an image, uint64 (n,), to uint8 alike.
-    unit: what the constant is, for a table.
+    unit: what the constant means, for a table. small, large: its constant at each severity, for
+    images of up to SMALL_SIDE pixels and for larger ones. apply: takes pixels uint8 (n, P, P, 3),
+    the constant, and a seed for each image, uint64 (n,); returns pixels of the same shape.
     """
 
     name: str
@@ -56,13 +57,13 @@ class Corruption:
 
 @dataclass(frozen=True, eq=False)
 class CorruptedImages:
-    """A store over a set's images, damaged as they are read; its rows are the set's."""
+    """A store whose rows are those of an image set, corrupted when they are read."""
 
     images: ImageSet
     corruption: Corruption
     severity: int
     seed: int
-    costly = False  # asked for once
+    slow_to_read = False  # read only once
 
     @property
     def side(self) -> int:
@@ -74,11 +75,11 @@ class CorruptedImages:
         constant = self.corruption.constant(self.severity, self.side)
         step = max(1, _THREAD_BYTES // (4 * self.images.image_bytes))
         starts = range(0, len(rows), step)
-        damaged = map_threads(
+        corrupted = map_threads(
             lambda i: self.corruption.apply(pixels[i : i + step], constant, seeds[i : i + step]),
             starts,
         )
-        return np.concatenate([pixels[:0], *damaged])
+        return np.concatenate([pixels[:0], *corrupted])
 
     def digests(self, rows: np.ndarray) -> list[bytes]:
         name = f"{self.corruption.name} {self.severity} {self.seed} {_VERSION} {self.side}"
@@ -91,7 +92,7 @@ class CorruptedImages:
 
 
 def corrupt(images: ImageSet, corruption: Corruption, severity: int, seed: int) -> ImageSet:
-    """The same images, ids and labels, damaged at a severity of 1 to 5."""
+    """The same images, ids and labels, corrupted at a severity of 1 to 5."""
     return ImageSet(
         images.ids,
         images.labels,
@@ -116,17 +117,17 @@ def _blur(pixels: np.ndarray, sigma: float, seeds: np.ndarray) -> np.ndarray:
 
 
 def _jpeg(pixels: np.ndarray, quality: float, seeds: np.ndarray) -> np.ndarray:
-    damaged = np.empty_like(pixels)
+    corrupted = np.empty_like(pixels)
     for i, picture in enumerate(pixels):
         stream = io.BytesIO()
         Image.fromarray(picture).save(stream, "JPEG", quality=int(quality))
         with Image.open(stream, formats=("JPEG",)) as image:
-            damaged[i] = np.asarray(image)
-    return damaged
+            corrupted[i] = np.asarray(image)
+    return corrupted
 
 
 def _brightness(pixels: np.ndarray, added: float, seeds: np.ndarray) -> np.ndarray:
-    """The value of HSV is raised: hue and saturation, which are ratios, stay what they are."""
+    """Raise the value of HSV. Hue and saturation are ratios and do not change."""
     x = pixels.astype(np.float32)
     value = x.max(axis=3, keepdims=True)
     raised = np.minimum(value + np.float32(255 * added), 255)

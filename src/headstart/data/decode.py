@@ -1,4 +1,4 @@
-"""One image file, whatever it is, into a square of RGB pixels."""
+"""Decodes one image file of any common format into a square of RGB pixels."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from headstart.errors import DataError
 
-# Named one by one: some of Pillow's other readers start programs (EPS runs Ghostscript), which
-# an image that a stranger sends to a server must not do.
+# An explicit list, because some of Pillow's other readers start programs (EPS runs Ghostscript). An
+# image that a stranger sends to a server must not start a program.
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 
-# Phones write HEIC. It is listed so that such photos are reported rather than passed over.
+# Phones write HEIC. It is listed so that such photos are reported, not ignored.
 _HEIC = frozenset({".heic", ".heif"})
 IMAGE_SUFFIXES = _HEIC | {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif"),
     *(".tif", ".tiff", ".ppm", ".pgm", ".avif"),
 }
 
-_BLANK = 2  # levels of 255 between the pixels of one colour: what JPEG's rounding leaves
-# Small: JPEGs then decode at an eighth, and still read every byte.
+_BLANK = 2  # of 255 levels: pixels of one colour differ by so much after JPEG's rounding
+# Pixels a side. So small that a JPEG is decoded at an eighth, although every byte is read.
 THUMBNAIL_SIDE = 32
 
 _TURNS = {
@@ -44,7 +44,7 @@ class UnreadableImageError(DataError):
     """A file that is no image, or a damaged one. `reason` is the part after its name."""
 
     def __init__(self, name: str, reason: str) -> None:
-        super().__init__(name, reason)  # both, so that it survives a trip between processes
+        super().__init__(name, reason)  # both are needed to pickle it between processes
         self.reason = reason
 
     def __str__(self) -> str:
@@ -56,9 +56,9 @@ def decode_image(source: Path | bytes | Image.Image, side: int) -> np.ndarray:
 
     source: a file, its content, or an image that Pillow has opened, which stays as it is.
 
-    EXIF rotation is applied; transparency is laid over white; grey, palette, CMYK and 16-bit
-    images become RGB; of an animation the first frame is taken. Raises UnreadableImageError (a
-    DataError) for anything else, truncated files and decompression bombs included.
+    EXIF rotation is applied. Transparent pixels are blended with white. Grey, palette, CMYK and
+    16-bit images become RGB. An animation gives its first frame. Raises UnreadableImageError (a
+    DataError) for anything else, such as truncated files and decompression bombs.
     """
     if isinstance(source, Image.Image):
         with _readable("the image"):
@@ -68,8 +68,8 @@ def decode_image(source: Path | bytes | Image.Image, side: int) -> np.ndarray:
 
 
 class Inspected(NamedTuple):
-    """An image's upright size in pixels, whether its middle is of one colour, and its thumbnail,
-    as decode_image gives it at THUMBNAIL_SIDE."""
+    """An image's upright size in pixels, whether its centre square has one colour, and its
+    thumbnail: decode_image at THUMBNAIL_SIDE."""
 
     width: int
     height: int
@@ -78,7 +78,7 @@ class Inspected(NamedTuple):
 
 
 def inspect_image(content: bytes) -> Inspected:
-    """Decode the whole of an image and say what it is.
+    """Decode a whole image and describe it.
 
     Raises UnreadableImageError exactly where decode_image would.
     """
@@ -109,7 +109,7 @@ def _readable(name: str) -> Iterator[None]:
         yield
     except UnreadableImageError:
         raise
-    except Exception as error:  # Pillow's parsers raise nearly anything on damaged bytes
+    except Exception as error:  # Pillow's parsers raise many kinds of errors on damaged bytes
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UnreadableImageError(name, " ".join(str(reason).split())) from error
 
@@ -125,8 +125,8 @@ def _unidentified(source: Path | bytes) -> str:
     if not start:
         return "the file is empty"
     if start[4:8] == b"ftyp":
-        return "HEIC and its like are not supported: save it as JPEG or PNG"
-    return "not in an image format that is known here, or its header is damaged"
+        return "HEIC and similar formats are not supported: save it as JPEG or PNG"
+    return "not in a supported image format, or its header is damaged"
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -135,13 +135,13 @@ def _first_bytes(path: Path) -> bytes:
 
 
 def _render(image: Image.Image, side: int) -> np.ndarray:
-    # A JPEG can be decoded at a half, a quarter or an eighth for far less time. Twice the side
-    # is kept, so that the bicubic filter below still decides what the pixels look like.
+    # Decoding a JPEG at a half, a quarter or an eighth takes far less time. At least twice the side
+    # is decoded, so that the bicubic filter below decides the pixels.
     image.draft(None, (2 * side, 2 * side))
-    image.load()  # before the orientation is read: TIFFs are turned by Pillow while loading
+    image.load()  # before the orientation is read: Pillow rotates TIFFs while loading
     turn = _TURNS.get(_orientation(image))
     upright = image if turn is None else image.transpose(turn)
-    # Cropped first, then resized: a strip of 10000 x 1 pixels never grows to 10000 sides.
+    # Crop first, then resize: a strip of 10000 x 1 pixels must not grow to 10000 pixels a side.
     short = min(upright.size)
     left, top = (upright.width - short) // 2, (upright.height - short) // 2
     square = _rgb(upright.crop((left, top, left + short, top + short)))
@@ -151,7 +151,7 @@ def _render(image: Image.Image, side: int) -> np.ndarray:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; a damaged EXIF block says nothing against the pixels."""
+    """The EXIF orientation, 1 to 8; 1 where the EXIF block is damaged."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:

@@ -1,6 +1,6 @@
-"""Hashes that order, split and augment: the same on every machine and in every version.
+"""Hashes that decide order, splits and augmentation: the same on every machine.
 
-Changing a constant here changes every split and every view.
+A change of a constant here changes every split and every view.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Image sets: rows with an id, a label and pixels that are read when asked for."""
+"""Image sets: rows with an id, a label, and pixels that are read on demand."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import numpy as np
 from headstart.data.hashing import hash_ids
 from headstart.text.cards import Card, Shown
 
-# Raised when the same source bytes would come out as other pixels (a change to decode_image):
-# fingerprints, and every cache keyed by one, then change with it.
+# Raise it when the same source bytes would give other pixels (a change to decode_image). All
+# fingerprints and the caches keyed by them then change.
 PIXELS_VERSION = 1
 
 Item = TypeVar("Item")
@@ -24,29 +24,29 @@ Result = TypeVar("Result")
 
 
 class Store(Protocol):
-    """Where pixels lie: CIFAR's files, an array, a folder of photos."""
+    """Where pixels are stored: CIFAR's files, an array, a folder of photos."""
 
     @property
     def side(self) -> int:
         """Pixels along each side of every image, P."""
 
     @property
-    def costly(self) -> bool:
-        """Whether what has been read is worth its memory where it will be asked for again."""
+    def slow_to_read(self) -> bool:
+        """Whether reading is so slow that it pays to keep pixels that are needed again."""
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """uint8 (len(rows), P, P, 3), RGB, for int64 row numbers of the store."""
 
     def digests(self, rows: np.ndarray) -> list[bytes]:
-        """SHA-256 of what each image is stored as."""
+        """SHA-256 of the stored form of each image."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageSet(Shown):
-    """Images of one split, a row an image. Immutable: the arrays cannot be written.
+    """Images of one split, one row for each image. Immutable: the arrays cannot be written.
 
-    ids: str (n,); labels: int64 (n,); keys: uint64 (n,), a stable hash of each id, which order
-    and augmentation start from; rows: int64 (n,), where each image lies in `store`.
+    ids: str (n,). labels: int64 (n,). keys: uint64 (n,), a stable hash of each id; order and
+    augmentation depend on it. rows: int64 (n,), the row of each image in `store`.
     """
 
     ids: np.ndarray
@@ -72,7 +72,7 @@ class ImageSet(Shown):
 
     @property
     def image_bytes(self) -> int:
-        """What the pixels of one image take."""
+        """Bytes of the pixels of one image."""
         return 3 * self.side * self.side
 
     def read(self, rows: np.ndarray) -> np.ndarray:
@@ -97,8 +97,8 @@ class ImageSet(Shown):
     def fingerprint(self) -> str:
         """SHA-256 hex of the images' content, ids and labels, in order.
 
-        The side they are read at is no part of it: the same photos are the same data to a
-        backbone that wants 224 pixels and to one that wants 260.
+        The side does not count: the same photos are the same data for a backbone with 224 pixels
+        and for one with 260.
         """
         hasher = hashlib.sha256(f"headstart images {PIXELS_VERSION}\n".encode())
         hasher.update(b"".join(self.digests))
@@ -120,11 +120,11 @@ def build_image_set(store: Store, ids: Sequence[str], labels: np.ndarray) -> Ima
 
 @dataclass(frozen=True, eq=False)
 class PlanarPixels:
-    """Images held in memory as CIFAR stores them: uint8 (n, 3 * P * P), channel after channel."""
+    """Images in memory, stored as in CIFAR: uint8 (n, 3 * P * P), channel after channel."""
 
     planes: np.ndarray
     side: int
-    costly = False
+    slow_to_read = False
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         return interleave(self.planes[rows], self.side)

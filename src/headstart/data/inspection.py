@@ -1,4 +1,4 @@
-"""What Python asks of a data set before anything is trained: counts, duplicates, pictures."""
+"""The Python functions that inspect a data set before training: counts, duplicates, pictures."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from pathlib import Path
 
 from headstart.data import Description, load_data, sample_grid
 from headstart.data import describe as describe_data
-from headstart.data.check.duplicates import Leakage, find_leakage, pair_grid
+from headstart.data.check.duplicates import Duplicates, find_duplicates, pair_grid
 from headstart.machine.progress import Reporter, TerminalReporter
 from headstart.specs import DataSpec
 
-# Pixels a side that photos are read at: twice what the search compares, for pictures of pairs.
+# Pixels a side at which photos are read: twice the side that the search compares, so that drawn
+# pairs are clear.
 SEARCHED_SIDE = 64
 SAMPLED_SIDE = 128
 
 
 def describe(source: str | DataSpec, *, reporter: Reporter | None = None) -> Description:
-    """Count a data set's images by class and split, and list what is wrong with it.
+    """Count a data set's images by class and split, and list its faults.
 
     source: a name, "folder:PATH", or a recipe's `data`, whose splits are then described. Raises
     DataError where it cannot be read.
@@ -27,23 +28,23 @@ def describe(source: str | DataSpec, *, reporter: Reporter | None = None) -> Des
 
 def duplicates(
     source: str | DataSpec, *, out: str | Path | None = None, reporter: Reporter | None = None
-) -> Leakage:
+) -> Duplicates:
     """The images that have a duplicate in another split, or in their own.
 
-    For CIFAR from the shipped list, for folders by a search: the same picture again, and one that
-    is mirrored, moved, enlarged, brighter or tinted. source: as for `describe`. Example pairs are
-    drawn to a PNG at `out`, where there are any. Raises DataError where it cannot be read.
+    CIFAR has a shipped list; folders are searched. A duplicate is the same picture, also mirrored,
+    moved, enlarged, brighter or tinted. source: as for `describe`. out: a PNG of example pairs,
+    written if there are any. Raises DataError where the source cannot be read.
     """
     reporter = reporter or TerminalReporter()
     spec = _spec(source).model_copy(update={"size": SEARCHED_SIDE})
     splits = load_data(spec, progress=reporter.transfer)
-    leakage = find_leakage(splits)
+    result = find_duplicates(splits)
     if out is not None:
-        if leakage.found:
-            reporter.say(str(pair_grid(leakage, splits, Path(out))))
+        if result.count:
+            reporter.say(str(pair_grid(result, splits, Path(out))))
         else:
             reporter.warn(f"{out}: not written: there is no pair to draw")
-    return leakage
+    return result
 
 
 def draw_samples(

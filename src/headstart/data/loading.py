@@ -1,4 +1,4 @@
-"""The data sources by name: list them, fetch them, load one split for a recipe, describe one."""
+"""The data sources by name: list, fetch, load and describe them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FOLDER = "folder:"
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """A source that has a name. `path` is where it was found (folder or archive), or None."""
+    """A source that has a name. path: its folder or archive on this machine, or None."""
 
     name: str
     images: int
@@ -38,10 +38,11 @@ class SourceInfo:
 
 @dataclass(frozen=True, repr=False)
 class Description(Shown):
-    """What a data set is, in plain values. counts: split to images of each class, in class order.
+    """A data set in plain values.
 
-    smallest, median and largest are (width, height) of images as stored, ordered by area.
-    balance is the largest class's training images over the smallest's: 1 is balanced.
+    counts: by split, the number of images of each class, in class order. smallest, median, largest:
+    (width, height) of stored images, ordered by area. balance: training images of the largest class
+    divided by those of the smallest; 1 is balanced.
     """
 
     source: str
@@ -66,8 +67,8 @@ class Description(Shown):
         facts.append(("median", "{} x {} pixels".format(*self.median)))
         if self.quarantined:
             bad = self.quarantined[0]
-            told = f"{len(self.quarantined):,}, such as {bad.path}: {bad.reason}"
-            facts.append(("left out", told))
+            example = f"{len(self.quarantined):,}, such as {bad.path}: {bad.reason}"
+            facts.append(("left out", example))
         facts += [("warning", line) for line in self.warnings]
         rows = [
             [name, *(f"{self.counts[split][i]:,}" for split in splits)]
@@ -78,16 +79,17 @@ class Description(Shown):
 
 
 def load_data(spec: DataSpec, *, progress: Progress | None = None) -> Splits:
-    """The images of a recipe, split. `spec.size` is resolved; it decides a folder's pixels.
+    """The images of a recipe, split. `spec.size` must be set for a folder: photos are read at it.
 
-    Fetches CIFAR where it is nowhere to be found. Raises DataError, one line, for all that the
-    user can put right.
+    Downloads CIFAR if it is not on this machine. Raises DataError, one line, for anything that the
+    user can fix.
     """
     return _split(open_source(spec, progress=progress), spec)
 
 
 def open_source(spec: DataSpec, *, progress: Progress | None = None) -> Source:
-    """What `spec.source` names, before it is split. Raises DataError for an unknown name."""
+    """The source that `spec.source` names, before it is split. Raises DataError for an unknown
+    name."""
     name = spec.source
     if name.startswith(_FOLDER):
         path = name.removeprefix(_FOLDER)
@@ -95,7 +97,7 @@ def open_source(spec: DataSpec, *, progress: Progress | None = None) -> Source:
             raise DataError("folder: names no folder: write folder:PATH")
         if spec.size is None:
             raise DataError(f"{name}: data.size is needed: how many pixels a side to read")
-        # The name stays as it was typed, so that a run records the same source anywhere.
+        # The name stays as it was typed, so that a run records the same source on any machine.
         return replace(open_folder(Path(path).expanduser(), spec.size, progress), name=name)
     if name == mini.NAME:
         return mini.open_mini()
@@ -105,9 +107,9 @@ def open_source(spec: DataSpec, *, progress: Progress | None = None) -> Source:
 
 
 def list_sources() -> list[SourceInfo]:
-    """The sources that have a name, and where each was found. Reads no image, uses no network."""
+    """The sources that have a name, and where each is. Reads no image, uses no network."""
     asset = Path(str(resources.files("headstart") / "assets" / mini.ASSET))
-    found = [
+    sources = [
         SourceInfo(
             mini.NAME,
             sum(mini.COUNTS.values()),
@@ -120,7 +122,7 @@ def list_sources() -> list[SourceInfo]:
     ]
     for kind in CIFARS.values():
         images = sum(file.images for file in kind.files)
-        found.append(
+        sources.append(
             SourceInfo(
                 kind.name,
                 images,
@@ -131,13 +133,13 @@ def list_sources() -> list[SourceInfo]:
                 cifar.CITATION,
             )
         )
-    return found
+    return sources
 
 
 def fetch(name: str, *, progress: Progress | None = None) -> Path:
-    """Make cifar10 or cifar100 available, verified, and return its folder.
+    """Download cifar10 or cifar100 if needed, verify it, and return its folder.
 
-    One that is already there is verified and left where it is.
+    A data set that is on this machine already is verified and not moved.
     """
     if name not in CIFARS:
         if name == mini.NAME:
@@ -149,7 +151,7 @@ def fetch(name: str, *, progress: Progress | None = None) -> Path:
 
 
 def describe(spec: DataSpec, *, progress: Progress | None = None) -> Description:
-    """Counts, sizes, balance and faults of a data set as `spec` splits it; size may be open."""
+    """Counts, sizes, balance and faults of a data set as `spec` splits it; size may be None."""
     spec = spec if spec.size is not None else spec.model_copy(update={"size": 224})
     source = open_source(spec, progress=progress)
     splits = _split(source, spec)
@@ -176,7 +178,7 @@ def describe(spec: DataSpec, *, progress: Progress | None = None) -> Description
 
 def _split(source: Source, spec: DataSpec) -> Splits:
     splits = make_splits(source, spec)
-    if spec.source.startswith(_FOLDER):  # the known sets are what they are
+    if spec.source.startswith(_FOLDER):  # the known data sets need no check
         splits = replace(splits, notes=splits.notes + torn_labels(splits))
     return splits
 

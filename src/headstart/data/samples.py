@@ -28,8 +28,8 @@ def sample_grid(
     cols: int = 8,
     seed: int = 0,
 ) -> Path:
-    """Draw random images with their class names to a PNG at `out`, as evenly over classes as
-    the cells allow. The same arguments give the same picture."""
+    """Draw random images with their class names to a PNG at `out`, as evenly over the classes as
+    possible. The same arguments give the same picture."""
     chosen = choose_samples(images.labels, rows * cols, seed)
     named = captions(class_names, TITLE)
     titles = [named[label] for label in images.labels[chosen]]
@@ -38,7 +38,7 @@ def sample_grid(
 
 def draw_grid(pixels: np.ndarray, titles: Sequence[str], out: Path, *, cols: int) -> Path:
     """Draw images, uint8 (n, P, P, 3), with a title each, in rows of `cols`, to a PNG at `out`."""
-    from matplotlib.figure import Figure  # half a second, which only a drawing should pay
+    from matplotlib.figure import Figure  # here, because the import takes half a second
 
     rows = math.ceil(len(pixels) / cols)
     figure = Figure(
@@ -47,7 +47,7 @@ def draw_grid(pixels: np.ndarray, titles: Sequence[str], out: Path, *, cols: int
         layout="constrained",
     )
     axes = figure.subplots(rows, cols, squeeze=False).ravel()
-    # Small images look better smoothed than as 32 large squares; large ones are shrunk either way.
+    # Small images look better smoothed than as large squares. Large ones are reduced anyway.
     smoothing = "bicubic" if pixels.shape[1] < 100 else "antialiased"
     for axis, picture, title in zip(axes, pixels, titles, strict=False):
         axis.imshow(picture, interpolation=smoothing)
@@ -61,9 +61,9 @@ def draw_grid(pixels: np.ndarray, titles: Sequence[str], out: Path, *, cols: int
 
 
 def choose_samples(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """int64 (min(count, n),): rows drawn at random, round after round one of each class.
+    """int64 (min(count, n),): random rows, the same number of each class as far as possible.
 
-    Sorted by class, so that the grid reads well.
+    Sorted by class, so that a grid is easy to read.
     """
     random = np.random.default_rng(seed)
     shuffled = random.permutation(len(labels))

@@ -1,9 +1,9 @@
-"""Splits: which images train, which choose, which are opened once at the end.
+"""Splits: train, validation (used for every choice) and test (opened once at the end).
 
 Everything follows from one order: within its class, each image has a rank, by a hash of
-(split_seed, image id). A limit takes the lowest ranks; held-out images are spread evenly along the
-ranks. So a smaller limit's train and validation images are subsets of a larger one's, and adding
-an image to a folder moves few others. The run's seed plays no part.
+(split_seed, image id). A limit takes the lowest ranks. Held-out images are spread evenly over the
+ranks. So the train and validation images of a smaller limit are subsets of those of a larger one,
+and adding an image to a folder moves few others. The seed of the run does not matter.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from headstart.text.cards import Card, Shown
 
 @dataclass(frozen=True)
 class BadImage:
-    """A file left out: its path below the folder, and why."""
+    """A file that is left out: its path below the folder, and the reason."""
 
     path: str
     reason: str
@@ -33,10 +33,10 @@ class BadImage:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What a data source brings, before any split is made.
+    """A data source before it is split.
 
-    val and test are None where the source has no split of its own. sizes: int64 (k, 2), width and
-    height of the images as they are stored.
+    val, test: None where the source has no such split. sizes: int64 (k, 2), width and height of the
+    stored images.
     """
 
     name: str
@@ -53,9 +53,9 @@ class Source:
 class Splits(Shown):
     """Train, validation and test images of one recipe.
 
-    fingerprint covers pixels, ids, labels and class names of the three splits, and nothing else:
-    equal fingerprints mean that two runs learnt from, chose on and were tested on the same data.
-    val_cut: whether validation was cut from train, rather than brought by the source.
+    fingerprint: of the pixels, ids, labels and class names of the three splits, and nothing else.
+    Two runs with equal fingerprints have the same train, validation and test images. val_cut:
+    whether validation was split off train; False where the source has a validation split.
     """
 
     train: ImageSet
@@ -108,7 +108,7 @@ def make_splits(source: Source, spec: DataSpec) -> Splits:
 
 
 def torn_labels(splits: Splits) -> tuple[str, ...]:
-    """A note where byte-identical images have different labels."""
+    """A note if byte-identical images have different labels; () if there are none."""
     classes: dict[bytes, set[int]] = {}
     for images in (splits.train, splits.val, splits.test):
         for digest, label in zip(images.digests, images.labels.tolist(), strict=True):
@@ -117,21 +117,21 @@ def torn_labels(splits: Splits) -> tuple[str, ...]:
     if not torn:
         return ()
     example = " and ".join(splits.class_names[label] for label in torn[0])
-    lie = "1 image lies" if len(torn) == 1 else f"{len(torn):,} images lie"
-    return (f"{lie} in more than one class, byte for byte, such as in {example}",)
+    are = "1 image is" if len(torn) == 1 else f"{len(torn):,} images are"
+    return (f"{are} in more than one class, byte for byte, such as in {example}",)
 
 
 def ranks(images: ImageSet, seed: int) -> np.ndarray:
-    """int64 (n,): each image's place, from 0, in its class's order for this seed."""
+    """int64 (n,): each image's rank, from 0, within its class for this seed."""
     salt = hashlib.blake2b(f"split {seed}".encode(), digest_size=8).digest()
     mixed = scramble(images.keys ^ np.frombuffer(salt, dtype="<u8").astype(np.uint64))
     return class_ranks(images.labels, mixed)
 
 
 def class_ranks(labels: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """int64 (n,): each row's place, from 0, among the rows of its class in the order of `values`.
+    """int64 (n,): each row's rank, from 0, among the rows of its class in the order of `values`.
 
-    A tie falls to the order of the rows.
+    The order of the rows breaks ties.
     """
     order = np.lexsort((values, labels))
     ordered = labels[order]
@@ -141,7 +141,7 @@ def class_ranks(labels: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _held_out(ranks: np.ndarray, fraction: float) -> np.ndarray:
-    """bool (n,): the images to hold out, which depends on each image's rank alone.
+    """bool (n,): the images to hold out. An image's rank alone decides.
 
     Of the first n images of a class, q(n) = clip(round(n * fraction), 1, n - 1) are held out. q
     grows by at most one a step, so rank r is held out where q(r + 1) > q(r).

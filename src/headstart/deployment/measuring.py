@@ -1,11 +1,11 @@
-"""Serving costs of finished runs, measured in a process with nothing else to do.
+"""Serving costs of finished runs, measured in a separate process.
 
-A run's own process is no place to measure: compiled prefixes and their threads live on in it, and
-its memory is the training's. One process measures all runs of a study: each one's memory by itself,
-then the times of all in turns, so that they can be compared. A lock keeps two commands on one
-machine from measuring at the same time. What cannot be measured stays unmeasured, with the reason
-in cost.json; it is tried again when it is compared, and so are times that were taken apart from the
-others or on a machine that was too busy.
+The process of a run is not suitable: compiled prefixes and their threads stay in it, and its peak
+memory is that of training. One process measures all runs of a study: first each model alone, then
+the times of all in turns, so that they can be compared. A lock keeps two commands on one machine
+from measuring at the same time. If a measurement fails, cost.json holds the reason, and the next
+comparison tries again. It also repeats times that were measured in different processes or on a busy
+machine.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from headstart.rundir.run import Run, open_run
 if TYPE_CHECKING:
     from headstart.deployment.timing import Timed  # which needs torch
 
-PATIENCE_S = 300.0  # without an answer: an import and one run's measurement take seconds
+PATIENCE_S = 300.0  # the longest wait for an answer; an import and one measurement take seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the measuring process says of a run: what it found, or why it failed; neither where it
-    has nothing to add to what it said before."""
+    """An answer of the measuring process about one run: the serving cost, or the reason of a
+    failure; neither if there is nothing new."""
 
     serving: Serving | None
     failure: str | None
@@ -54,10 +54,10 @@ def measure_runs(
     reporter: Reporter | None = None,
     on_measured: Callable[[Run], None] = lambda run: None,
 ) -> list[Run]:
-    """The runs, those that are finished with measurements that can be compared, in their reports
-    too.
+    """Measure finished runs, so that their times can be compared, and update their reports.
 
-    Fails no run: a reason is warned about and kept as cost.json's "not_measured".
+    A failure does not fail the run: the reason is a warning and "not_measured" in cost.json.
+    on_measured: called with each measured run. Returns all runs, the measured ones reopened.
     """
     reporter = reporter or Reporter()
     waiting = _due(runs)
@@ -70,7 +70,7 @@ def measure_runs(
     with locked(cache_root() / "measuring.lock", on_wait=tell):
         reporter.say(f"measuring what {_count(len(waiting))} to serve, in a process of its own")
         done = 0
-        while done < len(waiting):  # after a death, the next process takes up the rest
+        while done < len(waiting):  # if the process dies, another one measures the rest
             left = waiting[done:]
             for number, answer in enumerate(_answers(left, device, reporter)):
                 if answer.serving or answer.failure:
@@ -79,15 +79,15 @@ def measure_runs(
     fresh = {run.path: open_run(run.path) for run in waiting}
     _warn_of_others(list(fresh.values()), reporter)
     for run in fresh.values():
-        with contextlib.suppress(OSError):  # a run of others, which cannot be written
+        with contextlib.suppress(OSError):  # the run may be in a folder that cannot be written
             write_report([run], run.path / "report" / "report.html", title=run.name)
         on_measured(run)
     return [fresh.get(run.path, run) for run in runs]
 
 
 def _due(runs: Sequence[Run]) -> list[Run]:
-    """The runs to measure: all that are finished, where what is known of them was not measured
-    together; else those whose measurement failed."""
+    """The runs to measure: all finished ones, if some have no measurement, or their times are from
+    different processes or a busy machine; otherwise those whose measurement failed."""
     finished = [run for run in runs if run.finished]
     known = [run.cost.measured for run in finished if run.cost.measured]
     failed = [run for run in finished if run.cost.measured is None]
@@ -102,7 +102,7 @@ def _warn_of_others(runs: Sequence[Run], reporter: Reporter) -> None:
     busy = {run.cost.busy for run in runs if run.cost.busy}
     if busy:
         reporter.warn(
-            f"this machine was too busy to time models ({min(busy)}): their milliseconds are not "
+            f"this machine was too busy to time models ({min(busy)}): their latencies are not "
             "compared, and the same command measures again; an idle machine serves faster"
         )
 
@@ -112,39 +112,40 @@ def _count(runs: int) -> str:
 
 
 def _keep(run: Run, answer: Answer, reporter: Reporter) -> None:
-    """Add what was found to the run's cost.json. Times of a quiet machine stay where others would
-    take their place."""
-    known, found = open_run(run.path).cost, answer.serving
-    if found is None:
+    """Write an answer to the run's cost.json; unreliable times do not replace reliable ones."""
+    known, serving = open_run(run.path).cost, answer.serving
+    if serving is None:
         reporter.warn(f"{run.path}: its serving cost is not measured: {answer.failure}")
         if known.measured:
             return
         cost = replace(known, not_measured=answer.failure)
-    elif known.measured and known.measured.reliable and not found.measured.reliable:
+    elif known.measured and known.measured.reliable and not serving.measured.reliable:
         return
     else:
         cost = replace(
             known,
-            latency_ms=found.latency_ms,
-            throughput=found.throughput,
-            serving_rss_mb=found.serving_rss_mb,
-            measured=found.measured,
-            cuda=found.cuda or known.cuda,
+            latency_ms=serving.latency_ms,
+            throughput=serving.throughput,
+            serving_rss_mb=serving.serving_rss_mb,
+            measured=serving.measured,
+            cuda=serving.cuda or known.cuda,
             not_measured=None,
         )
     try:
         write_json(run.path / "cost.json", cost)
     except OSError as error:
-        if found and found.measured.session is None:
-            return  # of the first look; the times that follow it say so
+        if serving and serving.measured.session is None:
+            return  # the warning comes with the times that follow this first measurement
         reporter.warn(f"{run.path}: its serving cost cannot be kept: {error.strerror}")
 
 
 def _answers(runs: Sequence[Run], device: str, reporter: Reporter) -> Iterator[Answer]:
-    """A first look at each run, then the same with the times that were taken in turns, from one
-    process; its death among the first looks is the answer of one run."""
+    """From one process: a first measurement of each run, then each again with times in turns.
+
+    If the process dies during the first measurements, that is the answer for one run.
+    """
     command = python_command("-m", __name__, device, *(str(run.path.absolute()) for run in runs))
-    # As the command line sets it, before torch is loaded: a spinning barrier is not the model's.
+    # As on the command line, set before torch is loaded.
     environment = {"GOMP_SPINCOUNT": spin_count(), **python_environment()}
     given = 0
     with (
@@ -170,7 +171,7 @@ def _answers(runs: Sequence[Run], device: str, reporter: Reporter) -> Iterator[A
 
 
 def _lines(child: subprocess.Popen[str], output: IO[str]) -> Iterator[str]:
-    """The process's lines; it is killed where the next takes longer than PATIENCE_S."""
+    """The lines of the process. It is killed if the next line takes longer than PATIENCE_S."""
     while True:
         timer = threading.Timer(PATIENCE_S, child.kill)
         timer.start()
@@ -178,7 +179,7 @@ def _lines(child: subprocess.Popen[str], output: IO[str]) -> Iterator[str]:
             line = output.readline()
         finally:
             timer.cancel()
-        if not line.endswith("\n"):  # the end, or a line that a death cut short
+        if not line.endswith("\n"):  # the end, or a line of a process that died
             child.wait()
             return
         yield line
@@ -193,8 +194,9 @@ def _reason(status: int, errors: IO[str]) -> str:
 
 
 def main(device: str, *paths: str) -> None:
-    """The measuring process. On stdout a line of JSON a run, all first looks, then all times."""
-    # What libraries print, from C too, must not come between the answers.
+    """The measuring process. It writes lines of JSON to stdout: one for each run's first
+    measurement, then one for each run's times."""
+    # Output of libraries, also from C, must not mix with the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     from headstart.deployment.serving_cost import serving_cost
@@ -208,19 +210,19 @@ def main(device: str, *paths: str) -> None:
         run = Run(Path(path))
         try:
             look = Answer(serving_cost(run, device), None)
-        except Exception as error:  # whatever it is, the other runs can still be measured
+        except Exception as error:  # the other runs can still be measured
             look = Answer(None, str(error).strip().split("\n")[0] or type(error).__name__)
         looks.append((run, look))
         give(look)
     timed = [run for run, look in looks if look.serving]
-    found = iter(time_in_turns(timed, began) if timed else [])
+    times = iter(time_in_turns(timed, began) if timed else [])
     for _, look in looks:
-        # Nothing is timed where the first look failed.
-        give(Answer(_timed(look.serving, next(found)) if look.serving else None, None))
+        # A run is not timed if its first measurement failed.
+        give(Answer(_timed(look.serving, next(times)) if look.serving else None, None))
 
 
 def _timed(look: Serving, turns: Timed) -> Serving:
-    """The first look with the times that were taken in turns."""
+    """The first measurement with the times that were taken in turns."""
     measured = replace(
         look.measured,
         session=turns.session,

@@ -1,4 +1,4 @@
-"""The predictor: a finished run answering for images, with the run's own preprocessing."""
+"""The predictor: the model of a finished run, with its preprocessing, for new images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from headstart.views.transforms import Transform
 BATCH = 32
 
 
-# What `predict` takes as one image.
+# The kinds of images that `predict` accepts.
 Picture = str | Path | bytes | Image.Image | np.ndarray
 _TAKES = (
     "a path, the bytes of a file, an image of Pillow, uint8 pixels (height, width, 3) or (height, "
@@ -51,8 +51,8 @@ class Answer(Shown):
 class Predictor(Shown):
     """A trained model with its preprocessing, class names and temperature.
 
-    temperature: what logits are divided by before they become probabilities, which is what makes
-    them calibrated; it changes no answer.
+    temperature: logits are divided by it before they become probabilities, which calibrates them.
+    It changes no answer.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Predictor(Shown):
         return Card("Predictor", facts)
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
-        """float32 (n, classes) for stored pixels, uint8 (n, side, side, 3); the model's own."""
+        """float32 (n, classes) for stored pixels, uint8 (n, side, side, 3); without temperature."""
         parts = []
         with torch.inference_mode(), self._runtime.autocast():
             for first in range(0, len(pixels), BATCH):
@@ -98,12 +98,12 @@ class Predictor(Shown):
         """Answers in the order of the images; a single image gives a list of one.
 
         An image is a path, the bytes of an image file, an image that Pillow has opened, or pixels
-        as a uint8 array: (height, width, 3) in RGB, or (height, width) in grey. A folder stands for
-        every image below it, in the order of their paths, and an array (n, height, width, 3) for n
-        images. Answers are named by the file, or by the image's number, from 0.
+        as a uint8 array: (height, width, 3) in RGB, or (height, width) in grey. A folder means
+        every image below it, in the order of their paths; an array (n, height, width, 3) means n
+        images. Answers are named after the file, or have the image's number, from 0.
 
-        An image that cannot be read is handed to `on_unreadable` and left out; without that, its
-        DataError is raised, as it is for what is no image at all.
+        An image that cannot be read is left out, and `on_unreadable` is called with its DataError;
+        without `on_unreadable` the error is raised. Anything that is no image raises DataError.
         """
         sources = _each_image(images)
         answers: list[Answer] = []
@@ -121,8 +121,8 @@ class Predictor(Shown):
                 continue
             logits = self.logits(np.stack(pixels))
             unknown = np.zeros(len(names), np.int64)
-            told = Predictions(np.array(names), unknown, logits).tempered(self.temperature)
-            answers += map(self._answer, names, logits, told.probabilities)
+            predictions = Predictions(np.array(names), unknown, logits).tempered(self.temperature)
+            answers += map(self._answer, names, logits, predictions.probabilities)
         return answers
 
     def _answer(self, image: str, logits: np.ndarray, probabilities: np.ndarray) -> Answer:
@@ -133,7 +133,7 @@ class Predictor(Shown):
 
 
 def _each_image(images: Any) -> list[Path | bytes | Image.Image]:
-    """What `predict` was given, one image after the other. Raises DataError for anything else."""
+    """The arguments of `predict` as a list of images. Raises DataError for anything else."""
     single = isinstance(images, Picture) and getattr(images, "ndim", 0) < 4
     if not single and not isinstance(images, Iterable):
         raise DataError(f"predict() takes {_TAKES}, not {type(images).__name__}")
@@ -196,7 +196,7 @@ def read_predictor(run: Run, *, device: str) -> Predictor:
 
 
 def _runtime(device: str, precision: str) -> Runtime:
-    """In the run's own precision where this machine has it; int8 is for frozen passes alone."""
+    """A runtime in the run's precision where possible; int8 is for frozen passes only."""
     if precision != "int8":
         with contextlib.suppress(PrecisionError):
             return create_runtime(device, precision=precision)

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, operations, bytes; and, served, milliseconds and memory here."""
+"""The cost of serving a model on this machine: latency, throughput and memory."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from headstart.rundir.records import LatencyMs, Measured, OnCuda, Serving, Throu
 from headstart.rundir.run import Run
 
 WARM_UP = 3  # calls before those that are timed
-CALLS, CUDA_CALLS = 3, 50  # with single images; a tenth as many with a batch
+CALLS, CUDA_CALLS = 3, 50  # calls with single images; with a batch a tenth as many
 
 
 def serving_cost(run: Run, device: str = "auto") -> Serving:
-    """What a finished run costs its user, by the predictor that is handed over.
+    """The serving cost of a finished run, measured with its predictor. Call it in a process that
+    does nothing else.
 
-    serving_rss_mb: the largest resident set while it is loaded and answers. latency_ms, throughput:
-    on the CPU, from stored pixels to probabilities; decoding is not part of it. They are a first
-    look; `timing.time_in_turns` measures what can be compared. On CUDA, `cuda` holds the same two
-    as measured there, and megabytes of the device. For a process that has nothing else to do.
+    serving_rss_mb: the largest resident set while the model is loaded and answers. latency_ms,
+    throughput: on the CPU, from stored pixels to probabilities, without decoding. They are a first
+    measurement; `timing.time_in_turns` gives times that can be compared. cuda: the same two on
+    CUDA, and the memory of the device in MB.
     """
     gc.collect()
     reset_peak_memory()
@@ -47,7 +48,7 @@ def serving_cost(run: Run, device: str = "auto") -> Serving:
 
 
 def _on_cuda(run: Run, device: str) -> OnCuda | None:
-    """None where `device` is none."""
+    """The same on CUDA; None where `device` is another one."""
     chosen = create_runtime(device).device
     if chosen.type != "cuda":
         return None

@@ -1,10 +1,10 @@
-"""Latencies of several models, taken in turns until they are steady.
+"""Latencies of several models, measured in turns until they are steady.
 
-On a machine that is shared, the same model takes 11 ms in one second and 17 in the next. So models
-are timed A B C A B C: what slows the machine slows them alike. Rounds go on until each median is
-known to STEADY, or time is up; then, or where others had the cores, the times are marked as taken
-on a machine that was too busy, and nothing is ranked by them. Copies of one network are timed as
-one.
+On a shared machine, the same model takes 11 ms in one second and 17 ms in the next. So models are
+timed A B C A B C: a slower machine slows all of them. Rounds continue until each median is known to
+STEADY, or the time is over. If the times are not steady by then, or other processes used the cores,
+the times are marked as those of a busy machine, and nothing is ranked by them. Runs with the same
+network are timed as one.
 """
 
 from __future__ import annotations
@@ -27,24 +27,23 @@ from headstart.evaluation.predictions import Predictions
 from headstart.rundir.records import LatencyMs, Throughput
 from headstart.rundir.run import Run
 
-STEADY = 0.05  # of the median, either way: the half of a 95 % interval that ends the rounds
-FEWEST_ROUNDS = 6  # the fewest with which the median has a 95 % interval
-MOST_ROUNDS, MOST_S = 40, 10.0  # of all models together
-MOST_S_SLOW = 30.0  # where models are so slow that the fewest rounds take longer
-TURN_S = 0.1  # of single images, a model and round
-WARM_UP_S = (
-    2.5  # of a process: in its first two seconds an image was seen to take half as long again
-)
+STEADY = 0.05  # rounds end when half a 95 % interval is at most this share of the median
+FEWEST_ROUNDS = 6  # the fewest rounds with which the median has a 95 % interval
+MOST_ROUNDS, MOST_S = 40, 10.0  # limits for all models together
+MOST_S_SLOW = 30.0  # the limit where models are so slow that FEWEST_ROUNDS take longer
+TURN_S = 0.1  # of single images, for each model in each round
+# A process needs a warm-up: in its first two seconds an image took up to half as long again.
+WARM_UP_S = 2.5
 BATCH_S, BATCH_ROUNDS, SMALLEST_BATCH = 0.4, 3, 4
-HELD_MB = 2000  # of models that stay loaded together; more are loaded for each turn
-LEFT = 0.8  # of the cores' time: with less of it, others had them
-PROBED_S, PROBED = 0.03, 2**20  # seconds a round; numbers, enough of them for every thread
+HELD_MB = 2000  # models of up to this size together stay loaded; otherwise each turn loads one
+LEFT = 0.8  # with a smaller share of the cores' time, other processes used them
+PROBED_S, PROBED = 0.03, 2**20  # seconds in each round; numbers, enough for every thread
 
 
 @dataclass
 class Turns:
-    """A model's times so far, in milliseconds: calls with one image, a turn's median each round,
-    calls with a batch."""
+    """The times of a model so far, in milliseconds. calls: with one image. rounds: the median of
+    each turn. batches: calls with a batch."""
 
     run: Run
     predictor: Predictor | None = None
@@ -53,13 +52,13 @@ class Turns:
     batches: list[float] = field(default_factory=list)
 
     def take(self, *, hold: bool, batch: bool) -> None:
-        """One turn."""
+        """Measure one turn. hold: keep the model loaded. batch: time a batch, too."""
         predictor = self.predictor or load_predictor(self.run, device="cpu")
         self.predictor = predictor if hold else None
         side, began, own = side_of(self.run), time.perf_counter(), list[float]()
         while not own or time.perf_counter() - began < TURN_S:
             own.append(milliseconds(predictor, side, 1))
-        own = own[1:] or own  # the first of a turn finds the caches full of another model
+        own = own[1:] or own  # in the first call, the CPU's caches are full of another model
         self.calls += own
         self.rounds.append(float(np.median(own)))
         if batch:
@@ -91,7 +90,7 @@ class Turns:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """A run's times, taken in turns with others'; the last four are those of `Measured`."""
+    """A run's times, measured in turns; the last four fields are those of `Measured`."""
 
     latency_ms: LatencyMs
     throughput: Throughput
@@ -102,9 +101,9 @@ class Timed:
 
 
 def time_in_turns(runs: Sequence[Run], since: float) -> list[Timed]:
-    """Each run's times. Within about MOST_S seconds, MOST_S_SLOW where models are slow.
+    """Each run's times, within about MOST_S seconds, or MOST_S_SLOW where models are slow.
 
-    since: when, by perf_counter, this process began to answer.
+    since: perf_counter when this process began to run models.
     """
     networks: dict[Any, Turns] = {}
     for run in runs:
@@ -127,7 +126,7 @@ def time_in_turns(runs: Sequence[Run], since: float) -> list[Timed]:
 
 
 def _go_on(models: Sequence[Turns], rounds: int, spent_s: float, cores: Cores) -> bool:
-    """Whether another round is worth its time."""
+    """Whether to measure another round."""
     if rounds < FEWEST_ROUNDS:
         return rounds == 0 or spent_s < MOST_S_SLOW
     enough = rounds >= MOST_ROUNDS or spent_s > MOST_S or cores.left < LEFT
@@ -135,16 +134,17 @@ def _go_on(models: Sequence[Turns], rounds: int, spent_s: float, cores: Cores) -
 
 
 def why_busy(left: float, *, steady: bool) -> str | None:
-    """Why times are not to be relied on, or None. left: see Cores."""
+    """Why times are not reliable, or None. left: see Cores."""
     if left < LEFT:
-        return f"others left {left:.0%} of the cores' time"
+        return f"other processes left {left:.0%} of the cores' time"
     return None if steady else f"times were not steady within {STEADY:.0%}"
 
 
 def cores_granted(root: Path = Path("/sys/fs/cgroup")) -> float:
-    """The cores' time that a container's quota leaves us, in cores; infinite where none is set.
+    """The quota of the container, in cores; infinite without one.
 
-    By cpu.max of cgroup v2 ("200000 100000": microseconds in each period), or the two files of v1.
+    From cpu.max of cgroup v2 ("200000 100000": microseconds in each period), or the two files of
+    v1.
     """
     with contextlib.suppress(OSError, ValueError):
         quota, period = (root / "cpu.max").read_text().split()
@@ -158,10 +158,8 @@ def cores_granted(root: Path = Path("/sys/fs/cgroup")) -> float:
 
 
 class Cores:
-    """How much of the cores' time we get where every thread has work: 1 where nobody else runs.
-
-    What a quota withholds was never ours, so no other has it.
-    """
+    """The share of the cores' time that this process gets when every thread has work; 1 if no other
+    process runs. Time above a container's quota does not count."""
 
     def __init__(self) -> None:
         self._numbers = torch.rand(PROBED)
@@ -182,15 +180,15 @@ class Cores:
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of a median by order statistics (David and Nagaraja 2003, 7.1), which
-    assumes no distribution; all of the range below six values."""
+    """The 95 % interval of a median by order statistics (David and Nagaraja 2003, 7.1), without an
+    assumption about the distribution; the whole range below six values."""
     ordered = sorted(values)
     rank = max(int(stats.binom.ppf(0.025, len(ordered), 0.5)), 1)
     return ordered[rank - 1], ordered[-rank]
 
 
 def milliseconds(predictor: Predictor, side: int, batch: int) -> float:
-    """Of one call with `batch` random images; probabilities are there by its end."""
+    """The time of one call with `batch` random images, probabilities included."""
     pixels = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
     ids, labels = np.arange(batch).astype(str), np.zeros(batch, np.int64)
     began = time.perf_counter()
@@ -199,7 +197,7 @@ def milliseconds(predictor: Predictor, side: int, batch: int) -> float:
 
 
 def batch_for(ms: float) -> int:
-    """Images that a model of `ms` milliseconds an image is given at once."""
+    """The batch size for a model that takes `ms` milliseconds for an image."""
     batch = BATCH
     while batch > SMALLEST_BATCH and batch * ms > 1e3 * BATCH_S:
         batch //= 2
@@ -211,14 +209,14 @@ def side_of(run: Run) -> int:
 
 
 def _warm_up(run: Run, until: float) -> None:
-    """Answer until the process is warm."""
+    """Run a model until the process is warm."""
     predictor = load_predictor(run, device="cpu")
     while time.perf_counter() < until:
         milliseconds(predictor, side_of(run), 1)
 
 
 def _network(run: Run) -> tuple[Any, ...]:
-    """What is computed for an image, whatever the weights are: equal for copies of a network."""
+    """A key of the computation for an image: equal for runs with the same network."""
     recipe, made, cost = run.recipe, run.provenance, run.cost
     same = (recipe.backbone.name, recipe.precision, recipe.data.resize_via)
     prepared = (made.preprocess.size, made.data.side, made.preprocess.interpolation)

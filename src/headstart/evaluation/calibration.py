@@ -1,10 +1,10 @@
-"""Calibration: whether the confidence in an answer is how often such answers are right.
+"""Calibration: whether answers with a confidence of p are right with a frequency of p.
 
-The confidence of an answer is the probability of the class that is answered. Answers are put into
-15 bins of equal width, each without its lower and with its upper edge, by confidence; a bin's gap
-is the distance between its mean confidence and its accuracy (Naeini et al. 2015, "Obtaining well
-calibrated probabilities using Bayesian binning"; Guo et al. 2017, "On calibration of modern neural
-networks"). Arrays in, numbers out.
+The confidence of an answer is the probability of the predicted class. Answers are put into 15 bins
+of equal width by confidence; a bin includes its upper edge and excludes its lower one. The gap of a
+bin is the distance between its mean confidence and its accuracy (Naeini et al. 2015, "Obtaining
+well calibrated probabilities using Bayesian binning"; Guo et al. 2017, "On calibration of modern
+neural networks"). Arrays in, numbers out.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from headstart.evaluation.statistics import wilson_interval
 from headstart.files import to_json
 
 BINS = 15
-DRAWN = 10  # bins of a drawing at most: with 400 answers and more
-# Where a temperature is looked for, in how many steps (an odd number: 1 is one of them).
+DRAWN = 10  # the most bins of a drawing; reached with 400 answers
+# The range of temperatures that are tried, and the number of steps (odd, so that 1 is a step).
 COLDEST, HOTTEST, STEPS = 0.01, 100.0, 121
-BLOCK = 2**16  # logits that are computed with at a time
-PRIOR = 1.0  # as a normal prior on log(T) of deviation 0.7
+BLOCK = 2**16  # logits that are processed at a time
+PRIOR = 1.0  # like a normal prior on log(T) with deviation 0.7
 DEVIATIONS = 2.33  # one-sided, 1 %
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Answers whose confidence is in (low, high]; of none there is no mean."""
+    """Answers with a confidence in (low, high]. Without answers the means are None."""
 
     low: float
     high: float
@@ -42,10 +42,10 @@ class Bin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far probabilities can be believed. Gaps in 0..1, loss in nats, Brier score in 0..2.
+    """How reliable the probabilities are. Gaps in 0..1, loss in nats, Brier score in 0..2.
 
-    ECE and MCE depend on the bins and, for few images, are above 0 even for a perfect model; loss
-    and Brier score are proper: no other probabilities than the true ones lower them on average.
+    ECE and MCE depend on the bins; for few images they are above 0 even for a perfect model. Loss
+    and Brier score are proper scores: on average, the true probabilities minimise them.
     """
 
     ece: float  # expected calibration error: mean gap, bins weighted by their answers
@@ -61,7 +61,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Temperature:
-    """What logits are divided by; `note` says why where it is 1 because none could be fitted."""
+    """Logits are divided by `value`. note: why no temperature was fitted and it is 1, or None."""
 
     value: float = 1.0
     note: str | None = None
@@ -95,7 +95,7 @@ def _bin(low: float, high: float, n: int, sure: float, right: float) -> Bin:
 
 @dataclass(frozen=True)
 class Share:
-    """How often answers of about one confidence were right: accuracy with its 95 % interval."""
+    """Answers of similar confidence: their accuracy, with its 95 % interval."""
 
     n: int
     low: float  # least confidence
@@ -106,11 +106,11 @@ class Share:
 
 
 def reliability(predictions: Predictions) -> tuple[Share, ...]:
-    """Accuracy by confidence, from bins that hold enough answers to be drawn.
+    """Accuracy by confidence, in bins with enough answers for a drawing.
 
-    Answers in order of confidence are cut into bins of equal number, about half the root of n of
-    them: three of 16 for 49 answers, ten of 1,000 for 10,000. Bins of equal width leave most of
-    them with so few answers that their accuracy is chance. Equal confidences stay together. ()
+    Answers are sorted by confidence and cut into bins of equal number. There are about sqrt(n) / 2
+    bins: three of 16 for 49 answers, ten of 1,000 for 10,000. With bins of equal width, most would
+    have so few answers that their accuracy is chance. Equal confidences stay in one bin. ()
     without answers.
     """
     n = len(predictions)
@@ -138,7 +138,8 @@ def log_loss(predictions: Predictions) -> float:
 def brier(predictions: Predictions) -> float:
     """The squared error of the probabilities, summed over classes, mean over images (Brier 1950).
 
-    It is 0 for sure and right, 2 for sure and wrong, and twice what is common for two classes.
+    It is 0 for a sure right answer and 2 for a sure wrong one. For two classes it is twice the
+    common definition.
     """
     p = predictions.probabilities
     own = p[np.arange(len(p)), predictions.labels]
@@ -146,21 +147,21 @@ def brier(predictions: Predictions) -> float:
 
 
 def fit_temperature(predictions: Predictions) -> Temperature:
-    """The temperature T at which softmax(logits / T) has the least log loss (Guo et al. 2017), as
-    far as these images can tell it from 1.
+    """The temperature T at which softmax(logits / T) has the least log loss (Guo et al. 2017); 1
+    unless it is significantly better than 1.
 
-    The sum of the losses has PRIOR * log(T)^2 added to it, which is felt where images are few. Each
-    image is then judged by the temperature of all others (leave-one-out, Stone 1974): T is 1 unless
-    the mean gain over T = 1 is above 0 beyond chance, by DEVIATIONS standard errors. A fit to 70
-    images with one mistake would else take every other answer for certain. It is 1 as well where
-    every answer is right: nothing then says how sure to be. One number is fitted, and it changes no
-    answer; on the images that it was fitted to, what it gains is flattered.
+    PRIOR * log(T)^2 is added to the sum of the losses; it matters where images are few. Then each
+    image is scored with the temperature of all others (leave-one-out, Stone 1974). T stays 1 unless
+    the mean gain over T = 1 is at least DEVIATIONS standard errors above 0. Otherwise a fit to 70
+    images with one mistake would make all other answers certain. T is also 1 where every answer is
+    right: the optimum would be 0. A temperature changes no answer. On the images that it was fitted
+    to, its gain looks too good.
     """
     if predictions.correct.all():
-        return Temperature(note="every answer is right: nothing says how sure to be")
+        return Temperature(note="every answer is right: no temperature can be fitted")
     sharpness = np.linspace(-np.log(HOTTEST), -np.log(COLDEST), STEPS)  # log(1 / T)
     behind, own = _behind(predictions)
-    # In single precision, which is enough to tell which step is best.
+    # Single precision is enough to find the best step.
     losses = _losses(behind.astype(np.float32), own, sharpness)
     total = losses.sum(axis=1) + PRIOR * sharpness**2
     by_others = (total[:, None] - losses).argmin(axis=0)
@@ -169,26 +170,26 @@ def fit_temperature(predictions: Predictions) -> Temperature:
     if gain.mean() <= DEVIATIONS * error:
         return Temperature(note="no temperature lowers the loss of left-out images beyond chance")
     near = sharpness[np.clip(total.argmin() + np.array([-1, 1]), 0, STEPS - 1)]
-    found = optimize.minimize_scalar(
+    optimum = optimize.minimize_scalar(
         lambda value: _losses(behind, own, np.array([value])).sum() + PRIOR * value**2,
         bounds=tuple(near),
         method="bounded",
         options={"xatol": 1e-6},
     )
-    return Temperature(float(np.exp(-found.x)))
+    return Temperature(float(np.exp(-optimum.x)))
 
 
 def _behind(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
-    """How far each class's logit is below its image's largest, negative, float64 (n, classes); and
-    that of the image's own class, (n,)."""
+    """Each logit less the largest of its image, float64 (n, classes), at most 0; and the same of
+    the true class, (n,)."""
     logits = predictions.logits.astype(np.float64)
     behind = logits - logits.max(axis=1, keepdims=True)
     return behind, behind[np.arange(len(behind)), predictions.labels]
 
 
 def _losses(behind: np.ndarray, own: np.ndarray, log_sharpness: np.ndarray) -> np.ndarray:
-    """float64 (values, n): each image's log loss where logits are multiplied by each of the values
-    of exp(log_sharpness). In blocks of images that stay in a core's cache."""
+    """float64 (values, n): each image's log loss with logits multiplied by each of the values of
+    exp(log_sharpness). Works in blocks of images that fit a core's cache."""
     losses = np.empty((len(log_sharpness), len(behind)))
     size = max(1, BLOCK // behind.shape[1])
     for start in range(0, len(behind), size):

@@ -1,9 +1,9 @@
-"""Classes of unequal size: what accuracy hides there, and the numbers that show it.
+"""Classes of unequal size, where accuracy alone misleads.
 
-Accuracy counts images, so the largest class decides it: where 71 % of the images are of one class,
-always answering that class is right on 71 %. Balanced accuracy, the mean of the classes' recalls,
-counts classes. Both are shown wherever the largest class has more than UNEQUAL times the images of
-the smallest. Arrays in, numbers out.
+Accuracy counts images, so the largest class decides it: if 71 % of the images are of one class, a
+model that always predicts that class has an accuracy of 71 %. Balanced accuracy, the mean of the
+classes' recalls, counts classes. Both are shown where the largest class has more than UNEQUAL times
+as many images as the smallest. Arrays in, numbers out.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from headstart.evaluation.statistics import score_interval
 if TYPE_CHECKING:
     from headstart.evaluation.metrics import Scores  # which needs `balanced_interval`
 
-UNEQUAL = 1.5  # the largest class's images over the smallest's, from which classes are unequal
+UNEQUAL = 1.5  # classes are unequal above this ratio of the largest to the smallest class
 
 
 def unequal(counts: Sequence[int]) -> bool:
-    """Whether classes with so many images are unequal; a class without any is left out."""
+    """Whether classes with these numbers of images are unequal; classes without images are left
+    out."""
     known = [n for n in counts if n]
     return bool(known) and max(known) > UNEQUAL * min(known)
 
@@ -49,10 +50,10 @@ def balanced_interval(
         variance = sum(q (1 - q) / counts) / k^2
 
     and the interval is Wilson's at the sample size that would have this variance (Korn and Graubard
-    1998). The half images keep a small class that is all right from counting as surely right: a
-    bootstrap stratified by class and the plain normal approximation cover 60 to 87 % there instead
-    of 95, this one 93 to 97 (13 made-up tables of 2 to 136 classes, 2,500 draws each). Classes
-    without images are left out.
+    1998). The added half images matter for a small class without mistakes: its recall is not surely
+    1. There, a bootstrap stratified by class and the plain normal approximation cover 60 to 87 %
+    instead of 95 %; this interval covers 93 to 97 % (13 made-up tables of 2 to 136 classes, 2,500
+    draws each). Classes without images are left out.
     """
     met = counts > 0
     n, recalls = counts[met], hits[met] / counts[met]

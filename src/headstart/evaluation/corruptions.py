@@ -1,4 +1,4 @@
-"""Corruptions: accuracy on corrupted images, beside that on the same images as they are."""
+"""Corruptions: accuracy on corrupted images, and on the same images without corruption."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headstart.evaluation.statistics import wilson_interval
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What was done to the images: a corruption, its severity, its constant as text."""
+    """A corruption that was applied: its name, its severity, its constant as text."""
 
     name: str
     severity: int
@@ -23,7 +23,7 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class CorruptedScores(Applied):
-    """Scores on images that were corrupted so."""
+    """Scores on the images with this corruption."""
 
     accuracy: float
     interval: tuple[float, float]  # 95 %, Wilson
@@ -32,8 +32,8 @@ class CorruptedScores(Applied):
 
 @dataclass(frozen=True, slots=True)
 class Corruptions:
-    """Scores on n images as they are, and on the same ones corrupted; side: pixels along each side
-    of the images that were corrupted. The means are over the corruptions."""
+    """Scores on n images without corruption, and with each corruption. side: pixels a side of the
+    images when they were corrupted. The means are over the corruptions."""
 
     n: int
     accuracy: float
@@ -49,7 +49,8 @@ def corrupted_scores(
 ) -> Corruptions:
     """Accuracies under each corruption, plain and balanced, and their means.
 
-    clean: of the same n images as they are; logits: float32 (applied, n, classes).
+    clean: predictions on the same n images without corruption. logits: float32 (applied, n,
+    classes).
     """
     n, rows = len(clean), []
     for each, values in zip(applied, logits, strict=True):

@@ -1,4 +1,4 @@
-"""Scores without the test images that a model may know from training."""
+"""Scores without the test images that have a duplicate in training."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from headstart.evaluation.statistics import wilson_interval
 
 @dataclass(frozen=True, slots=True)
 class WithoutDuplicates:
-    """Scores on the n test images that are left; left_out: how many are not; source: who says which
-    have a duplicate."""
+    """Scores on the n test images without a duplicate. left_out: number of images with one. source:
+    the list, or the kind of search, that the duplicates are from."""
 
     n: int
     left_out: int
@@ -26,14 +26,14 @@ class WithoutDuplicates:
 
 
 def without_duplicates(
-    test: Predictions, leaking: np.ndarray, source: str, kept: np.ndarray | None = None
+    test: Predictions, duplicated: np.ndarray, source: str, kept: np.ndarray | None = None
 ) -> WithoutDuplicates:
-    """Accuracy on the test images that are not `leaking`, bool (n,); source: who says which are.
+    """Scores on the test images without a duplicate. duplicated: bool (n,).
 
-    kept: bool (n,), those that are scored, by default all others. Raises ValueError where no image
-    is left.
+    source: the list, or the kind of search, that the duplicates are from. kept: bool (n,), the
+    images to score; by default all that are not duplicated. Raises ValueError where none is left.
     """
-    rows = ~leaking if kept is None else kept
+    rows = ~duplicated if kept is None else kept
     scored = Predictions(test.ids[rows], test.labels[rows], test.logits[rows])
     correct = scored.correct
     if not len(correct):
@@ -42,7 +42,7 @@ def without_duplicates(
     hits, n = int(correct.sum()), len(correct)
     return WithoutDuplicates(
         n=n,
-        left_out=int(leaking.sum()),
+        left_out=int(duplicated.sum()),
         accuracy=hits / n,
         interval=wilson_interval(hits, n),
         balanced_accuracy=scores.macro_recall,

@@ -1,4 +1,4 @@
-"""Feature map: what a model makes of images, laid out in the plane so that like lies near like."""
+"""Feature map: images placed in the plane so that images with similar features are close."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import numpy as np
 
 COMPONENTS = 50
 PERPLEXITY = 30.0
-# With fewer rows a neighbourhood of PERPLEXITY is the whole set, and distances are all there is.
+# With fewer rows a neighbourhood of PERPLEXITY would be nearly the whole set: PCA alone.
 FEWEST = 100
 
 
 def lay_out(features: np.ndarray) -> tuple[np.ndarray, str]:
     """float32 (n, 2) for features (n, d), and the name of the method.
 
-    PCA to 50 dimensions, then t-SNE (van der Maaten and Hinton 2008) from the first two of them, so
-    that the large shape is that of the data and not of chance; few rows get PCA alone. The same
-    features give the same map. Which points are neighbours means something; distances between
-    groups, and their sizes, do not.
+    PCA to 50 dimensions, then t-SNE (van der Maaten and Hinton 2008), which starts from the first
+    two of them, so that the large shape comes from the data and not from chance. Few rows get PCA
+    alone. The same features give the same map. Neighbours are meaningful; distances between groups
+    and sizes of groups are not.
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE

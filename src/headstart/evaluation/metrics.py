@@ -19,7 +19,7 @@ from headstart.text.cards import Card, Shown, interval, percent
 
 @dataclass(frozen=True, slots=True)
 class ClassScores:
-    """Of one class; n: its images."""
+    """Scores of one class. n: its number of images."""
 
     precision: float
     recall: float
@@ -34,7 +34,7 @@ class Scores(Shown):
     n: int
     accuracy: float
     interval: tuple[float, float]  # 95 %, Wilson
-    top5: float | None  # None of five classes or fewer, where it says nothing
+    top5: float | None  # None with five classes or fewer, where it is always 1
     loss: float  # mean cross-entropy of the predictions, no penalty term
     brier: float  # squared error of the probabilities, summed over classes, in 0..2
     per_class: tuple[ClassScores, ...]  # in class order
@@ -42,9 +42,9 @@ class Scores(Shown):
     macro_precision: float
     macro_recall: float  # balanced accuracy
     balanced_interval: tuple[float, float]  # 95 %, of balanced accuracy
-    majority: float  # accuracy of always answering the most frequent class of these labels
+    majority: float  # accuracy of always predicting the most frequent class of these labels
     confusion: list[list[int]]  # [true][predicted]
-    two_classes: TwoClasses | None  # None where there are not two with images of both
+    two_classes: TwoClasses | None  # None unless there are two classes, with images of both
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -62,11 +62,12 @@ class Scores(Shown):
 
 
 def score(predictions: Predictions, *, positive: int = DEFAULT_POSITIVE) -> Scores:
-    """Score predictions. positive: of two classes, the one that is looked for.
+    """Score predictions. positive: with two classes, the number of the positive one.
 
-    A class that the split has no image of has no recall: it is left out of that mean, and, where it
-    is never answered either, out of those of precision and F1. A class that is never answered has
-    precision 0. These are scikit-learn's conventions. Raises ValueError on an empty split.
+    A class without images has no recall and is left out of the mean recall. If it is never
+    predicted either, it is left out of the means of precision and F1 too. A class that is never
+    predicted has precision 0. These are scikit-learn's conventions. Raises ValueError on an empty
+    split.
     """
     n = len(predictions)
     if n == 0:
@@ -94,11 +95,10 @@ def score(predictions: Predictions, *, positive: int = DEFAULT_POSITIVE) -> Scor
 
 
 def selection_value(predictions: Predictions, select_by: str, *, balanced: bool = False) -> float:
-    """What a choice on validation goes by; higher is better.
+    """The value that decides a choice on validation; higher is better.
 
-    select_by: accuracy, balanced_accuracy and macro_f1, in 0..1, or loss, which is the negative of
-    `selection_loss`, in nats; a resolved recipe holds one of these. Raises ValueError on another
-    name and on an empty split.
+    select_by: accuracy, balanced_accuracy and macro_f1, in 0..1; or loss: the negative of
+    `selection_loss`, in nats. Raises ValueError on another name and on an empty split.
     """
     if len(predictions) == 0:
         raise ValueError("no predictions to choose by")
@@ -116,8 +116,11 @@ def selection_value(predictions: Predictions, select_by: str, *, balanced: bool 
 
 
 def selection_loss(predictions: Predictions, *, balanced: bool) -> float:
-    """The log loss, in nats, which breaks ties and may choose alone: the mean over the images, or,
-    `balanced`, over the classes' means, as `balance = "auto"` weighs it in training."""
+    """The log loss in nats, for a choice by loss and to break ties.
+
+    The mean over the images; if `balanced`, the mean of the classes' means, with the weights of
+    `balance = "auto"` in training.
+    """
     if not balanced:
         return log_loss(predictions)
     rows = np.arange(len(predictions))
@@ -129,7 +132,7 @@ def selection_loss(predictions: Predictions, *, balanced: bool) -> float:
 def selection_key(
     predictions: Predictions, select_by: str, *, balanced: bool = False
 ) -> tuple[float, float]:
-    """The value to choose by and the negative loss that breaks a tie: the larger key is better.
+    """The value to choose by, and the negative loss to break ties. The larger key is better.
 
     balanced: whether the recipe balances its classes (`balance = "auto"`).
     """

@@ -1,4 +1,4 @@
-"""Rows worth looking at: sure mistakes, narrow margins, the classes taken for one another."""
+"""Notable rows: the surest mistakes, the narrowest margins, the pairs of confused classes."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def least_certain(predictions: Predictions, most: int) -> np.ndarray:
 
 
 def confused_pairs(predictions: Predictions, most: int, each: int) -> np.ndarray:
-    """Rows of the pairs of classes most often taken for one another, either way round.
+    """Rows of the most often confused pairs of classes, in both directions.
 
-    int64 (at most `most` * `each`,): pair after pair by its count of mistakes, on a tie in class
-    order, and within a pair the surest mistakes first.
+    int64 (at most `most` * `each`,): pairs by their number of mistakes, ties in class order; within
+    a pair the surest mistakes first.
     """
     confusion = confusion_matrix(predictions)
     counts = np.triu(confusion + confusion.T, 1)

@@ -1,4 +1,4 @@
-"""Predictions are the result: ids, labels and logits, from which every number is computed."""
+"""Predictions: ids, labels and logits, from which every score is computed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headstart.text.cards import Card, Shown, percent
 
 @dataclass(frozen=True, repr=False)
 class Predictions(Shown):
-    """What a model said of one split, a row an image.
+    """A model's predictions on one split, one row for each image.
 
     ids: str (n,); labels: int64 (n,), the true class; logits: float32 (n, classes), or float64
     once they are divided by a temperature.
@@ -49,7 +49,7 @@ class Predictions(Shown):
 
     @cached_property
     def confidence(self) -> np.ndarray:
-        """float64 (n,), the probability of the class that is answered."""
+        """float64 (n,), the probability of the predicted class."""
         return np.asarray(np.take_along_axis(self.probabilities, self.predicted[:, None], 1)[:, 0])
 
     @cached_property
@@ -58,8 +58,8 @@ class Predictions(Shown):
         return np.asarray(self.predicted == self.labels)
 
     def tempered(self, temperature: float) -> Predictions:
-        """The same answers with logits divided by a temperature: above 1, less sure of them.
+        """The same answers with logits divided by a temperature; above 1 they are less sure.
 
-        In float64: two logits that differ still do when divided, so no answer changes.
+        In float64, so that two different logits stay different and no answer changes.
         """
         return replace(self, logits=self.logits.astype(np.float64) / temperature)

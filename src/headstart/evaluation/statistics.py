@@ -1,9 +1,9 @@
 """Statistics of right and wrong answers: intervals, paired tests, power.
 
-Throughout, `correct` is bool (seeds, images): whether the model of each seed is right about each
-test image. Two such arrays that are compared are about the same images in the same order. Where
-there are several seeds, images and seeds are both samples: a claim is about the recipe, on other
-images and other seeds. One row stands for one trained model, and the claim is about that model.
+`correct` is always bool (seeds, images): whether the model of each seed is right on each test
+image. Arrays that are compared have the same images in the same order. With several seeds, images
+and seeds are both samples: a claim is about the recipe, for other images and other seeds. With one
+row, a claim is about that one trained model.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from scipy import optimize, stats
 
 from headstart.evaluation.predictions import Predictions
 
-LEVEL = 0.05  # what "told apart" means, after the correction for many comparisons
+LEVEL = 0.05  # of significance ("told apart"), after the correction for many comparisons
 DRAWS = 2000  # bootstrap samples
 MCNEMAR = "exact McNemar"
-# Degrees of freedom of the seeds. Fewer may be alike by chance, and Satterthwaite's approximation
-# then takes them for sure.
+# Degrees of freedom of the seeds. With fewer, seeds may agree by chance, and Satterthwaite's
+# approximation then gives too many degrees of freedom.
 ENOUGH = 6
 
 
@@ -48,7 +48,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class PairedChange:
-    """What a second model does to a first one's accuracy on the same images. Fractions in -1..1."""
+    """The second model's accuracy against the first's, on the same images. Fractions in -1..1."""
 
     n: int
     gained: int  # images that only the second gets right
@@ -62,7 +62,7 @@ class PairedChange:
 class SeedEffect:
     """How much seeds change an accuracy: mean squares of crossed (seeds, images) tables, over n.
 
-    seeds: variance of one seed's accuracy; rest: what of it chance alone would give.
+    seeds: variance of one seed's accuracy. rest: the part of it that chance alone would give.
     """
 
     seeds: float
@@ -106,7 +106,8 @@ def estimate(correct: np.ndarray, confidence: float = 0.95) -> Estimate:
 def mcnemar_p_value(gained: int, lost: int) -> float:
     """Exact McNemar: images that only the second, and only the first, gets right.
 
-    All others say nothing (McNemar 1947); given that a side was taken, either is as likely.
+    All other images say nothing (McNemar 1947). Under the hypothesis, both cases are equally
+    likely.
     """
     return min(1.0, 2 * float(stats.binom.cdf(min(gained, lost), gained + lost, 0.5)))
 
@@ -116,21 +117,21 @@ def paired_change(
 ) -> PairedChange:
     """The second's accuracy minus the first's, with an interval from their paired counts.
 
-    Images that both get right or wrong cancel, so this is narrower than two separate intervals
-    suggest. The interval is Bonett and Price's (2012): Wald's after adding one image to each kind
-    of disagreement, which keeps its coverage where disagreements are few. Raises ValueError where
-    the two are not about the same images in the same order, or about none.
+    Images that both get right or wrong cancel, so it is narrower than two separate intervals
+    suggest. The interval is Bonett and Price's (2012): Wald's after one image is added to each kind
+    of disagreement, so that its coverage holds for few disagreements too. Raises ValueError where
+    the images differ, also in their order, or where there are none.
     """
     gained, lost = _disagreements(first, second)
     n = len(first)
     if n == 0:
         raise ValueError("no predictions to compare")
-    found = _from_counts(gained, lost, n, confidence)
-    return PairedChange(n, gained, lost, found.change, found.interval, found.p_value)
+    result = _from_counts(gained, lost, n, confidence)
+    return PairedChange(n, gained, lost, result.change, result.interval, result.p_value)
 
 
 def pool_seed_effects(tables: Sequence[np.ndarray]) -> SeedEffect | None:
-    """The seeds' effect over all configurations of a study; None where none has several models.
+    """The effect of seeds over all configurations of a study; None where none has several models.
 
     Weighted by degrees of freedom. tables: bool (seeds, images) each.
     """
@@ -161,13 +162,12 @@ def difference(
 
         variance = var(differences) / n  +  for each of the two, max(seeds - rest, 0) / s
 
-    and Satterthwaite's degrees of freedom, as in `estimate`. A few seeds say little of how much
-    seeds matter, so a configuration's own effect counts only where it is above that of the study,
-    `pooled` over its configurations (over these two, if not given); and where even that has fewer
-    than ENOUGH degrees of freedom, the test has no more than those. As Bonett and Price do, one
-    image is added to each kind of disagreement, without which few disagreements look like
-    certainty. Seeds that change no answer are one model. Raises ValueError where the images differ
-    in number.
+    and Satterthwaite's degrees of freedom, as in `estimate`. A few seeds say little about how much
+    seeds matter. So a configuration's own effect counts only where it is larger than the effect
+    `pooled` over the study (over these two, if not given). If the pooled effect has fewer than
+    ENOUGH degrees of freedom, the test has no more than it. As in Bonett and Price, one image is
+    added to each kind of disagreement: otherwise a few disagreements would look certain. Seeds that
+    change no answer count as one model. Raises ValueError where the numbers of images differ.
     """
     (_, n), (_, other) = _shape(first), _shape(second)
     if n != other:
@@ -202,13 +202,13 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile interval of the second's mean accuracy minus the first's, by resampling.
 
-    The same images are drawn for both (Efron 1979, paired), and, where there are several seeds,
-    seeds of each as well (Owen 2007, the pigeonhole bootstrap). Of two or three seeds it sees too
-    little to stand alone: `difference` is the one to decide by.
+    The same images are drawn for both (Efron 1979, paired); with several seeds, the seeds of each
+    as well (Owen 2007, the pigeonhole bootstrap). Two or three seeds are too few for it: use
+    `difference` to decide.
     """
     rng = np.random.default_rng(seed)
     (a, n), (b, _) = _shape(first), _shape(second)
-    # Images with the same answers are alike: counts of the patterns stand for them.
+    # Images with the same answers are interchangeable: count each pattern.
     patterns, counts = np.unique(np.concatenate([first, second]), axis=1, return_counts=True)
     changes = []
     for size in np.diff(np.append(np.arange(0, draws, 250), draws)):
@@ -224,8 +224,8 @@ def bootstrap_interval(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values: those below LEVEL are told apart, and the chance that any of these is an
-    error is at most LEVEL, however the tests depend on one another (Holm 1979)."""
+    """Adjusted p-values (Holm 1979). Those below LEVEL are significant; the probability that any of
+    them is an error is at most LEVEL, whatever the dependence between the tests."""
     p = np.asarray(p_values, np.float64)
     order = np.argsort(p, kind="stable")
     steps = np.maximum.accumulate(np.arange(len(p), 0, -1) * p[order])
@@ -235,11 +235,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def mcnemar_power(n: int, disagreeing: float, change: float, level: float = LEVEL) -> float:
-    """Probability that the exact McNemar test tells two models apart on n images.
+    """Probability that the exact McNemar test is significant for two models on n images.
 
-    disagreeing: share of images that exactly one of the two gets right; change: difference of
-    their accuracies, at most that share. Summed exactly over the number of disagreements, which is
-    binomial (Connor 1987 approximates this sum). Raises ValueError where the two contradict.
+    disagreeing: share of images that exactly one of the two gets right. change: difference of their
+    accuracies, at most that share; ValueError if it is larger. The sum over the number of
+    disagreements, which is binomial, is exact (Connor 1987 approximates it).
     """
     if not abs(change) <= disagreeing <= 1:
         raise ValueError(f"a difference of {change} needs as large a share of disagreements")
@@ -247,7 +247,7 @@ def mcnemar_power(n: int, disagreeing: float, change: float, level: float = LEVE
         return 0.0
     ends = stats.binom.ppf([1e-12, 1 - 1e-12], n, disagreeing)
     m = np.arange(int(ends[0]), int(ends[1]) + 1)
-    # The test rejects where the rarer side has at most `most` images; -1 where it never does.
+    # The test rejects where the smaller count is at most `most`; -1 where it never does.
     most = stats.binom.ppf(level / 2, m, 0.5)
     most -= stats.binom.cdf(most, m, 0.5) > level / 2
     share = (disagreeing + abs(change)) / (2 * disagreeing)
@@ -260,8 +260,8 @@ def detectable_change(
 ) -> float | None:
     """The smallest difference of two models that the exact McNemar test shows with this power.
 
-    `disagreeing` is raised to the difference where it is smaller. To 0.0001; None where n images
-    cannot show any.
+    `disagreeing` is raised to the difference where it is smaller. The result is exact to 0.0001;
+    None where n images cannot show any difference.
     """
 
     def lack(change: float) -> float:
@@ -273,8 +273,8 @@ def detectable_change(
 
 
 def score_interval(p: float, n: float, quantile: float) -> tuple[float, float]:
-    """Wilson's interval of a share p of n images, n any positive number; quantile: of the normal
-    distribution, or of t."""
+    """Wilson's interval of a share p of n images. n: any positive number. quantile: of the normal
+    distribution or of t."""
     q = quantile * quantile / n
     centre = (p + q / 2) / (1 + q)
     half = float(np.sqrt(p * (1 - p) * q + q * q / 4)) / (1 + q)
@@ -319,9 +319,9 @@ def combine_variances(
 ) -> tuple[float, float]:
     """Variance of a mean or a difference, and Satterthwaite's degrees of freedom of it.
 
-    effects: each with the number of seeds that it is divided by; one that comes twice is known no
-    better for that. An effect below what chance gives adds no variance, but its uncertainty stays
-    in the degrees of freedom: dropping it there would be choosing by the data.
+    effects: each with the number of seeds that divides it. An effect that comes twice, such as the
+    pooled one, has its uncertainty once. An effect below what chance gives adds no variance, but
+    its uncertainty stays in the degrees of freedom: to drop it would be a choice by the data.
     """
     variance, uncertainty = images, images**2 / max(n - 1, 1)
     for effect in dict.fromkeys(effect for effect, _ in effects):
@@ -335,7 +335,8 @@ def combine_variances(
 def add_seeds(
     images: float, n: int, tables: tuple[np.ndarray, np.ndarray], pooled: SeedEffect | None
 ) -> tuple[float, float]:
-    """Variance and degrees of freedom of a difference, from that of its images and both seeds'.
+    """Variance and degrees of freedom of a difference, from the variance of its images and the
+    effects of both configurations' seeds.
 
     tables: (seeds, images) each; at least one has several models. pooled: as in `difference`.
     """

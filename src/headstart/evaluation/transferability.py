@@ -1,4 +1,4 @@
-"""How well frozen features suit a task, from the features alone: arrays in, numbers out."""
+"""Transferability: scores frozen features for a task without training. Arrays in, numbers out."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ MAX_ITERATIONS, TOLERANCE, FARTHEST = 500, 1e-9, (1e-9, 1e9)
 
 
 def logme(features: np.ndarray, labels: np.ndarray, num_classes: int) -> float:
-    """LogME (You et al. 2021): log of the maximum evidence an image, mean over classes, in nats.
+    """LogME (You et al. 2021): log of the maximum evidence per image, mean over classes, in nats.
 
     features: (n, d); labels: int64 (n,). For each class's indicator y (n,), the evidence of the
     linear model y ~ N(F w, 1/beta), w ~ N(0, 1/alpha), at the alpha and beta that maximise it,
-    found by MacKay's fixed-point equations. Higher is better; comparable between backbones on the
-    same images, and not between data sets. All d directions are counted, also where d > n.
+    found by MacKay's fixed-point equations. Higher is better. Values can be compared between
+    backbones on the same images, not between data sets. All d directions count, also where d > n.
     """
     F = np.asarray(features, np.float64)
     Y = (labels[:, None] == np.arange(num_classes)).astype(np.float64)
@@ -37,10 +37,10 @@ def _directions(F: np.ndarray, Y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _evidence(values: np.ndarray, inside: np.ndarray, outside: float, n: int, d: int) -> float:
-    """Log evidence of one target. inside: (r,), its squared share along each direction of the
-    features; outside: what of it lies along none."""
-    # With as many directions as images the best ratio of alpha to beta may be none or infinite:
-    # within these bounds the evidence has long arrived at its limit, and is finite.
+    """Log evidence of one target. inside: (r,), its squared projection on each direction of the
+    features. outside: the squared length of the rest."""
+    # With as many directions as images the best ratio of alpha to beta may be 0 or infinite. At
+    # these bounds the evidence is practically at its limit, and finite.
     bounds = FARTHEST[0] * values[0], FARTHEST[1] * values[-1]
     tiny = np.finfo(np.float64).tiny
     ratio = 1.0

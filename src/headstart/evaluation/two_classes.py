@@ -1,8 +1,8 @@
-"""Two classes, of which one is looked for: the positive one.
+"""Two classes, one of them positive.
 
-Sensitivity is the share of its images that are found, specificity the share of the other class's
-images that are left alone. ROC and precision-recall curves show what other thresholds on its
-probability would give. Arrays in, numbers out.
+Sensitivity is the recall of the positive class, specificity the recall of the other one. ROC and
+precision-recall curves show the results at other thresholds on the positive class's probability.
+Arrays in, numbers out.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from headstart.errors import RecipeError, did_you_mean
 from headstart.evaluation.predictions import Predictions
 from headstart.evaluation.statistics import wilson_interval
 
-DEFAULT_POSITIVE = 1  # the second class, as scikit-learn takes it
-MOST = 200  # points of a curve that is drawn
+DEFAULT_POSITIVE = 1  # the second class, as in scikit-learn
+MOST = 200  # the most points of a drawn curve
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,11 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class TwoClasses:
-    """What can be said of two classes. positive: the number of the class that is looked for.
+    """Scores for two classes. positive: the number of the positive class.
 
-    roc_area: the chance that an image of the positive class gets a higher probability than one of
-    the other, ties halved. pr_area: average precision; a model that knows nothing has `prevalence`,
-    the positive class's share of the images.
+    roc_area: the probability that a random positive image gets a higher score than a random
+    negative one; ties count half. pr_area: average precision; a random model has `prevalence`, the
+    positive class's share of the images.
     """
 
     positive: int
@@ -55,8 +55,7 @@ def positive_class(class_names: Sequence[str], asked: str | None) -> int:
         return DEFAULT_POSITIVE
     if len(class_names) != 2:
         raise RecipeError(
-            f"evaluation.positive: there are {len(class_names)} classes, and a positive one is "
-            "for two: leave it out"
+            f"evaluation.positive: is for two classes, not for {len(class_names)}: leave it out"
         )
     if asked not in class_names:
         raise RecipeError(
@@ -67,20 +66,20 @@ def positive_class(class_names: Sequence[str], asked: str | None) -> int:
 
 
 def two_class_scores(predictions: Predictions, positive: int) -> TwoClasses | None:
-    """None where there are not two classes with images of both."""
-    found = predictions.labels == positive
-    if predictions.logits.shape[1] != 2 or not 0 < found.sum() < len(found):
+    """Scores for two classes; None unless there are two classes with images of both."""
+    positives = predictions.labels == positive
+    if predictions.logits.shape[1] != 2 or not 0 < positives.sum() < len(positives):
         return None
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     score = _score(predictions, positive)
     return TwoClasses(
         positive=positive,
-        prevalence=float(found.mean()),
-        sensitivity=_recall(predictions, found),
-        specificity=_recall(predictions, ~found),
-        roc_area=float(roc_auc_score(found, score)),
-        pr_area=float(average_precision_score(found, score)),
+        prevalence=float(positives.mean()),
+        sensitivity=_recall(predictions, positives),
+        specificity=_recall(predictions, ~positives),
+        roc_area=float(roc_auc_score(positives, score)),
+        pr_area=float(average_precision_score(positives, score)),
     )
 
 
@@ -94,9 +93,9 @@ def two_class_curves(predictions: Predictions, positive: int) -> dict[str, list[
     (recall, precision). Needs images of both classes."""
     from sklearn.metrics import precision_recall_curve, roc_curve
 
-    found, score = predictions.labels == positive, _score(predictions, positive)
-    false_positive, true_positive, _ = roc_curve(found, score)
-    precision, recall, _ = precision_recall_curve(found, score)
+    positives, score = predictions.labels == positive, _score(predictions, positive)
+    false_positive, true_positive, _ = roc_curve(positives, score)
+    precision, recall, _ = precision_recall_curve(positives, score)
     return {
         "roc": _thinned(false_positive, true_positive),
         "pr": _thinned(recall[::-1], precision[::-1]),
@@ -104,7 +103,7 @@ def two_class_curves(predictions: Predictions, positive: int) -> dict[str, list[
 
 
 def _score(predictions: Predictions, positive: int) -> np.ndarray:
-    """float64 (n,): the difference of logits, which orders images as the probability does and does
+    """float64 (n,): the difference of the logits. It orders images like the probability, but does
     not round to 1."""
     logits = predictions.logits.astype(np.float64)
     return np.asarray(logits[:, positive] - logits[:, 1 - positive])

@@ -1,10 +1,11 @@
-"""Each image's part in a metric, and what statistics of these parts say.
+"""Metrics as means over images, and paired tests of these values.
 
-`image_values` gives numbers whose mean over the images is the metric: of accuracy whether each is
-right, of balanced accuracy the same with every class given equal weight, of macro F1 its
-linearisation (the infinitesimal jackknife of Jaeckel 1972: the value plus each image's influence on
-it), of the loss its negative. So one set of paired tests serves all metrics, and higher is better.
-Tables are float64 (seeds, images), a row a trained model. Arrays in, numbers out.
+`image_values` gives a number for each image; their mean is the metric. For accuracy it is whether
+the answer is right; for balanced accuracy the same, with equal weight for every class; for macro F1
+its linearisation (the infinitesimal jackknife of Jaeckel 1972: the metric plus the image's
+influence on it); for the loss its negative. So the same paired tests serve all metrics, and higher
+is better. Tables are float64 (seeds, images), one row for each trained model. Arrays in, numbers
+out.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ from headstart.evaluation.statistics import (
     seed_effect,
 )
 
-SWAPS = 20_000  # random draws of the permutation test: no p-value is below one in so many
-_AT_ONCE = 4_000_000  # signs drawn together, eight bytes each when they are summed
+SWAPS = 20_000  # random draws of the permutation test; the smallest p-value is about 1 / SWAPS
+_AT_ONCE = 4_000_000  # signs drawn at a time; eight bytes each when they are summed
 SWAP_TEST = "permutation: each image's two answers swapped at random"
 
 
 def image_values(predictions: Predictions, metric: str, *, balanced: bool = False) -> np.ndarray:
     """float64 (n,): values whose mean is `selection_value(predictions, metric, ...)`.
 
-    Raises ValueError on a metric that is none.
+    Raises ValueError on an unknown metric.
     """
     if metric == "accuracy":
         return predictions.correct.astype(np.float64)
@@ -53,8 +54,8 @@ def image_values(predictions: Predictions, metric: str, *, balanced: bool = Fals
 
 
 def _f1_values(predictions: Predictions) -> np.ndarray:
-    """A class's F1 is 2a / s, with a the share of the images that are its hits and s the shares
-    that have it and that are given it, added; an image moves both."""
+    """A class's F1 is 2a / s. a: share of the images that are hits of the class. s: share of the
+    images with this label plus the share with this prediction. An image influences both."""
     confusion = confusion_matrix(predictions) / len(predictions)
     shares = confusion.sum(axis=0) + confusion.sum(axis=1)
     met = shares > 0
@@ -70,16 +71,16 @@ def swap_p_value(
 ) -> float:
     """p-value that two models do equally well, from the second's value minus the first's, (n,).
 
-    If they do, an image's two answers might as well have been each other's: the sum of the
-    differences is compared with those that random swaps give (Fisher's randomisation, with paired
-    data; with equal weights it is McNemar's test but for the draws). Every swap stays within an
-    image, hence within its class. Two-sided; `larger`: whether the second does better, alone.
+    If they do, an image's two answers can be swapped. So the sum of the differences is compared
+    with the sums after random swaps (Fisher's randomisation test for paired data; with equal
+    weights it is McNemar's test, apart from the random draws). A swap stays within an image, and so
+    within its class. Two-sided; with `larger`, one-sided: whether the second does better.
     """
     own = differences[differences != 0]
     if not len(own):
         return 1.0
     rng, reached, done = np.random.default_rng(seed), 0, 0
-    # Sums that are equal but for rounding are equal: half of all draws may lie exactly there.
+    # A margin for rounding: half of all draws may be exactly equal to the observed sum.
     bound = float(own.sum() if larger else abs(own.sum())) - 1e-9 * float(np.abs(own).sum())
     while done < draws:
         size = min(draws - done, max(1, _AT_ONCE // len(own)))
@@ -98,14 +99,14 @@ def value_difference(
     pooled: SeedEffect | None = None,
     confidence: float = 0.95,
 ) -> Difference:
-    """The second's mean value minus the first's, as `statistics.difference` has it for accuracy.
+    """The second's mean value minus the first's, like `statistics.difference` for accuracy.
 
-    strata: int (images,), the classes, where the metric weighs them equally: then their sizes are
-    no chance, and only the spread within each counts; None of a loss. One model each: the
-    permutation test; with several seeds, t with images and seeds as samples. In strata an image
-    that only the first and one that only the second gets right, of the mean squared weight, are
-    added to the variance, without which few differences would look like certainty. (Of the largest
-    weight they would make intervals several times too wide where a class has few images.)
+    strata: int (images,), the classes, if the metric gives them equal weight; only the variance
+    within each class then counts. None for a loss. With one model each: the permutation test; with
+    several seeds: t, with images and seeds as samples. With strata, two images are added to the
+    variance, one that only the first and one that only the second gets right, with the mean squared
+    weight: otherwise a few differences would look certain. (With the largest weight, intervals
+    would be several times too wide where a class has few images.)
     """
     a, b = first.mean(axis=0), second.mean(axis=0)
     change, n = b - a, first.shape[1]
@@ -128,15 +129,15 @@ def value_difference(
 
 
 def _two_images(strata: np.ndarray) -> float:
-    """What one image that gains and one that loses add to the variance of a mean in which each
-    class weighs the same."""
+    """The variance that one gained and one lost image add to a mean with equal weight for each
+    class."""
     counts = np.bincount(strata)
     weights = 1 / ((counts > 0).sum() * counts[strata])
     return 2 * float((weights**2).mean())
 
 
 def _t_p_value(change: float, error: float, df: float) -> float:
-    """Two-sided. Without any spread only equality can be chance."""
+    """Two-sided. Without an error: 1 for no change, 0 for any."""
     if error == 0:
         return float(change == 0)
     return 2 * float(stats.t.sf(abs(change) / error, df))
@@ -147,8 +148,9 @@ def estimate_value(
 ) -> tuple[float, tuple[float, float]]:
     """A configuration's mean value over its seeds, with a 95 % interval for other images and seeds.
 
-    Of balanced accuracy of one model `balanced_interval`; else from the variance of the images'
-    values and of the seeds, as `statistics.estimate` has it for accuracy. A loss is negative.
+    For balanced accuracy of one model it is `balanced_interval`; otherwise it follows from the
+    variances of the images' values and of the seeds, as in `statistics.estimate`. A loss is
+    negative.
     """
     table = np.stack([image_values(each, metric, balanced=balanced) for each in made])
     value, n = float(table.mean()), table.shape[1]
@@ -169,8 +171,8 @@ def estimate_value(
 
 
 def _variance(values: np.ndarray, strata: np.ndarray | None) -> float:
-    """Of the mean of values (n,); in strata the sum over these, each with its own mean. A stratum
-    of one image lends the spread of all."""
+    """Variance of the mean of values (n,); with strata, from the variance within each. A stratum of
+    one image uses the variance of all images."""
     n = len(values)
     whole = float(values.var(ddof=1)) if n > 1 else 0.0
     if strata is None:

@@ -1,1 +1,1 @@
-"""Frozen passes, cached, and what feeds batches from them."""
+"""Features: the cached frozen passes, and the feeds that make batches from them."""

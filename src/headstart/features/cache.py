@@ -1,11 +1,11 @@
-"""The boundary cache: what lies below a boundary is a pure function of the image, computed once.
+"""The boundary cache: the output of the frozen stages below a boundary, computed once.
 
-An entry is the output of the stages below a boundary for every image (and view) of one split,
-as a raw memory-mapped array. Its key covers everything that changes its bytes: the images, the
-prefix's own parameters, preprocessing, augmentation, precision and engine. The index file is
-written last, so its presence means that the entry is whole; an interrupted entry keeps the rows
-it has and goes on from there. What is found is checked when a process first reads it, by a sum of
-each batch, and computed again where it is not what was written.
+That output is a pure function of the image. An entry holds it for every image (and view) of one
+split, as a raw memory-mapped array. Its key covers everything that changes its bytes: the images,
+the parameters of the prefix, preprocessing, augmentation, precision and engine. The index file is
+written last, so an entry with an index is complete. An interrupted entry keeps its rows and
+continues from there. A process checks an entry when it first reads it, by a CRC-32 of each batch,
+and computes a damaged one again.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ FORMAT = 5  # raise it when the same key would give other bytes, or its index ot
 
 _ROWS, _BEGUN = "rows.bin", "partial.json"
 
-# What the entries that are mapped may take of the process's memory, all together, before pages that
-# have been read are given back. They stay in the system's page cache as long as there is room, but
-# mapping them again takes a tenth to a quarter of a solver's pass over the features.
+# If all mapped entries together are larger, pages that have been read are released from the
+# process's memory. They stay in the system's page cache as long as there is room, but mapping them
+# again takes a tenth to a quarter of a solver's pass over the features.
 RESIDENT_BYTES = 2**28
 _maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
-# Inputs that are made at a time, whole batches of them: a transform is many small operations.
-# MobileNetV2 at 96 pixels in bfloat16 took in 2,380 instead of 2,245 images/s.
+# Bytes of inputs that are transformed at a time, several batches together, because a transform is
+# many small operations. MobileNetV2 at 96 pixels in bfloat16: 2,380 instead of 2,245 images/s.
 TRANSFORMED_BYTES = 2**23
 
 
@@ -80,10 +80,13 @@ class _Index:
 
 @dataclass(frozen=True)
 class CachedRows:
-    """array: (n, views, *shape), float32 or float16, memory-mapped. computed: rows that were not
-    there yet. entry, seconds: the entry's name, and what computing the whole of it takes, which
-    tells what a run was spared that found it. release: gives the pages read so far back, where all
-    maps together are too large to stay."""
+    """Rows of an entry.
+
+    array: (n, views, *shape), float32 or float16, memory-mapped. computed: number of rows that were
+    computed now. entry: its name. seconds: the time to compute the whole entry, which a run that
+    finds it saves. release: releases the pages read so far, if all maps together exceed
+    RESIDENT_BYTES.
+    """
 
     array: np.ndarray
     computed: int
@@ -97,9 +100,10 @@ class CachedRows:
 
 
 class BoundaryCache:
-    """Entries for one backbone, boundary and transform; compiles the prefix once, when needed.
+    """Entries for one backbone, boundary and transform. Compiles the prefix once, when needed.
 
-    calibration: images that a prefix in int8 takes its ranges from; other precisions need none.
+    calibration: images that give the activation ranges of an int8 prefix; other precisions need
+    none.
     """
 
     def __init__(
@@ -130,11 +134,11 @@ class BoundaryCache:
     def rows(
         self, images: ImageSet, *, views: int | None = None, label: str, keep: bool = True
     ) -> CachedRows:
-        """The entry for these images, computed now if it is not there.
+        """The entry for these images, computed now if it does not exist.
 
-        views: augmented views per image; None is the plain image, once. keep: else the entry
-        leaves the disk with the last reference to its array. Raises HeadstartError where the disk
-        or the cache's limit does not hold the entry.
+        views: augmented views per image; None is the plain image, once. keep: if False, the entry
+        is removed from the disk, and its array lives as long as there is a reference to it. Raises
+        HeadstartError where the entry does not fit the disk or the cache's limit.
         """
         transform = self._transform if views else self._transform.plain
         key = {**self._key, **transform.describe(), "images": images.fingerprint, "views": views}
@@ -142,7 +146,8 @@ class BoundaryCache:
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:DIGITS]
         folder = entries_root() / name
         with locked(lock_of(folder)):
-            folder.mkdir(exist_ok=True)  # only now: who had the lock before may have removed it
+            # Under the lock: the process that held it before may have removed the folder.
+            folder.mkdir(exist_ok=True)
             computed, index = 0, self._finished(folder)
             if index is None:
                 try:
@@ -161,12 +166,12 @@ class BoundaryCache:
                 index = read_json(folder / INDEX, _Index)
                 _note_right(folder)
             os.utime(folder / INDEX)  # least recently used is evicted first
-            # Mapped under the lock: from here on even an eviction leaves the pages readable.
+            # Mapped under the lock: from now on the pages stay readable even after an eviction.
             rows, release = _mapped(folder / _ROWS, index.dtype, index.shape)
-            found = CachedRows(rows, computed, name, index.seconds, release)
+            cached = CachedRows(rows, computed, name, index.seconds, release)
             if not keep:
                 shutil.rmtree(folder)
-            return found
+            return cached
 
     def _write(
         self,
@@ -178,7 +183,7 @@ class BoundaryCache:
         label: str,
         keep: bool,
     ) -> int:
-        """Compute the rows that are not there yet; returns how many those were."""
+        """Compute the missing rows; returns their number."""
         started, total = time.perf_counter(), len(images) * views
         shape, engine = _read_partial(folder)
         prefix = self._compiled(transform.preprocess.size, total, engine)
@@ -209,7 +214,7 @@ class BoundaryCache:
             with section("cache write"):
                 sync(sums_of(folder / _ROWS))
                 sync(folder / _ROWS)
-        # Rows that an interrupted pass left count as if they were computed now.
+        # The seconds are of the whole entry, also if an interrupted pass left some rows.
         whole = (time.perf_counter() - compiled) * total / max(total - start, 1)
         index = _Index(
             shape=(len(images), views, *(shape or ())),
@@ -239,7 +244,7 @@ class BoundaryCache:
         return None
 
     def _compiled(self, size: int, rows: int, engine: Engine | None) -> Prefix:
-        """The prefix, compiled at its first use. engine: the one that has to run it, if any."""
+        """The prefix, compiled at its first use. engine: the required engine, if any."""
         if self._prefix is None or (engine and engine != self._prefix.engine):
             with section("compile"):
                 self._prefix = compile_prefix(
@@ -274,7 +279,7 @@ class BoundaryCache:
     def _batches(
         self, images: ImageSet, transform: Transform, views: int, start: int, batch: int
     ) -> Generator[torch.Tensor, None, None]:
-        """Inputs of the prefix from flat row `start` on; rows run image by image, view by view."""
+        """Inputs of the prefix from flat row `start` on; rows are in order of image, then view."""
         flat = np.arange(start, len(images) * views)
         pixels = DeviceRows(images.read, len(images), images.image_bytes, self._runtime)
         image_bytes = 4 * 3 * transform.preprocess.size**2
@@ -302,9 +307,9 @@ def _bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
 
 
 def _read_partial(folder: Path) -> tuple[tuple[int, ...] | None, Engine | None]:
-    """The shape of a row and the engine of an entry that was interrupted, or None and None.
+    """The shape of a row and the engine of an interrupted entry, or None and None.
 
-    The engine that began an entry also ends it, whichever is the fastest by now.
+    The engine that began an entry also finishes it, even if another one is faster now.
     """
     with contextlib.suppress(RunError, FileNotFoundError):
         begun = read_json(folder / _BEGUN, _Begun)
@@ -341,13 +346,13 @@ def _holds(folder: Path, index: _Index) -> bool:
 def _mapped(
     path: Path, dtype: str, shape: tuple[int, ...]
 ) -> tuple[np.ndarray, Callable[[], None]]:
-    """The rows of a file, and what gives their pages back."""
+    """The rows of a file, and the function that releases their pages."""
     with path.open("rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     _maps.add(mapping)
 
     def release() -> None:
-        # Windows takes no such advice.
+        # Windows has no madvise.
         advice = getattr(mmap, "MADV_DONTNEED", None)
         if advice is not None and sum(map(len, _maps)) > RESIDENT_BYTES:
             mapping.madvise(advice)
@@ -356,7 +361,7 @@ def _mapped(
 
 
 def as_tensor(array: np.ndarray) -> torch.Tensor:
-    """A tensor over a mapped entry, which must not be written: the pages are the file's."""
+    """A tensor over a mapped entry. It must not be written to: its pages are those of the file."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         return torch.from_numpy(array)

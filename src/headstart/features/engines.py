@@ -1,8 +1,8 @@
-"""Prefixes: the frozen stages below a boundary, run once per image at the machine's speed.
+"""Engines: run a prefix, the frozen stages below a boundary, as fast as the machine can.
 
-On CPU through OpenVINO (it fuses batch norm and activations into the convolutions), on CUDA through
-torch in channels-last. Both take batches in order and give rows in order, so the caller need not
-know which it drives.
+On a CPU OpenVINO runs it (it fuses batch norm and activations into the convolutions), on CUDA torch
+in channels-last. Both take batches in order and give rows in order, so the caller need not know
+which one runs.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from headstart.machine.runtime import Runtime, import_openvino, machine
 from headstart.models.backbones import Backbone
 from headstart.models.stages import Stage, run_stages
 
-CUDA_BATCH = 256  # images of 224 pixels; of larger ones fewer, whose maps take as much memory
-# Passes over that many rows that should take longer than this find out which engine and batch size
-# is the fastest here, and remember it; measuring runs some 500 images. By less than MARGIN nothing
-# is preferred to the first candidate.
+CUDA_BATCH = 256  # images of 224 pixels; fewer of larger ones, for the same memory
+# A pass over at least so many rows that should take longer than WORTH_MEASURING_S measures which
+# engine and batch size is the fastest here, and remembers it. This runs about 500 images. Another
+# candidate replaces the first one only if it is faster by the factor MARGIN.
 WORTH_MEASURING_ROWS, WORTH_MEASURING_S, MEASURED_S, MARGIN = 10_000, 60.0, 0.3, 1.1
-CALIBRATION = 256  # images that int8 takes its ranges from
+CALIBRATION = 256  # images that give the activation ranges for int8
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,9 @@ class Engine:
     batch: int
 
 
-# Small batches stay near a core's own cache: on two cores of an AMD EPYC, MobileNetV2 at 96 pixels
-# ran at 1,260 images/s by 32 and at 1,450 by 16. OpenVINO was nowhere slower than torch there.
+# Small batches fit the cache of a core: on two cores of an AMD EPYC, MobileNetV2 at 96 pixels ran
+# at 1,260 images/s in batches of 32 and at 1,450 in batches of 16. OpenVINO was never slower than
+# torch there.
 CANDIDATES = (
     Engine("openvino", 16),
     Engine("openvino", 8),
@@ -63,7 +64,7 @@ class Prefix(Protocol):
 
 
 class StageChain(nn.Module):
-    """Some stages of a model as a module of their own, for tracing and for training."""
+    """Some stages of a model as one module, for tracing and for counting operations."""
 
     def __init__(self, model: nn.Module, stages: Sequence[Stage]) -> None:
         super().__init__()
@@ -84,14 +85,15 @@ class TorchPrefix:
         runtime.adopt(chain)
 
     def run(self, batches: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
-        """Rows of each batch in turn, one batch late: while they are stored, the device goes on."""
+        """Rows of each batch in turn, one batch late, so that the device computes the next batch
+        while the caller stores this one."""
         under_way: deque[Callable[[], np.ndarray]] = deque()
         for batch in batches:
             x = batch.contiguous(memory_format=torch.channels_last)
             with torch.inference_mode(), self._runtime.autocast():
                 under_way.append(self._runtime.fetch(self._chain(x).float()))
             if len(under_way) > 1:
-                yield under_way.popleft()()  # outside: the caller must not run in our modes
+                yield under_way.popleft()()  # outside the block: it must not affect the caller
         while under_way:
             yield under_way.popleft()()
 
@@ -107,21 +109,21 @@ class OpenVINOPrefix:
             "INFERENCE_PRECISION_HINT": "bf16" if runtime.precision == "bfloat16" else "f32",
         }
         self._compiled = import_openvino().Core().compile_model(model, "CPU", settings)
-        # Two more than compute at once: whoever is done goes on, while we fetch and prepare.
+        # Two more than run at a time, so that none waits while rows are fetched and prepared.
         streams = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._requests = streams + 2
 
     def run(self, batches: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
-        """Rows of each batch in turn. A short last batch is padded, and its padding cut off.
+        """Rows of each batch in turn. A short last batch is padded, and its padding is cut off.
 
-        A ring of requests, each waited for before it is used again. OpenVINO's own AsyncInferQueue
+        A ring of requests; each is waited for before it is used again. OpenVINO's AsyncInferQueue
         calls back into Python from its threads, and its destructor can wait for such a call while
-        it holds the interpreter's lock: a deadlock that was met here.
+        it holds the interpreter's lock. That deadlock did occur here.
         """
         free = [self._compiled.create_infer_request() for _ in range(self._requests)]
         running: deque[tuple[Any, np.ndarray, int]] = deque()
         try:
-            for batch in each_on_one_thread(batches):
+            for batch in single_threaded(batches):
                 rows = len(batch)
                 if rows < self.engine.batch:
                     padding = batch[-1:].expand(self.engine.batch - rows, -1, -1, -1)
@@ -136,22 +138,22 @@ class OpenVINOPrefix:
             while running:
                 yield _finish(*running.popleft())[1]
         finally:
-            # However it ends, nothing may still be reading pixels that are about to be freed.
+            # In all cases: no request may still read pixels that are about to be freed.
             for request, _, _ in running:
                 request.wait()
 
 
 def _finish(request: Any, pixels: np.ndarray, rows: int) -> tuple[Any, np.ndarray]:
-    """Wait for a request; `pixels` had to stay alive until now."""
+    """Wait for a request. `pixels` is a parameter so that it stays alive until then."""
     request.wait()
     return request, request.get_output_tensor(0).data[:rows].copy()
 
 
-def each_on_one_thread(batches: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """The batches, each prepared by one torch thread: OpenVINO's keep every core busy.
+def single_threaded(batches: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """The batches, each prepared by one torch thread, because OpenVINO keeps every core busy.
 
-    A pool of torch's own would wait at its barriers for cores that are taken: on two cores the
-    pass over MobileNetV2 at 96 pixels ran at 96 instead of 82 % of OpenVINO's rate by itself.
+    Several torch threads would wait at their barriers for busy cores. On two cores, the pass over
+    MobileNetV2 at 96 pixels so ran at 96 % of the rate of OpenVINO alone, instead of 82 %.
     """
     iterator = iter(batches)
     while True:
@@ -167,17 +169,17 @@ def each_on_one_thread(batches: Iterable[torch.Tensor]) -> Iterator[torch.Tensor
 
 
 def engine_name(runtime: Runtime) -> str:
-    """What runs a prefix, with the versions that decide its bytes: for cache keys.
+    """Versions, device and precision that decide the bytes of a prefix's rows, for cache keys.
 
-    Libraries and batch sizes differ by rounding alone, and are not named.
+    The engine's library and batch size are not named: they change rounding only.
     """
     names = ["torch", "timm"]
     if runtime.device.type == "cpu":
         names.append("openvino")
     if runtime.precision == "int8":
         names.append("nncf")
-    found = " ".join(f"{name} {metadata.version(name)}" for name in names)
-    return f"{found} {runtime.device.type} {runtime.precision}"
+    libraries = " ".join(f"{name} {metadata.version(name)}" for name in names)
+    return f"{libraries} {runtime.device.type} {runtime.precision}"
 
 
 def compile_prefix(
@@ -192,9 +194,9 @@ def compile_prefix(
 ) -> Prefix:
     """The stages below `boundary`, ready to run on inputs of `size` pixels a side.
 
-    rows: how many are to come; a long pass is worth a measurement of what is fastest here, unless
-    the engine is given.
-    calibration: single inputs (1, 3, size, size) that int8 takes the ranges of activations from.
+    rows: the number of rows to come; for a long pass the engines are timed first. engine: the
+    engine to use, without timing. calibration: single inputs (1, 3, size, size) that give the
+    activation ranges for int8.
     """
     chain = StageChain(backbone.model, backbone.stages()[:boundary]).eval()
     if runtime.device.type != "cpu":
@@ -214,7 +216,7 @@ def compile_prefix(
     chosen = build(known or CANDIDATES[0])
     if known or rows < WORTH_MEASURING_ROWS or rows / _rate(chosen, size) < WORTH_MEASURING_S:
         return chosen
-    # OpenVINO's and torch's arithmetic differ by rounding in float32 alone.
+    # Only in float32 do OpenVINO and torch differ by rounding alone.
     alike = runtime.precision == "float32"
     candidates = [e for e in CANDIDATES if alike or e.library == "openvino"]
     rates = {candidate: _rate(build(candidate), size) for candidate in candidates}
@@ -226,7 +228,7 @@ def compile_prefix(
 
 
 def _rate(prefix: Prefix, size: int) -> float:
-    """Images/s over MEASURED_S or a little more, once warm."""
+    """Images/s over about MEASURED_S, after a warm-up."""
     example = torch.rand(prefix.engine.batch, 3, size, size)
     for _ in prefix.run([example] * 2):
         pass
@@ -242,7 +244,7 @@ def _rate(prefix: Prefix, size: int) -> float:
 
 
 class EngineChoices:
-    """The engine that a measurement on this machine has chosen for a prefix."""
+    """Remembers the fastest engine for a prefix on this machine."""
 
     def __init__(self, prefix: str) -> None:
         self._path = cache_root() / "engines.json"
@@ -262,13 +264,13 @@ class EngineChoices:
 def _convert(chain: StageChain, size: int) -> Any:
     """An OpenVINO model of the chain.
 
-    Traced as a function: tracing the module wraps every submodule first, which takes as long as
-    the rest together.
+    Traced as a function: tracing a module wraps every submodule first, which takes as long as the
+    rest.
     """
     openvino = import_openvino()
     example = torch.zeros(1, 3, size, size)
     with _quiet(), _no_gradients(chain):
-        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]  # torch: no types
             lambda x: chain(x), example, check_trace=False
         )
         return openvino.convert_model(traced, example_input=example, input=[(1, 3, size, size)])
@@ -286,7 +288,7 @@ def _quantize(model: Any, calibration: Iterable[torch.Tensor]) -> Any:
 
 @contextlib.contextmanager
 def _no_gradients(module: nn.Module) -> Iterator[None]:
-    """A traced function takes its parameters as constants, which must not want gradients."""
+    """Within the block, no parameter requires a gradient: tracing makes them constants."""
     wanted = [p for p in module.parameters() if p.requires_grad]
     for parameter in wanted:
         parameter.requires_grad_(False)
@@ -299,7 +301,7 @@ def _no_gradients(module: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """OpenVINO traces through torch.jit, whose deprecation is theirs to deal with."""
+    """Within the block, no output and no warnings: OpenVINO uses torch.jit, which is deprecated."""
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),

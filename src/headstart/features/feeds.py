@@ -1,9 +1,9 @@
-"""Feeds: where the loop's batches come from. The loop cannot tell which it is given.
+"""Feeds: give the training loop its inputs, from pixels or from the cache.
 
-A feed answers one question: the inputs of some rows, in some epoch. Pixels are transformed as
-they are asked for; cached activations are read from the memory map. Order and views depend on
-(seed, epoch, image key) alone, so they are the same for every batch size, worker count and resume,
-with a cache and without.
+A feed gives the inputs of some rows in some epoch. A pixel feed transforms pixels on demand; a
+cached feed reads activations from the memory map. Order and views depend on (seed, epoch, image
+key) alone. So they are the same for every batch size, number of workers and resume, with a cache
+and without.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from headstart.views.transforms import Transform
 
 Inputs = Callable[[], torch.Tensor]
 
-# Of the machine's memory, what a memory map may take and still be likely to be read from there.
+# A memory map of up to this share of the machine's memory is likely to stay in the page cache.
 PAGE_CACHE_SHARE = 0.5
 RELEASED_BYTES = 2**25
 
@@ -47,20 +47,21 @@ class Feed(Protocol):
 
     @property
     def waits_for_disk(self) -> bool:
-        """Whether its rows have to come from the disk again in every epoch."""
+        """Whether its rows are read from the disk again in every epoch."""
 
     def prepare(self, rows: np.ndarray, epoch: int | None) -> Inputs:
-        """Do the host's part for these rows, in any thread; what is returned does the device's.
+        """Do the host's part for these rows; any thread may call it.
 
-        That gives what the model takes. `epoch` None is evaluation, never augmented.
+        The returned function does the device's part and gives the model's inputs. epoch: None for
+        evaluation, which is never augmented.
         """
 
 
 @dataclass(frozen=True)
 class PixelFeed:
-    """Images warped as they are asked for.
+    """Images that are transformed on demand.
 
-    views: how many views an image has, of which each epoch draws one; 0 is a new one each epoch.
+    views: number of views of an image, of which each epoch draws one; 0 is a new view each epoch.
     """
 
     images: ImageSet
@@ -79,7 +80,7 @@ class PixelFeed:
 
     @property
     def waits_for_disk(self) -> bool:
-        return False  # a decoder needs the cores that the step has on a CPU: nothing to overlap
+        return False  # on a CPU, decoding and the step need the same cores: nothing to overlap
 
     @cached_property
     def _pixels(self) -> DeviceRows:
@@ -89,7 +90,7 @@ class PixelFeed:
             len(images),
             images.image_bytes,
             self.runtime,
-            costly=images.store.costly,
+            slow_to_read=images.store.slow_to_read,
         )
 
     def prepare(self, rows: np.ndarray, epoch: int | None) -> Inputs:
@@ -111,7 +112,7 @@ class PixelFeed:
 class CachedFeed:
     """Activations at a boundary, (n, views, ...); each epoch draws one view per image.
 
-    release: called after every RELEASED_BYTES read of the array, for its pages to leave memory.
+    release: called after each RELEASED_BYTES read from the array, to release its pages.
     """
 
     array: np.ndarray
@@ -135,12 +136,12 @@ class CachedFeed:
 
         def read(rows: np.ndarray) -> np.ndarray:
             nonlocal unreleased
-            found: np.ndarray = flat[rows]
-            unreleased += found.nbytes
+            values: np.ndarray = flat[rows]
+            unreleased += values.nbytes
             if unreleased >= RELEASED_BYTES:
                 self.release()
                 unreleased = 0
-            return found
+            return values
 
         return DeviceRows(read, len(flat), row_bytes, self.runtime)
 
@@ -161,7 +162,7 @@ class CachedFeed:
 
 
 def draw_views(keys: np.ndarray, views: int, seed: int, epoch: int) -> np.ndarray:
-    """int64 (n,): the view of each image in an epoch; with 0 views, a new one in each."""
+    """int64 (n,): the view of each image in an epoch; with 0 views, a new one in each epoch."""
     if not views:
         return np.full(len(keys), epoch, np.int64)
     if views == 1:
@@ -206,8 +207,8 @@ def batches(
 ) -> Generator[Batch, None, None]:
     """Batches in the order of `rows` from number `first_step` on; the last may be short.
 
-    With `successor`, inputs and labels carry one row more than keys: the next batch's first.
-    Close the generator where not every batch is taken: a thread may be reading for it.
+    With `successor`, inputs and labels have one row more than keys: the first of the next batch.
+    Close the generator if not all batches are taken: a thread may be reading for it.
     """
     more = int(successor)
     ring = np.append(rows, rows[:more])
@@ -228,7 +229,7 @@ def batches(
 def reads_ahead(feed: Feed, runtime: Runtime) -> bool:
     """Whether a thread prepares the next batch while a step runs.
 
-    On a CPU the step has every core: two pools of threads would fight, and only the disk can work
-    beside it.
+    On a CPU the step uses all cores: two pools of threads would compete, and only waiting for the
+    disk can overlap with it.
     """
     return runtime.overlaps or feed.waits_for_disk

@@ -1,4 +1,4 @@
-"""Lookahead: a thread prepares what comes next while the caller uses what it has."""
+"""Lookahead: a thread prepares the next items while the caller uses the current one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from headstart.machine.profiling import section
 
 T = TypeVar("T")
 
-# Items that wait or are being made: one to go on with at once, one to even out a slow read.
+# Items that are ready or being made: one for the caller's next step, one more for slow reads.
 DEPTH = 2
 
 
 @dataclass(frozen=True)
 class _End:
-    """No more items, or none because of an error."""
+    """The end of the items, with the error that ended them, if any."""
 
     error: BaseException | None
 
@@ -30,9 +30,9 @@ class _End:
 def ahead(items: Iterable[T], device: torch.device, depth: int = DEPTH) -> Generator[T, None, None]:
     """The items in their order, each made by a thread while earlier ones are in use.
 
-    What making an item raises is raised here, in its place. Closing the generator ends the thread,
-    once it is done with the item in hand. A profile counts the caller's seconds alone: the thread's
-    work shows only where the caller had to wait for it, as "waiting".
+    An error in the thread is raised here, in place of the item. Closing the generator ends the
+    thread after its current item. A profile counts the caller's time only: the work of the thread
+    shows as "waiting", where the caller waited for it.
     """
     ready: SimpleQueue[T | _End] = SimpleQueue()
     room = threading.Semaphore(depth - 1)
@@ -51,7 +51,7 @@ def ahead(items: Iterable[T], device: torch.device, depth: int = DEPTH) -> Gener
             error = raised
         ready.put(_End(error))
 
-    # In an empty context: two threads in the sections of one profile would mix up its clock.
+    # In an empty context, without a profile: two threads would mix up its sections.
     context = contextvars.Context()
     thread = threading.Thread(target=context.run, args=(make,), name="headstart-ahead", daemon=True)
     thread.start()
@@ -72,5 +72,5 @@ def ahead(items: Iterable[T], device: torch.device, depth: int = DEPTH) -> Gener
 
 
 def _current(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """A new thread's current CUDA device is number 0, whatever its parent chose."""
+    """Set the CUDA device of a new thread: by default it is number 0, whatever its parent uses."""
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()

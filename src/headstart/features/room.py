@@ -1,4 +1,4 @@
-"""What the boundary cache holds: its folder, its limit, what entries take, and what is evicted."""
+"""The room of the boundary cache: its folder, its limit, the size of entries, and eviction."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def entries_root() -> Path:
 def list_cache() -> list[tuple[Path, int]]:
     """Finished and unfinished entries with their size in bytes, least recently used first."""
     root = entries_root()
-    # By their names: what else lies there is not ours to count or to remove.
+    # Only folders named like entries: other files in the folder are not counted or removed.
     named = [f for f in root.iterdir() if _NAME.fullmatch(f.name)] if root.is_dir() else []
-    found = []
+    entries = []
     for folder in filter(Path.is_dir, named):
         with contextlib.suppress(FileNotFoundError):  # another process is removing it
             size = sum(path.stat().st_size for path in folder.iterdir())
-            found.append((_last_used(folder), folder, size))
-    return [(folder, size) for _, folder, size in sorted(found)]
+            entries.append((_last_used(folder), folder, size))
+    return [(folder, size) for _, folder, size in sorted(entries)]
 
 
 def limit_bytes(runtime: Runtime | None = None) -> int:
-    """What the cache may hold: --cache-limit, or $HEADSTART_CACHE_LIMIT_GB, or 20 GB."""
+    """The limit of the cache: --cache-limit, or $HEADSTART_CACHE_LIMIT_GB, or 20 GB."""
     if runtime and runtime.cache_limit_gb is not None:
         return _bytes(runtime.cache_limit_gb)
     text = os.environ.get("HEADSTART_CACHE_LIMIT_GB", str(DEFAULT_LIMIT_GB))
@@ -61,7 +61,7 @@ def _bytes(gigabytes: float) -> int:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What caching a boundary takes: `rows` rows (images times views) of one shape and dtype."""
+    """The size of a cached boundary: `rows` rows (images times views) of one shape and dtype."""
 
     rows: int
     shape: tuple[int, ...]
@@ -88,32 +88,32 @@ def footprint(backbone: Backbone, boundary: int, size: int, rows: int) -> Footpr
 def row_dtype(backbone: Backbone, boundary: int) -> np.dtype[Any]:
     """float32 for pooled features, float16 for activations below them.
 
-    Pooled features are small and a solver is sensitive to them; activations are a hundred times
-    larger, and what is trained on top of them forgives a rounding.
+    Pooled features are small, and a solver is sensitive to rounding. Activations are a hundred
+    times larger, and training above them is not sensitive to rounding.
     """
     return np.dtype(np.float32 if boundary == len(backbone.stages()) else np.float16)
 
 
 def cache_or_recompute(needs: Footprint, runtime: Runtime, *, required: bool) -> str | None:
-    """None where the footprint can be cached, else why every epoch has to recompute it.
+    """None where the footprint can be cached, else the reason why it cannot.
 
     Raises HeadstartError where it is required and there is no room: a solver reads all rows.
     """
-    lack = lack_of_room(needs.bytes, runtime)
-    if lack and required:
+    reason = why_no_room(needs.bytes, runtime)
+    if reason and required:
         raise HeadstartError(
-            f"a head that is solved needs its features cached ({needs}), and {lack}; "
-            "or name epochs in its phase: then it is trained, with or without a cache"
+            f"a head that is solved needs its features cached ({needs}), and {reason}; "
+            "or set epochs in its phase: then it is trained, with or without a cache"
         )
-    return lack
+    return reason
 
 
-def lack_of_room(needed: int, runtime: Runtime) -> str | None:
+def why_no_room(needed: int, runtime: Runtime) -> str | None:
     """Why `needed` bytes cannot be cached even with everything else evicted; None if they can."""
     limit = limit_bytes(runtime)
     if needed > limit:
         return (
-            f"{needed / 1e9:.1f} GB pass the limit of {limit / 1e9:.1f} GB: "
+            f"{needed / 1e9:.1f} GB exceed the limit of {limit / 1e9:.1f} GB: "
             "raise --cache-limit, or lower views, data.size or data.train_limit"
         )
     root = entries_root()
@@ -121,7 +121,7 @@ def lack_of_room(needed: int, runtime: Runtime) -> str | None:
     free = shutil.disk_usage(root).free + sum(size for _, size in list_cache())
     if needed > free:
         return (
-            f"{root}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB can be had: "
+            f"{root}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are available: "
             "free some, or move the cache with HEADSTART_CACHE"
         )
     return None
@@ -132,9 +132,8 @@ def make_room(needed: int, runtime: Runtime) -> None:
 
     Raises HeadstartError where they cannot.
     """
-    lack = lack_of_room(needed, runtime)
-    if lack:
-        raise HeadstartError(lack)
+    if reason := why_no_room(needed, runtime):
+        raise HeadstartError(reason)
     limit, entries = limit_bytes(runtime), list_cache()
     held = sum(size for _, size in entries)
     for folder, size in entries:
@@ -156,7 +155,7 @@ def _last_used(folder: Path) -> float:
 
 
 def lock_of(folder: Path) -> Path:
-    """One writer an entry: a second process waits, and then finds the entry whole."""
+    """The lock file of an entry: one process writes it, a second one waits for it."""
     return folder.parent / f"{folder.name}.lock"
 
 
@@ -175,5 +174,5 @@ def _remove(folder: Path) -> bool:
 
 
 def cached_rows(counts: Mapping[str, int], views: int) -> int:
-    """Rows a phase caches: every view of train, and validation and test as they are."""
+    """Number of rows that a phase caches: every view of train, and plain validation and test."""
     return counts["train"] * views + counts["val"] + counts["test"]

@@ -1,1 +1,1 @@
-"""What knows the machine: device, memory, processes, progress."""
+"""The machine: device, memory, processes, progress."""

@@ -20,23 +20,23 @@ def usable_cores() -> int:
 
 @lru_cache(maxsize=1)
 def memory_bytes() -> int:
-    """Memory of this machine, or of the control group that the process is held to (Linux)."""
+    """Memory of this machine, or of the process's control group, which may be less (Linux)."""
     if sys.platform == "win32":
         return int(_windows_memory().total)
-    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with contextlib.suppress(OSError, ValueError):  # "max" is no number, and no limit
-        found = min(found, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return found
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return total
 
 
 def reset_peak_memory() -> None:
-    """Start a new peak of the resident set, where the kernel allows it (Linux)."""
+    """Reset the peak of the resident set, where the kernel allows it (Linux)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory_mb() -> float:
-    """Largest resident set since the last reset (or since the start, where there is none), MB."""
+    """Largest resident set since the last reset, in MB; since the start where none is possible."""
     if sys.platform == "win32":
         return float(_windows_peak().peak / 2**20)
     with contextlib.suppress(OSError):

@@ -1,6 +1,6 @@
-"""Python processes of our own: none takes code from the folder that a command is called in.
+"""Python subprocesses that never import code from the current folder.
 
-`python -m NAME` looks for the module there first, and so does an empty entry of PYTHONPATH: a
+`python -m NAME` looks for the module there first, and so does an empty entry of PYTHONPATH. A
 pip.py among somebody's photos would be run.
 """
 
@@ -14,12 +14,12 @@ from headstart.files import cache_root
 
 
 def python_command(*arguments: str) -> list[str]:
-    """The command of this Python with some arguments; -P keeps the current folder off its path."""
+    """The command of this Python with arguments; -P keeps the current folder off its path."""
     return [sys.executable, "-P", *arguments]
 
 
 def python_environment() -> dict[str, str]:
-    """The environment for such a process, which means the same in any working directory."""
+    """The environment of such a process. Its paths are absolute: any working directory will do."""
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     paths = [str(Path(path).absolute()) for path in given if path]
     return {
@@ -30,7 +30,7 @@ def python_environment() -> dict[str, str]:
 
 
 def forget_current_folder() -> None:
-    """Take the current folder off this process's path, where `python -m` has put it."""
+    """Remove the current folder from sys.path, where `python -m` has put it."""
     first = sys.path[0] if sys.path else None
     if first is not None and not sys.flags.safe_path and Path(first).resolve() == Path.cwd():
         del sys.path[0]

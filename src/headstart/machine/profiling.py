@@ -1,12 +1,12 @@
-"""Where a run's time goes: named sections, each counted without the ones inside it.
+"""Profiles: the time of a run by named sections, each without the sections inside it.
 
 Nothing is recorded unless a profile is on:
 
     with headstart.profiled():
         headstart.run(recipe)       # leaves profile.json, and shows it in its report
 
-On CUDA a section then waits for the device at both ends, so that work counts where it was asked
-for: the shares are right, and the run is slower for it.
+On CUDA a profiled section waits for the device at both ends, so that work counts in the section
+that started it. The shares are then right, but the run is slower.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OTHER = "other"
 
 
 class Profile:
-    """Seconds and entries by section; what is in no section is OTHER."""
+    """Seconds and entries by section; time outside all sections counts as OTHER."""
 
     def __init__(self) -> None:
         self._open = [OTHER]
@@ -68,7 +68,7 @@ class Profile:
         }
 
     def _charge(self) -> None:
-        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch: no types
             torch.cuda.synchronize()
         if torch.backends.mps.is_available():
             torch.mps.synchronize()
@@ -82,7 +82,7 @@ _active: ContextVar[Profile | None] = ContextVar("profile", default=None)
 
 @contextlib.contextmanager
 def profiled() -> Iterator[Profile]:
-    """Record sections within the block, for each run in it anew."""
+    """Record sections within the block. Each run in it starts a new record."""
     profile = Profile()
     token = _active.set(profile)
     try:
@@ -97,7 +97,7 @@ def active_profile() -> Profile | None:
 
 @contextlib.contextmanager
 def section(name: str) -> Iterator[None]:
-    """Count the block under `name`. It must not hold a generator's yield."""
+    """Count the time of the block under `name`. The block must not contain a generator's yield."""
     profile = _active.get()
     if profile is None:
         yield
@@ -110,7 +110,7 @@ def section(name: str) -> Iterator[None]:
 
 
 def each_in_section(items: Iterable[T], name: str) -> Iterator[T]:
-    """The items; what it takes to produce them counts under `name`."""
+    """The items; the time to produce them counts under `name`."""
     iterator = iter(items)
     while True:
         with section(name):

@@ -1,4 +1,4 @@
-"""What a command or a call says while it works: lines and progress bars on stderr."""
+"""Progress of a command or a call: lines and progress bars on stderr."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from contextlib import contextmanager
 
 
 class Reporter:
-    """Says nothing: `reporter=Reporter()` is silence. Derive from it to listen.
+    """A silent reporter, and the base class of all others.
 
-    Where no reporter is given, the command line and Python alike use `TerminalReporter`.
+    Without a reporter, the command line and Python use `TerminalReporter`.
     """
 
     def say(self, line: str) -> None:
-        """One line about what was decided or finished."""
+        """One line about a decision or a finished step."""
 
     def warn(self, line: str) -> None:
-        """One line about something that the user may not have meant."""
+        """One line about something that the user may not want."""
 
     def transfer(self, label: str, done: int, total: int | None) -> None:
-        """How far a download or a scan has come."""
+        """The progress of a download or a scan."""
 
     @contextmanager
     def track(self, label: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
@@ -36,7 +36,7 @@ class TerminalReporter(Reporter):
     def __init__(self) -> None:
         from rich.console import Console
 
-        # A notebook's kernel sets FORCE_COLOR, which would have bars redrawn where nothing can be.
+        # A notebook's kernel sets FORCE_COLOR, but its stderr cannot redraw bars.
         self._bars = sys.stderr.isatty()
         self._console = Console(
             stderr=True,
@@ -86,7 +86,7 @@ class TerminalReporter(Reporter):
 
 
 class _LineTracker:
-    """Progress for logs and pipes: a line every ten seconds, none for what is over sooner."""
+    """Progress for logs and pipes: a line every ten seconds; none for shorter work."""
 
     INTERVAL_S = 10.0
 

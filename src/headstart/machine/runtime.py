@@ -1,4 +1,4 @@
-"""The machine: device, precision, threads, memory, named seeds. Nothing else knows about it."""
+"""The runtime: device, precision, copies between host and device, named seeds, versions."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ DEVICES = "use auto, cpu, cuda, cuda:N or mps"
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where tensors live, in which precision a forward pass runs there, how much may be cached."""
+    """The device of tensors, the precision of forward passes, and the limit of the cache."""
 
     device: torch.device
-    cache_limit_gb: float | None = None  # of the boundary cache; None: as the environment says
-    precision: str = "float32"  # float32, bfloat16, or int8 (of frozen passes alone)
+    cache_limit_gb: float | None = None  # of the boundary cache; None: from the environment
+    precision: str = "float32"  # float32, bfloat16, or int8 (for frozen passes only)
 
     @property
     def overlaps(self) -> bool:
-        """Whether the host has cores to spare while the device computes."""
+        """Whether the host has free cores while the device computes."""
         return self.device.type != "cpu"
 
     @property
     def float64_device(self) -> torch.device:
-        """Where float64 is computed: the device, or the CPU beside Metal, which has none."""
+        """The device that computes in float64; the CPU on MPS, which has no float64."""
         return torch.device("cpu") if self.device.type == "mps" else self.device
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
-        """Forward passes in bfloat16, where that is the precision; losses and weights never are."""
+        """Forward passes in bfloat16 if that is the precision; losses and weights stay float32."""
         enabled = self.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
             yield
@@ -57,7 +57,7 @@ class Runtime:
         module.to(memory_format=torch.channels_last)
 
     def stage(self, array: Any) -> torch.Tensor:
-        """An array in memory that `place` can copy from without waiting; work for any thread."""
+        """The array in memory from which `place` copies without waiting. Any thread may call it."""
         return stage(array, self.device)
 
     def place(self, array: Any) -> torch.Tensor:
@@ -65,12 +65,12 @@ class Runtime:
         return to_device(array, self.device)
 
     def fetch(self, tensor: torch.Tensor) -> Callable[[], np.ndarray]:
-        """Begin to copy a tensor to the host; what is returned waits for it and gives the array."""
+        """Begin to copy a tensor to the host. The returned function waits and gives the array."""
         if self.device.type != "cuda":
             return tensor.cpu().numpy
         host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         host.copy_(tensor, non_blocking=True)
-        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch: no types
         copied.record()
 
         def array() -> np.ndarray:
@@ -93,7 +93,8 @@ def create_runtime(
         precision = "bfloat16" if chosen.type == "cuda" and _cuda_has_bfloat16() else "float32"
     if precision == "bfloat16" and chosen.type == "cpu" and not _cpu_has_bfloat16():
         raise PrecisionError(
-            'precision = "bfloat16": this CPU only emulates it, slowly; use "float32" or "auto"'
+            'precision = "bfloat16": this CPU only emulates it, which is slow; use "float32" or '
+            '"auto"'
         )
     if precision == "int8" and chosen.type == "cuda":
         raise PrecisionError(
@@ -131,25 +132,25 @@ def _choose_device(device: str) -> torch.device:
 
 
 def _prepare_cuda(precision: str) -> None:
-    # What an earlier run has let go of counts as taken until torch gives it back.
+    # Memory that an earlier run has freed counts as used until torch returns it.
     gc.collect()
     torch.cuda.empty_cache()
-    # Nearly every step has the same shapes, so it pays to try cuDNN's kernels once. Which one
-    # wins may change from run to run, and the last bits with it: on CUDA they did so before,
-    # where backward kernels add up in any order.
+    # Nearly every step has the same shapes, so it pays to time cuDNN's kernels once. The chosen
+    # kernel, and with it the last bits, may differ between runs. On CUDA they differ anyway:
+    # backward kernels add in any order.
     torch.backends.cudnn.benchmark = True
-    # TF32, 10 bits of mantissa: still finer than the bfloat16 of a forward pass. What needs
-    # every digit says so with full_float32.
+    # TF32 has 10 bits of mantissa, more than the bfloat16 of a forward pass. Code that needs all
+    # digits uses full_float32.
     torch.set_float32_matmul_precision("high" if precision == "bfloat16" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "bfloat16"
 
 
 def import_openvino() -> Any:
-    """OpenVINO, kept from reporting each conversion to its makers: what is run here stays here.
+    """OpenVINO without its telemetry, which reports each conversion over the network.
 
-    It does so from a forked process, which also crashed beside our threads.
+    The telemetry forks a process, which also crashed beside our threads.
     """
-    silent: Any = None  # an entry that makes an import fail; both it and NNCF then go without
+    silent: Any = None  # makes the import of the telemetry fail; OpenVINO and NNCF then skip it
     sys.modules.setdefault("openvino_telemetry", silent)
     import openvino
 
@@ -165,16 +166,16 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def stage(array: Any, device: torch.device) -> torch.Tensor:
-    """An array or tensor as a tensor of the host: pinned where it is bound for CUDA."""
+    """An array or tensor as a tensor on the host; in pinned memory if the device is CUDA."""
     tensor = torch.as_tensor(array)
     return tensor.pin_memory() if device.type == "cuda" else tensor
 
 
 def to_device(array: Any, device: torch.device) -> torch.Tensor:
-    """An array or tensor on a device, copied there without holding up the host.
+    """An array or tensor on a device. On CUDA the host does not wait for the copy.
 
-    From pageable memory a copy waits for all that the device was asked before; from pinned memory
-    it takes its place in the queue. Torch keeps pinned memory from use until the copy is done.
+    A copy from pageable memory waits for all earlier work of the device; a copy from pinned memory
+    is queued. Torch does not reuse pinned memory before the copy is done.
     """
     staged = stage(array, device)
     return staged.to(device, non_blocking=True) if device.type == "cuda" else staged.to(device)
@@ -182,7 +183,7 @@ def to_device(array: Any, device: torch.device) -> torch.Tensor:
 
 @contextlib.contextmanager
 def full_float32() -> Iterator[None]:
-    """Products of float32 matrices keep all their digits within the block, on CUDA too."""
+    """Within the block, products of float32 matrices keep all digits, on CUDA too."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -193,7 +194,7 @@ def full_float32() -> Iterator[None]:
 
 @contextlib.contextmanager
 def within_device_memory() -> Iterator[None]:
-    """Raise RunError where the device's memory does not do."""
+    """Raise RunError where the device runs out of memory."""
     try:
         yield
     except RuntimeError as error:
@@ -205,16 +206,16 @@ def within_device_memory() -> Iterator[None]:
 
 
 def named_seed(seed: int, *names: object) -> int:
-    """A 63-bit seed for one purpose: equal names give equal streams, others are unrelated."""
+    """A 63-bit seed for one purpose. Equal names give equal numbers, other names unrelated ones."""
     text = "/".join(str(part) for part in (seed, *names))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
 @contextlib.contextmanager
 def seeded(seed: int, *names: object) -> Iterator[None]:
-    """Torch's generators seeded for one purpose, and put back afterwards."""
-    # Asking an idle CUDA device for its generator would start it, for a run on the CPU too.
-    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    """Within the block, torch's generators are seeded for one purpose; then they are restored."""
+    # Asking an idle CUDA device for its generator would initialise it, even for a run on the CPU.
+    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch: no types
     devices = range(torch.cuda.device_count()) if started else ()
     metal = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     with torch.random.fork_rng(devices=devices):
@@ -228,7 +229,7 @@ def seeded(seed: int, *names: object) -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def machine() -> dict[str, Any]:
-    """What the machine is: CPU model, usable cores, GPU if any."""
+    """CPU model, usable cores, GPU (None without one) and operating system."""
     cpu = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -246,14 +247,14 @@ def _gpu() -> str | None:
 
 @lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
-    """Versions of everything whose change can change a result."""
+    """Versions of Python and of all packages that can change a result."""
     packages = ("headstart", "torch", "timm", "openvino", "numpy", "pillow", "scikit-learn")
     return {"python": platform.python_version()} | {p: metadata.version(p) for p in packages}
 
 
 @lru_cache(maxsize=1)
 def source_commit() -> str | None:
-    """The commit of the source tree that the package runs from, '+' for local changes."""
+    """The commit of the source tree that the package runs from, with '+' for local changes."""
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return None

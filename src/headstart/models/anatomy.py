@@ -1,6 +1,6 @@
-"""Count what a network costs and how deep it is, without weights, memory or arithmetic.
+"""Counts a network's operations, parameters and depth, without weights, memory or arithmetic.
 
-The network runs once on the meta device under a dispatch mode that sees every primitive operation.
+The network runs once on the meta device, under a dispatch mode that sees every primitive operation.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _WEIGHTED = frozenset(
 
 @dataclass(frozen=True)
 class Anatomy:
-    """depth: weighted layers on the longest way from the input; macs: of one image."""
+    """depth: weighted layers on the longest path from the input. macs: of one image."""
 
     depth: int
     macs: int
@@ -39,20 +39,20 @@ def examine(model: nn.Module, size: int) -> Anatomy:
     return Anatomy(mode.depth_of(output), mode.macs)
 
 
-class _Examination(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Carries a depth with every tensor: the deepest input's, plus one for a weighted layer.
+class _Examination(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch: no types
+    """Gives every tensor a depth: that of its deepest input, plus one for a weighted layer.
 
-    A weighted layer multiplies by a parameter, or by what was computed from parameters alone, which
-    is how transposed and standardised kernels appear; attention's products of activations are none.
+    A weighted layer multiplies by a parameter, or by a tensor computed from parameters alone, such
+    as a transposed or standardised kernel. Products of activations in attention do not count.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch: no types
         self.macs = 0
         self._depths: dict[int, int] = {}
         own = [*model.parameters(), *model.buffers()]
         self._from_weights = {id(tensor) for tensor in own}
-        # Tensors are known by id, so they are kept: on the meta device they hold no memory.
+        # Tensors are identified by id, so they must stay alive. On the meta device they are empty.
         self._kept: list[Any] = [own]
 
     def depth_of(self, value: Any) -> int:
@@ -91,7 +91,7 @@ class ModelCost:
 
 
 def model_cost(model: Classifier, size: int) -> ModelCost:
-    """What a model costs at `size` pixels a side, counted."""
+    """The cost of a model for inputs of `size` pixels a side."""
     parameters = sum(p.numel() for p in model.parameters())
     buffers = sum(b.numel() for b in model.buffers())
     head = sum(m.weight.numel() for m in model.head.modules() if isinstance(m, nn.Linear))

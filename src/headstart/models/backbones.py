@@ -1,7 +1,7 @@
 """Backbones: pretrained networks without their classifier, as a sequence of stages.
 
-The only module that builds timm models. A backbone carries its weights' identity and the
-preprocessing that they were trained with, so nobody types a mean or a channel order.
+The only module that builds timm models. A backbone has the identity of its weights and the
+preprocessing that they were trained with, so a user never sets a mean or a channel order.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class Backbone(nn.Module):
     @property
     def num_features(self) -> int:
         """Width of the pooled features."""
-        width = getattr(self.model, "head_hidden_size", None) or self.model.num_features
-        return int(width)  # type: ignore[arg-type]
+        width: Any = getattr(self.model, "head_hidden_size", None) or self.model.num_features
+        return int(width)
 
     def stages(self) -> Sequence[Stage]:
         return self._stages
@@ -89,15 +89,15 @@ class Backbone(nn.Module):
 def create_backbone(spec: BackboneSpec, *, size: int | None = None) -> Backbone:
     """A backbone with its weights loaded, in eval mode, for inputs of `size` pixels a side.
 
-    `size` matters to networks whose parameters depend on it (position embeddings are resampled);
-    by default it is what the weights want. Random weights are drawn from torch's generator.
-    Raises HeadstartError for an unknown name or weights that cannot be had.
+    size: by default that of the weights. It matters for networks whose parameters depend on it
+    (position embeddings are resampled). Random weights come from torch's generator. Raises
+    HeadstartError for an unknown name, or weights that cannot be found or fetched.
     """
     return load_backbone(locate_weights(canonical_name(spec.name), spec.weights), size=size)
 
 
 def load_backbone(weights: Weights, *, size: int | None = None) -> Backbone:
-    """The backbone that already located weights belong to."""
+    """The backbone of weights that are already located."""
     model = build_architecture(weights.identity.name, size=size)
     if weights.path is not None:
         state = _fit_to_size(model, read_state(weights))
@@ -112,7 +112,7 @@ def load_backbone(weights: Weights, *, size: int | None = None) -> Backbone:
     except (AssertionError, RuntimeError, ValueError) as error:
         raise HeadstartError(
             f"{backbone.name} cannot take {pixels} pixels ({str(error).splitlines()[0]}): "
-            f"set data.size; its weights want {weights.preprocess.size}"
+            f"set data.size; its weights were trained at {weights.preprocess.size}"
         ) from error
     return backbone
 
@@ -134,7 +134,7 @@ def build_architecture(name: str, *, size: int | None = None) -> nn.Module:
     except (AssertionError, ValueError, RuntimeError, TypeError) as error:
         raise HeadstartError(f"{name} cannot take {size} pixels: {error}") from error
     if type(model).__name__ == "VGG":
-        # The two 4,096-wide layers are a classifier in all but name, and tied to 224 pixels: the
+        # The two layers with 4,096 units are part of the classifier and need 224 pixels. So the
         # backbone is the convolutional trunk, pooled.
         model.pre_logits = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         model.head = _PassThrough()
@@ -143,7 +143,7 @@ def build_architecture(name: str, *, size: int | None = None) -> nn.Module:
 
 
 def build_on_meta(name: str, *, size: int | None = None) -> nn.Module:
-    """`build_architecture` on the meta device: names and shapes, without memory or numbers."""
+    """`build_architecture` on the meta device: names and shapes, without memory or values."""
     with torch.device("meta"):
         return build_architecture(name, size=size)
 
@@ -155,7 +155,7 @@ def create_meta_backbone(weights: Weights, *, size: int) -> Backbone:
 
 
 class _PassThrough(nn.Module):
-    """timm's VGG head is called with `pre_logits`; there is nothing left for it to do."""
+    """Replaces timm's VGG head, which is called with `pre_logits`. It does nothing."""
 
     def forward(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         return x

@@ -1,7 +1,7 @@
-"""The backbone catalogue: what each network costs, how deep it is, and where its weights are.
+"""The backbone catalogue: costs, depth and sources of weights of each network.
 
-A network is built once on the meta device and remembered under the cache folder for the installed
-versions, so a second listing needs neither timm nor torch.
+A network is built once on the meta device. The result is remembered in the cache folder for the
+installed versions, so a second listing needs neither timm nor torch.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from headstart.models.hub import HubWeights, describe_hub_weights
 from headstart.models.names import OUTSIDE_TIMM, canonical_name
 from headstart.models.weights import describe_providers, preprocess_of
 
-FORMAT = 1  # raise it when a number in here is computed in another way
+FORMAT = 1  # raise it when a number is computed in another way
 
-# What "*" lists: the networks people compare, small to large within a family.
+# The networks that "*" lists: well-known ones, small to large within a family.
 CURATED = (
     "small_cnn",
     "squeezenet1_1",
@@ -74,7 +74,7 @@ class BackboneInfo:
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """What of a backbone does not change while the versions stay."""
+    """The part of a backbone's line that depends only on the installed versions."""
 
     name: str
     size_px: int
@@ -87,16 +87,17 @@ class _Measured:
 def list_backbones(
     pattern: str = "*", *, notice: Callable[[str], None] = lambda line: None
 ) -> list[BackboneInfo]:
-    """The curated backbones, or all whose names match a pattern: "resnet*", "resnet50.*" (tags).
+    """The curated backbones, or all that match a pattern: "resnet*", "resnet50.*" (tags).
 
-    A VGG is listed as its convolutional trunk, which is the backbone. A name or an alias without
-    wildcards lists that one. Raises WeightsError, with the nearest names, where nothing matches.
+    A name or an alias without wildcards lists that one. A VGG is listed as its convolutional trunk,
+    which is the backbone. notice: called with a line before a long measurement. Raises
+    WeightsError, with the nearest names, where nothing matches.
     """
     names = _matching(pattern)
     remembered = _read_catalogue()
     missing = [name for name in names if name not in remembered]
     if missing:
-        notice(f"measuring {len(missing)} backbones; the next time they are remembered")
+        notice(f"measuring {len(missing)} backbones; the results are remembered")
         remembered |= {name: _measure(name) for name in missing}
         remember(_catalogue_path(), remembered)
     return [_complete(remembered[name]) for name in names]
@@ -139,7 +140,7 @@ def _measure(name: str) -> _Measured:
 
 
 def _with_classifier(name: str) -> Any:
-    """The whole network as it was trained; a linear classifier where it comes without one."""
+    """The whole network as it was trained; with a linear classifier where it has none."""
     from torch import nn
 
     from headstart.models.backbones import build_architecture
@@ -150,14 +151,15 @@ def _with_classifier(name: str) -> Any:
         return squeezenet1_1()
     if name == "small_cnn":
         trunk = build_architecture(name)
-        return nn.Sequential(trunk, nn.Linear(int(trunk.num_features), 10))  # type: ignore[arg-type]
+        width: Any = trunk.num_features
+        return nn.Sequential(trunk, nn.Linear(int(width), 10))
     import timm
 
     return timm.create_model(name, num_classes=1000)
 
 
 def _complete(measured: _Measured) -> BackboneInfo:
-    """Add what may change between two listings: published scores, and what is stored here."""
+    """Add what may change between two listings: published scores, and stored weights."""
     name, hub = measured.name, measured.hub
     tag = hub.tag if hub else ""
     base = name.partition(".")[0]
@@ -177,9 +179,9 @@ def _complete(measured: _Measured) -> BackboneInfo:
 
 
 def imagenet_top1(name: str) -> float | None:
-    """Published ImageNet top-1 of a backbone's pretrained weights in percent, None where unknown.
+    """Published ImageNet top-1 accuracy of a backbone's weights in percent; None where unknown.
 
-    Without a tag in the name, of those that timm takes for it.
+    A name without a tag means timm's default weights.
     """
     base, _, tag = name.partition(".")
     hub = None if tag else describe_hub_weights(name)
@@ -188,7 +190,7 @@ def imagenet_top1(name: str) -> float | None:
 
 @cache
 def _imagenet_top1() -> dict[str, tuple[float, int]]:
-    """NAME.TAG to (top-1 in percent, image size), from the table we ship."""
+    """By NAME.TAG, (top-1 in percent, image size), from the shipped table."""
     table = resources.files("headstart") / "assets" / "imagenet_top1.csv"
     lines: Iterable[str] = table.read_text(encoding="utf-8").splitlines()
     rows = csv.DictReader(line for line in lines if not line.startswith("#"))
@@ -201,7 +203,7 @@ def _catalogue_path() -> Path:
 
 
 def _read_catalogue() -> dict[str, _Measured]:
-    """{} where none is remembered, or it is damaged."""
+    """The remembered backbones; {} where there are none, or the file is damaged."""
     try:
         return read_json(_catalogue_path(), dict[str, _Measured])
     except (OSError, RunError):

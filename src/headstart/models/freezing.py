@@ -1,7 +1,7 @@
-"""Freezing: what a phase may change, where its boundary lies, and proof that the rest stood still.
+"""Freezing: what a phase may change, where its boundary is, and a check that the rest is unchanged.
 
-Frozen means parameters and buffers: a frozen batch norm stays in eval mode, or its running
-statistics would drift while its weights look frozen.
+Parameters and buffers are frozen: a frozen batch norm stays in eval mode. Otherwise its running
+statistics would change although its weights are frozen.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from headstart.errors import RecipeError, RunError, did_you_mean
 from headstart.models.backbones import Backbone
 from headstart.specs import PhaseSpec
 
-# Below this share of a backbone's parameters, "convolutions only" is not what its name promises.
+# train = "convs" is refused where convolutions have less than this share of the parameters.
 CONVOLUTIONAL = 0.5
 
 
@@ -63,17 +63,17 @@ def plan_phase(backbone: Backbone, phase: PhaseSpec) -> FreezePlan:
 
 
 def norm_mode(phase: PhaseSpec, pretrained: bool) -> Literal["frozen", "train"]:
-    """Statistics learnt on a million images beat those of a few batches, unless there are none."""
+    """Whether batch norms are frozen. By default they are for pretrained weights: their statistics
+    come from a million images, and those of a few batches are worse."""
     if phase.train in ("head", "convs"):
         return "frozen"
     return phase.norm or ("frozen" if pretrained else "train")
 
 
 def _layers(backbone: Backbone) -> dict[str, list[str]]:
-    """Layers that own parameters, in the order of the forward pass, with those parameters.
+    """Layers with parameters, in the order of the forward pass, and their parameters.
 
-    A parameter that belongs to no module but the network itself, such as a position embedding, is
-    a layer of its own.
+    A parameter of the network itself, such as a position embedding, counts as one layer.
     """
     layers: dict[str, list[str]] = {}
     for parameter, _ in backbone.model.named_parameters():
@@ -154,21 +154,21 @@ def set_training(backbone: Backbone, plan: FreezePlan) -> None:
         return
     above = backbone.stages()[plan.boundary :]
     for name, module in backbone.model.named_modules():
-        # Containers are left in eval mode: only what belongs to a trained stage may act (dropout,
-        # drop path), and only the planned norms may move.
+        # Only modules of trained stages are in training mode (dropout, drop path), and only the
+        # planned norms. Other containers stay in eval mode.
         if name and any(stage.holds(name) for stage in above):
             module.training = name in plan.moving if _is_batch_norm(module) else True
 
 
 class FreezeAudit:
-    """Hashes everything a phase must not change, before and after it."""
+    """Compares the hashes of everything that a phase must not change, before and after it."""
 
     def __init__(self, backbone: Backbone, plan: FreezePlan) -> None:
         self._backbone, self._plan = backbone, plan
         self._before = self._hashes()
 
     def verify(self) -> None:
-        """Raises RunError naming what drifted."""
+        """Raises RunError that names a changed tensor."""
         after = self._hashes()
         drifted = [name for name, digest in self._before.items() if after[name] != digest]
         if drifted:

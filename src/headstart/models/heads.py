@@ -1,4 +1,4 @@
-"""Heads: what is added on top of a backbone's pooled features."""
+"""Heads: the layers on top of a backbone's pooled features."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from headstart.specs import HeadSpec
 def create_head(spec: HeadSpec, *, num_features: int, num_classes: int) -> nn.Sequential:
     """A linear head, or an MLP, from features (n, num_features) to logits (n, num_classes).
 
-    Dropout stands before every linear layer; batch norm and ReLU follow every hidden one. Weights
-    are drawn from torch's current generator: He-normal for hidden layers, small for the last, so
-    that training starts from nearly uniform predictions.
+    Dropout comes before every linear layer; batch norm and ReLU come after every hidden one.
+    Weights are drawn from torch's current generator: He-normal for hidden layers, small for the
+    last, so that training starts from nearly uniform predictions.
     """
     layers: list[nn.Module] = []
     width = num_features
@@ -38,6 +38,6 @@ def create_head(spec: HeadSpec, *, num_features: int, num_classes: int) -> nn.Se
 
 
 def l2_penalty(head: nn.Module) -> torch.Tensor:
-    """Sum of squares of the head's weight matrices (biases and batch norm are left alone)."""
+    """Sum of squares of the head's weight matrices, without biases and batch norm."""
     weights = [m.weight for m in head.modules() if isinstance(m, nn.Linear)]
     return torch.stack([weight.square().sum() for weight in weights]).sum()

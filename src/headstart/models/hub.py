@@ -1,4 +1,4 @@
-"""timm's own pretrained weights: from the local hub cache, else over the network, failing fast."""
+"""timm's own pretrained weights, from the local hub cache or the network. Fails within seconds."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _unreachable: set[str] = set()  # addresses that did not answer, remembered for 
 
 
 class HubUnreachableError(WeightsError):
-    """No answer from the hub. Its text is the reason alone; the caller says what would work."""
+    """No answer from the hub. Its text is only the reason; the caller adds what would work."""
 
 
 @dataclass(frozen=True)
 class HubWeights:
-    """What timm's configuration says of one set of weights."""
+    """One set of weights, as timm's configuration describes it."""
 
     name: str  # without the tag
     tag: str
@@ -63,7 +63,7 @@ def describe_hub_weights(name: str) -> HubWeights | None:
 
 
 def default_preprocess(name: str) -> Preprocess | None:
-    """What timm's configuration of a network wants, with or without weights; None: no such."""
+    """The preprocessing in timm's configuration of a network; None where timm has none."""
     config = pretrained_config(name)
     return None if config is None else _preprocess(config)
 
@@ -84,7 +84,7 @@ def _preprocess(config: Any) -> Preprocess:
 
 
 def find_cached(weights: HubWeights) -> Path | None:
-    """The file where it is on this machine already: the hub cache, or our store for a URL."""
+    """The weights file if it is on this machine: in the hub cache, or in our store for a URL."""
     if weights.hub_id is None:
         return find_stored(weights.identity, weights.preprocess)
     from huggingface_hub import try_to_load_from_cache
@@ -97,14 +97,15 @@ def find_cached(weights: HubWeights) -> Path | None:
 
 
 def _own_cache() -> Path | None:
-    """$HEADSTART_CACHE moves what the hub sends too, unless the hub's own variables say where."""
+    """The hub's folder inside $HEADSTART_CACHE; None, the hub's default, without that variable, or
+    where HF_HOME or HF_HUB_CACHE is set."""
     if any(os.environ.get(name) for name in ("HF_HOME", "HF_HUB_CACHE")):
         return None
     return cache_root() / "hub" if os.environ.get("HEADSTART_CACHE") else None
 
 
 def fetch(weights: HubWeights) -> Path:
-    """The weights file, fetched if it is not here. Raises HubUnreachableError within seconds."""
+    """The weights file, fetched if needed. Raises HubUnreachableError within seconds."""
     if (cached := find_cached(weights)) is not None:
         return cached
     from huggingface_hub import constants
@@ -118,7 +119,7 @@ def fetch(weights: HubWeights) -> Path:
 
 
 def _reach(endpoint: str) -> None:
-    """Ask the hub for anything, once. Its own client retries for minutes."""
+    """Check once, within seconds, that the hub answers: its own client retries for minutes."""
     if endpoint in _unreachable:
         raise HubUnreachableError("no hub can be reached")
     from huggingface_hub import get_session
@@ -149,7 +150,7 @@ def _fetch_hub(hub_id: str) -> Path:
         return Path(
             hf_hub_download(hub_id, _FILE, cache_dir=_own_cache(), etag_timeout=REACH_TIMEOUT_S)
         )
-    except LocalEntryNotFoundError as error:  # what the client says when the network goes away
+    except LocalEntryNotFoundError as error:  # the client's error when the network is lost
         raise HubUnreachableError("the hub stopped answering") from error
     except (EntryNotFoundError, HfHubHTTPError) as error:
         first = str(error).strip().splitlines()[0]
@@ -157,12 +158,12 @@ def _fetch_hub(hub_id: str) -> Path:
     except Exception as error:
         if isinstance(error, OSError) and (line := explain_os_error(error)):
             raise WeightsError(f"weights: {line}") from error
-        # In the middle of the file: the client's errors are again those of requests or httpx.
+        # Lost in the middle of the file: the client's errors are those of requests or httpx.
         raise HubUnreachableError(f"the hub stopped answering ({type(error).__name__})") from error
 
 
 def _fetch_url(weights: HubWeights) -> Path:
-    """A torch file that timm names by address alone, kept in our store as safetensors."""
+    """A torch file that timm gives by URL only, kept in our store as safetensors."""
     url = weights.url or ""
     if not url.endswith((".pth", ".pt")):
         raise WeightsError(f"{weights.name}.{weights.tag}: cannot read the format of {url}")

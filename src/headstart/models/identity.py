@@ -1,4 +1,4 @@
-"""What a set of weights is, where it came from, and the pixels it wants. Needs no torch."""
+"""The identity of weights, and the preprocessing they were trained with. Needs no torch."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Backbone names: timm's, and the names people know from Keras and torchvision. Needs no torch.
+"""Backbone names: timm's, and those of Keras and torchvision. Needs no torch.
 
-timm takes seconds to import, so it is asked only where the tables below do not answer.
+timm takes seconds to import, so it is imported only for names outside the tables below.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from functools import cache
 
 from headstart.errors import WeightsError, did_you_mean
 
-# Known names to timm's. Matched in any case and without '-', '_', '/' and spaces, so one spelling
-# stands for all: MobileNetV2 is also mobilenet_v2.
+# Known names to timm's. Case, '-', '_', '/' and spaces do not matter, so one spelling is enough:
+# MobileNetV2 is also mobilenet_v2.
 ALIASES: dict[str, str] = {
-    # ResNet: Keras and torchvision use timm's own names, which are here to be found in any case.
+    # ResNet: Keras and torchvision use timm's names; they are listed for other spellings.
     "ResNet18": "resnet18",
     "ResNet34": "resnet34",
     "ResNet50": "resnet50",
@@ -109,7 +109,7 @@ ALIASES: dict[str, str] = {
 # Networks that timm does not have: torchvision's SqueezeNet 1.1 and our own from-scratch baseline.
 OUTSIDE_TIMM = frozenset({"squeezenet1_1", "small_cnn"})
 
-# timm networks of their own whose names fold to an alias of another one. A test finds them all.
+# Names of timm networks that would match an alias of another network. A test finds them all.
 _NOT_ALIASES = frozenset(
     {
         *(f"efficientnetv2_{size}" for size in "sml"),
@@ -126,8 +126,8 @@ def canonical_name(name: str) -> str:
     >>> canonical_name("MobileNetV2"), canonical_name("ViT-B/16")
     ('mobilenetv2_100', 'vit_base_patch16_224')
 
-    A known name with a tag and a name outside the tables need timm to check them. Raises
-    WeightsError, with the nearest names, for one that stands for nothing.
+    A name with a tag, or outside the tables, is checked with timm. Raises WeightsError, with the
+    nearest names, for an unknown one.
     """
     if name in _NOT_ALIASES:
         return name
@@ -157,7 +157,7 @@ def _fold(name: str) -> str:
 
 @cache
 def _known_names() -> dict[str, str]:
-    """Folded alias, or folded timm name that an alias stands for, to timm's name."""
+    """timm's name by folded alias, and by the folded timm names that have an alias."""
     targets = {_fold(target): target for target in ALIASES.values()}
     return targets | {_fold(alias): target for alias, target in ALIASES.items()}
 
@@ -177,5 +177,5 @@ def _tags(architecture: str) -> tuple[str, ...]:
     import timm
 
     # list_pretrained gives NAME.TAG, and a bare NAME for weights without a tag.
-    found = timm.list_pretrained(f"{architecture}.*")
-    return tuple(str(name).partition(".")[2] for name in found)
+    pretrained = timm.list_pretrained(f"{architecture}.*")
+    return tuple(str(name).partition(".")[2] for name in pretrained)

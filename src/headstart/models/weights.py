@@ -1,7 +1,7 @@
-"""Weights providers: `hub`, `registry`, `file:PATH`, `random`, and `auto`, which chooses.
+"""Weights providers: `hub`, `registry`, `file:PATH`, `random`, and `auto`, which chooses one.
 
-Locating weights says which parameters a run starts from, fetches them where needed, and brings the
-preprocessing that they were trained with. Needs no torch until parameters are read or mapped.
+Locating weights finds the parameters that a run starts from, fetches them if needed, and gives the
+preprocessing that they were trained with. Needs no torch until parameters are read.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
 Notice = Callable[[str], None]
 
-# Parameters that a backbone does not have: classifiers by the names that timm's and torchvision's
-# networks give them, and VGG's two wide layers below it.
+# Names of modules that a backbone does not have: the classifiers of timm's and torchvision's
+# networks, and VGG's two wide layers below the classifier.
 _CLASSIFIERS = ("fc", "classifier", "head", "head_dist", "last_linear", "classif", "pre_logits")
 
 
@@ -53,8 +53,8 @@ def locate_weights(
 ) -> Weights:
     """The weights of a backbone (timm's name, with or without a tag), fetched if need be.
 
-    `provider` is auto, hub, registry, random or file:PATH. `notice` is told in one line what was
-    taken, and before a download what is fetched. Raises WeightsError with what would work.
+    provider: auto, hub, registry, random or file:PATH. notice: called with one line about the
+    chosen weights, and before a download. Raises WeightsError, which says what would work.
     """
     if provider == "random":
         return _random(name)
@@ -67,7 +67,7 @@ def locate_weights(
     elif provider != "auto":
         raise WeightsError(f"weights {provider!r}: use auto, hub, registry, random or file:PATH")
     elif name == "small_cnn":
-        return _random(name)  # trained from scratch: that is what it is for
+        return _random(name)  # it is always trained from scratch
     else:
         weights = _choose(name, notice)
     identity = weights.identity
@@ -79,16 +79,16 @@ def locate_weights(
 
 
 def preprocess_of(name: str) -> Preprocess:
-    """What the default weights of a backbone want, without fetching anything."""
+    """The preprocessing of a backbone's default weights; fetches nothing."""
     if name in REGISTRY and describe_hub_weights(name) is None:
         return REGISTRY[name].preprocess
     return _untrained_preprocess(name)
 
 
 def describe_providers(name: str, hub: HubWeights | None) -> str:
-    """Where weights can come from, offline: "stored, hub, registry", or "random only".
+    """The possible sources of weights: "stored, hub, registry", or "random only". Works offline.
 
-    hub: timm's own weights for the name, as `describe_hub_weights` gives them.
+    hub: timm's own weights for the name, from `describe_hub_weights`.
     """
     package = REGISTRY.get(name)
     stored = (package and find_stored(package.identity, package.preprocess)) or (
@@ -99,7 +99,7 @@ def describe_providers(name: str, hub: HubWeights | None) -> str:
 
 
 def read_state(weights: Weights) -> dict[str, Tensor]:
-    """The parameters by timm's names, on the CPU. May hold a classifier; see check_state."""
+    """The parameters by timm's names, on the CPU. May include a classifier: see check_state."""
     if weights.path is None:
         raise WeightsError(f"{weights.identity.name}: random weights have no file to read")
     if weights.path.suffix != ".safetensors":
@@ -114,13 +114,13 @@ def read_state(weights: Weights) -> dict[str, Tensor]:
 
 
 def check_state(model_state: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-    """Hold parameters to the model they are for. Raises WeightsError naming the first mismatch.
+    """Compare parameters with their model. Raises WeightsError that names the first mismatch.
 
     Entries of a classifier that the model lacks are ignored, and so are batch norm's counters.
     """
     for name, wanted in model_state.items():
         if name.endswith("num_batches_tracked"):
-            continue  # absent from old files, and unused where momentum is a number
+            continue  # missing in old files, and not used if momentum is a number
         if name not in state:
             raise WeightsError(f"weights do not fit: {name} is missing from the file")
         given = state[name]
@@ -139,7 +139,7 @@ def check_state(model_state: Mapping[str, Tensor], state: Mapping[str, Tensor]) 
 
 
 def _choose(name: str, notice: Notice) -> Weights:
-    """auto: what we stored before, else the hub (its local cache first), else the registry."""
+    """auto: weights in our store, else the hub (its local cache first), else the registry."""
     package = REGISTRY.get(name)
     if package is None:
         return _from_hub(name, notice)
@@ -207,8 +207,8 @@ def _from_file(name: str, path: Path) -> Weights:
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
     base, _, tag = name.partition(".")
-    # A file out of our own store says what its parameters want; any other is taken to want what
-    # the network's default weights do.
+    # A file from our own store has its preprocessing in its header. Any other file is assumed to
+    # need that of the network's default weights.
     header = read_header(path) if path.suffix == ".safetensors" else None
     preprocess = header.preprocess if header else _untrained_preprocess(name)
     licence = header.identity.licence if header else "unknown"
@@ -227,7 +227,7 @@ def _located(identity: WeightsIdentity, preprocess: Preprocess, path: Path) -> W
 
 
 def _untrained_preprocess(name: str) -> Preprocess:
-    """What a network wants where nothing is known of its weights."""
+    """The preprocessing of a network if nothing is known about its weights."""
     if name == "small_cnn":
         return Preprocess(32, HALF, HALF, "bilinear")
     if name == "squeezenet1_1":
@@ -236,7 +236,7 @@ def _untrained_preprocess(name: str) -> Preprocess:
 
 
 def _alternatives(name: str, hub: HubWeights | None = None) -> str:
-    """What would work instead, in the words that a recipe takes."""
+    """What would work instead, as settings of a recipe."""
     base, tagged, _ = name.partition(".")
     ways = ['weights = "file:PATH"']
     if base in REGISTRY:

@@ -1,1 +1,1 @@
-"""What a recipe means on a machine, before anything runs."""
+"""The plan of a run: all decisions about it, made before anything is computed."""

@@ -1,7 +1,7 @@
-"""The plan: all that is decided about a run before any of it is computed.
+"""The plan: all decisions about a run, made before anything is computed.
 
-`check` prints it, `run` carries it out, a budget counts its work. The backbone is built on the meta
-device: no weights are read and nothing is computed.
+`check` prints it, `run` carries it out, and a budget estimates its work. The backbone is built on
+the meta device: no weights are read and nothing is computed.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from headstart.views.transforms import Transform, recipe_transform
 class PhasePlan:
     """One phase of a resolved recipe.
 
-    number: from 0. stages: names of all stages, in order. holding: of those that hold what trains.
-    trainable, frozen: numbers of the backbone's parameters. head: of the head's, which all train.
-    views: rows that are cached of a training image, 0 where every epoch computes its own. cache:
-    what is cached; None where `recomputed` says why nothing is.
+    number: from 0. stages: names of all stages, in order. holding: names of the stages with
+    trainable parameters. trainable, frozen: numbers of parameters of the backbone. head: number of
+    parameters of the head, all trainable. views: cached rows per training image; 0 where every
+    epoch draws a new view. cache: what is cached; None where nothing is, and `recomputed` says why.
     """
 
     number: int
@@ -53,7 +53,7 @@ class PhasePlan:
 
     @property
     def solved(self) -> bool:
-        """Whether the head is solved, in no epochs and at no rate."""
+        """Whether the head is solved, without epochs and learning rate."""
         return self.spec.optimizer == "lbfgs"
 
     @property
@@ -89,7 +89,7 @@ class PhasePlan:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """recipe: resolved, every field decided. transform: of the recipe's views, with its seed."""
+    """recipe: resolved, every field decided. transform: augments as the recipe says."""
 
     recipe: Recipe
     weights: Weights
@@ -114,7 +114,7 @@ class Plan:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Eight hex digits of what decides the trained weights: see `Recipe.fingerprint`."""
+        """Eight hex digits of everything that decides the trained weights: `Recipe.fingerprint`."""
         identity = self.weights.identity
         return self.recipe.fingerprint(
             images=self.splits.fingerprint,
@@ -129,15 +129,16 @@ def make_plan(
     reporter: Reporter,
     load: Callable[[DataSpec], Splits] | None = None,
 ) -> Plan:
-    """Decide everything: weights located, images split, views, and each phase.
+    """Locate the weights, split the images, and decide the views and each phase.
 
-    load: opens a data set, where `load_data` is not to do it again. Raises HeadstartError where the
-    recipe contradicts itself, names what is not there, or asks a solver to do without a cache.
+    load: opens a data set in place of `load_data`. Raises HeadstartError where the recipe
+    contradicts itself, names something that does not exist, or has a solved head without room for
+    its cache.
     """
     resolved, weights = resolve(recipe, reporter)
     data = resolved.data
     splits = load(data) if load else load_data(data, progress=reporter.transfer)
-    positive_class(splits.class_names, resolved.evaluation.positive)  # a wrong name, told early
+    positive_class(splits.class_names, resolved.evaluation.positive)  # reports a wrong name early
     transform = recipe_transform(data, weights.preprocess, resolved.seed)
     plan = Plan(resolved, weights, splits, transform, runtime, ())
     backbone, head = _without_weights(plan)
@@ -182,7 +183,7 @@ def _plan_phase(plan: Plan, number: int, backbone: Backbone, head: int) -> Phase
 
 
 def _views(plan: Plan, spec: PhaseSpec, freeze: FreezePlan) -> int:
-    """Below the first stage there is nothing to cache, so nothing to gain from repeating a view."""
+    """Cached views per image. Where the first stage trains, nothing is cached: 0."""
     assert spec.views is not None  # resolved
     if freeze.boundary == 0 or spec.views == 0:
         return 0
@@ -192,12 +193,12 @@ def _views(plan: Plan, spec: PhaseSpec, freeze: FreezePlan) -> int:
 def _caching(
     plan: Plan, spec: PhaseSpec, backbone: Backbone, freeze: FreezePlan, views: int
 ) -> tuple[Footprint | None, str | None]:
-    """What is cached, or why it is computed in every epoch."""
+    """The cached rows, or the reason why nothing is cached."""
     if freeze.boundary == 0:
         return None, "the first stage trains: every epoch starts from the pixels"
     if views == 0:
         return None, "views = 0: every epoch draws a new view of each image"
     rows = cached_rows(plan.counts, views)
     needs = footprint(backbone, freeze.boundary, plan.size, rows)
-    lack = cache_or_recompute(needs, plan.runtime, required=spec.optimizer == "lbfgs")
-    return (needs, None) if lack is None else (None, lack)
+    reason = cache_or_recompute(needs, plan.runtime, required=spec.optimizer == "lbfgs")
+    return (needs, None) if reason is None else (None, reason)

@@ -1,4 +1,4 @@
-"""What a run is made of: versions, machine, data, weights and preprocessing, for its manifest."""
+"""Provenance for the manifest: versions, machine, data, weights and preprocessing."""
 
 from __future__ import annotations
 
@@ -31,8 +31,7 @@ def provenance(plan: Plan) -> Provenance:
 
 
 def _marks(recipe: Recipe) -> tuple[str, ...]:
-    """What a table says beside a run whose scores are not of what its weights expect, or of what
-    it hands over."""
+    """Notes for tables, where the preprocessing or precision of the scores is unusual."""
     marks = ["unit scaling"] if recipe.data.normalize == "unit" else []
     if recipe.precision == "int8":
         marks.append("scored in int8")

@@ -1,6 +1,6 @@
-"""Resolution: a recipe with every default decided, and refused where it contradicts itself.
+"""Resolution decides every default of a recipe, and refuses one that contradicts itself.
 
-The resolved recipe is what a run saves and what its fingerprint names.
+A run saves the resolved recipe, and its fingerprint is of the resolved recipe.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from headstart.specs import PhaseSpec
 
 DEFAULT_EPOCHS = 10
 DEFAULT_DECAY = {"adamw": 0.01, "sgd": 5e-4, "adam": 0.0}
-SGD_RATE_RATIO = 10  # its steps are not normalised: it wants larger rates than Adam
-# What steers a fit and means nothing to a solver.
+SGD_RATE_RATIO = 10  # SGD does not normalise its steps, so it needs larger rates than Adam
+# Fields that a fit uses and a solver does not.
 _FITTED = (
     "epochs",
     "lr",
@@ -41,9 +41,9 @@ _FITTED = (
 def resolve(recipe: Recipe, reporter: Reporter | None = None) -> tuple[Recipe, Weights]:
     """The recipe with every default decided, and the weights it will use.
 
-    Running the resolved recipe is the reproduction: the backbone has timm's name, the weights
-    name their provider, sizes, epochs and rates are written out. Raises HeadstartError where the
-    recipe contradicts itself.
+    The resolved recipe reproduces the run: it has timm's name of the backbone, the provider of the
+    weights, and all sizes, epochs and rates. Raises HeadstartError where the recipe contradicts
+    itself.
     """
     say = (reporter or TerminalReporter()).say
     name = canonical_name(recipe.backbone.name)
@@ -63,14 +63,14 @@ def resolve(recipe: Recipe, reporter: Reporter | None = None) -> tuple[Recipe, W
                 'set backbone.weights = "random", or train = "all" to start from pretrained ones'
             )
     _refuse_what_nothing_uses(recipe)
-    # Paths are written out, so that the saved recipe means the same files from anywhere.
+    # Paths become absolute, so that the saved recipe means the same files in any folder.
     source = recipe.data.source
     if source.startswith("folder:"):
         source = f"folder:{Path(source.removeprefix('folder:')).expanduser().resolve()}"
     size = recipe.data.size or weights.preprocess.size
     data = recipe.data.model_copy(update={"source": source, "size": size})
     chosen = f"file:{weights.path.resolve()}" if provider == "file" and weights.path else provider
-    if provider == "hub":  # the tag says which of timm's several weights these are
+    if provider == "hub":  # timm has several weights for a name; the tag says which
         name = f"{weights.identity.name}.{weights.identity.tag}"
     backbone = recipe.backbone.model_copy(update={"name": name, "weights": chosen})
     phases = tuple(_resolve_phase(n, p, recipe, pretrained) for n, p in enumerate(recipe.phases))
@@ -85,18 +85,18 @@ def resolve(recipe: Recipe, reporter: Reporter | None = None) -> tuple[Recipe, W
 
 def _refuse_what_nothing_uses(recipe: Recipe) -> None:
     if recipe.head.batch_norm and not recipe.head.hidden:
-        raise RecipeError("head.batch_norm needs hidden layers to stand behind: set head.hidden")
+        raise RecipeError("head.batch_norm follows hidden layers: set head.hidden")
     augment = recipe.data.augment
     fitted = [p for p in recipe.phases if _optimizer(p, recipe) != "lbfgs"]
     if (augment.mixup or augment.cutmix) and not fitted:
         raise RecipeError(
-            "data.augment: mixup and cutmix need a phase that is fitted, and these heads are "
-            "solved: name epochs in a phase, or leave them out"
+            "data.augment: mixup and cutmix need a phase that is trained, and these heads are "
+            "solved: set epochs in a phase, or leave them out"
         )
 
 
 def _resolve_phase(number: int, phase: PhaseSpec, recipe: Recipe, pretrained: bool) -> PhaseSpec:
-    # Where no stage stays frozen there is nothing to cache.
+    # With no frozen stage there is nothing to cache.
     whole = phase.train in ("all", "from_scratch", "convs")
     optimizer, views = _optimizer(phase, recipe), phase.views
     wrong = _contradiction(phase, recipe, optimizer, whole, pretrained)
@@ -123,7 +123,7 @@ def _resolve_phase(number: int, phase: PhaseSpec, recipe: Recipe, pretrained: bo
 
 
 def _optimizer(phase: PhaseSpec, recipe: Recipe) -> str:
-    """A head is solved where it can be, unless the phase says how to train it."""
+    """A linear head is solved, unless the phase sets epochs, a rate or an optimizer."""
     if phase.optimizer != "auto":
         return phase.optimizer
     solvable = phase.train == "head" and _linear(recipe) and phase.views != 0
@@ -137,7 +137,8 @@ def _linear(recipe: Recipe) -> bool:
 def _contradiction(
     phase: PhaseSpec, recipe: Recipe, optimizer: str, whole: bool, pretrained: bool
 ) -> str | None:
-    """What a phase asks for that cannot be, or would be ignored without a word."""
+    """A setting of the phase that is impossible or would be ignored, in words; None if there is
+    none."""
     part = f'train = "{phase.train}"'
     if phase.views and whole:
         return f"{part} has nothing to cache: leave out views"
@@ -146,11 +147,11 @@ def _contradiction(
     if phase.norm == "train" and phase.train in ("head", "convs"):
         return f"{part} keeps batch norm frozen: leave out norm"
     if recipe.batch_size == 1 and _learns_norms(recipe, phase, pretrained):
-        return "batch norm learns nothing from batch_size = 1: raise batch_size"
+        return "batch norm cannot learn from batch_size = 1: raise batch_size"
     if optimizer == "lbfgs":
         return _unsolvable(phase, recipe)
     if phase.layer_decay != 1 and phase.train == "head":
-        return f"{part} trains no stage that layer_decay could slow: leave it out"
+        return f"{part} trains no stage, so layer_decay has no effect: leave it out"
     if phase.momentum != _default("momentum") and optimizer != "sgd":
         return f'momentum belongs to optimizer = "sgd", not to {optimizer}'
     for name in ("plateau_patience", "plateau_factor"):
@@ -170,7 +171,7 @@ def _unsolvable(phase: PhaseSpec, recipe: Recipe) -> str | None:
     if not wrong:
         return None
     if phase.optimizer == "auto":
-        return f"a linear head is solved, and then {wrong}; name epochs or lr to train it instead"
+        return f"a linear head is solved, and then {wrong}; set epochs or lr to train it instead"
     return f'optimizer = "lbfgs" solves the head: {wrong}'
 
 

@@ -1,1 +1,1 @@
-"""The run directory: what a run leaves behind, read without torch."""
+"""The run directory: all files of a run, read without torch."""

@@ -1,8 +1,8 @@
-"""History: the events of a run, as log.jsonl keeps them, and what follows from them.
+"""History: the events of a run, as log.jsonl keeps them.
 
-A run that is killed between an event and its checkpoint repeats the event when it goes on: the last
-of its kind counts. A phase that is restarted at a lower rate gives up the epochs before: they do
-not count. Both are decided here, for everybody who asks.
+A run that is killed between an event and its checkpoint repeats the event when it is resumed: only
+the last one counts. A phase that restarts at a lower rate discards its earlier epochs: they do not
+count. Both rules are applied here, for all readers.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Extract:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What an epoch, or a penalty, comes to."""
+    """The scores after an epoch, or at a penalty."""
 
     phase: int
     train_loss: float
@@ -70,7 +70,7 @@ class Solve(Fit):
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """A fit begun again at the lower rate `lr`; seconds: of the epochs that it gave up."""
+    """A fit that starts again at the lower rate `lr`. seconds: of the discarded epochs."""
 
     phase: int
     lr: float
@@ -79,7 +79,7 @@ class Restart:
 
 @dataclass(frozen=True, slots=True)
 class StartingHead:
-    """A flatter head that a phase trains from, in place of the one that was solved before it."""
+    """A flatter head from which a phase starts, in place of the head that was solved before."""
 
     phase: int
     l2: float
@@ -88,15 +88,15 @@ class StartingHead:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a phase came to. bettered: whether validation prefers the model to the one before."""
+    """The outcome of a phase. improved: whether its model is better on validation than before."""
 
     phase: int
-    bettered: bool
+    improved: bool
     val_loss: float
     val_accuracy: float
-    best_epoch: int | None  # that was kept; None of a solved head, or where none was
-    l2: float | None  # that was chosen; None of a fitted phase
-    start_l2: float | None  # at which a later phase would start; None of a fitted phase
+    best_epoch: int | None  # the epoch that was kept; None of a solved head, or where none was
+    l2: float | None  # the chosen penalty; None of a fitted phase
+    start_l2: float | None  # the penalty of a later phase's starting head; None of a fitted phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +116,14 @@ class Refit:
 
 @dataclass(frozen=True, slots=True)
 class FewLabels:
-    """Label efficiency on validation, where test does not meet these features."""
+    """Label efficiency on validation, where test images have no such features."""
 
     curve: LabelEfficiency
 
 
 @dataclass(frozen=True, slots=True)
 class Corrupted:
-    """Predictions on corrupted images; images: of each corruption."""
+    """Predictions on corrupted images. images: number for each corruption."""
 
     images: int
     corruptions: int
@@ -167,8 +167,8 @@ def event_line(event: Event) -> str:
 
 
 def read_events(text: str, where: str) -> list[Event]:
-    """The events of a log. A line that a crash cut short is dropped; RunError, beginning with
-    `where`, tells of one that is whole and no event."""
+    """The events of a log. A line that a crash cut short is dropped. A whole line that is no event
+    raises RunError; its text begins with `where`."""
     events: list[Event] = []
     for number, line in enumerate(text.splitlines(), start=1):
         try:
@@ -184,7 +184,7 @@ def read_events(text: str, where: str) -> list[Event]:
 
 @dataclass(frozen=True)
 class History:
-    """events: in order, without the epochs that a restart gave up."""
+    """events: in order, without the epochs that a restart discarded."""
 
     events: tuple[Event, ...]
 
@@ -214,14 +214,14 @@ class History:
     @cached_property
     def epochs(self) -> tuple[Epoch, ...]:
         """Of all phases, by phase and epoch."""
-        found = {(event.phase, event.epoch): event for event in self.every(Epoch)}
-        return tuple(found[key] for key in sorted(found))
+        by_key = {(event.phase, event.epoch): event for event in self.every(Epoch)}
+        return tuple(by_key[key] for key in sorted(by_key))
 
     @cached_property
     def solves(self) -> tuple[Solve, ...]:
         """Of all phases, by phase and rising penalty."""
-        found = {(event.phase, event.l2): event for event in self.every(Solve)}
-        return tuple(found[key] for key in sorted(found))
+        by_key = {(event.phase, event.l2): event for event in self.every(Solve)}
+        return tuple(by_key[key] for key in sorted(by_key))
 
     @cached_property
     def restarts(self) -> tuple[Restart, ...]:
@@ -246,7 +246,7 @@ class History:
 
     @property
     def label_efficiency(self) -> LabelEfficiency | None:
-        """As it was told of validation; None where it was not."""
+        """The curve on validation; None where it was not measured."""
         noted = self.every(FewLabels)
         return noted[-1].curve if noted else None
 
@@ -257,6 +257,6 @@ class History:
         return [event for event in self.solves if event.phase == phase]
 
     def chosen(self, phase: int) -> Solve | None:
-        """The solution that a solved phase went on with."""
+        """The chosen solution of a solved phase."""
         done = self.done.get(phase)
         return next((s for s in self.solves if done and (s.phase, s.l2) == (phase, done.l2)), None)

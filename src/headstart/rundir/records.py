@@ -1,12 +1,10 @@
-"""Records: what a run's JSON files hold, each file a frozen dataclass.
+"""Records: the contents of a run's JSON files, each file a frozen dataclass.
 
-`files.write_json` writes a record and `files.read_json` reads it strictly, by pydantic's adapter of
-the plain dataclass. That is one line where a reader by hand would be one for each field, its errors
-name the field, and a record can be built without pydantic. Pydantic is loaded for the recipe
-anyway; an adapter is made when a file of its kind is first read, in milliseconds.
+`files.write_json` writes a record. `files.read_json` reads it strictly, by pydantic's adapter of
+the plain dataclass: its errors name the field, and a record can be built without pydantic. The
+adapter is made in milliseconds, when a file of its kind is first read.
 
-A file holds every field. None stands for what the comment beside the field says, and nothing else
-is left out.
+A file holds every field. The comment beside a field says what None means.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ Status = Literal["running", "interrupted", "finished", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
-    """How pixels reach the backbone: RGB in 0..1, resized to `size`, then (x - mean) / std."""
+    """The preprocessing of pixels: RGB in 0..1, resized to `size`, then (x - mean) / std."""
 
     size: int  # pixels a side
     mean: Triple
@@ -36,14 +34,14 @@ class Preprocess:
 
 @dataclass(frozen=True, slots=True)
 class WeightsIdentity:
-    """One set of parameters, told apart from every other."""
+    """Identifies one set of parameters."""
 
     provider: str  # hub, registry, file or random
     name: str  # the backbone, without a tag
     tag: str
     sha256: str | None  # of the file the parameters are read from; None for random
     licence: str
-    source: str  # for people: package==version, a hub id, or a path
+    source: str  # to be read by people: package==version, a hub id, or a path
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +75,10 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """The images. side: pixels along each side, as they are stored and before `preprocess`."""
+    """The images. side: pixels along each side before `preprocess`."""
 
     source: str
-    fingerprint: str  # of all of them
+    fingerprint: str  # of all images
     test_fingerprint: str
     class_names: tuple[str, ...]
     counts: Counts
@@ -90,9 +88,8 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What a run is made of. expects: the preprocessing that the weights were trained with. marks:
-    what a table says beside a run whose scores are not of what its weights expect, or of what it
-    hands over."""
+    """All that a run depends on. expects: the preprocessing that the weights were trained with.
+    marks: notes for tables, where the preprocessing or precision of the scores is unusual."""
 
     versions: dict[str, str]
     commit: str | None  # None where the package does not run from a checkout
@@ -106,15 +103,15 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """manifest.json: where a run stands, and what it is made of."""
+    """manifest.json: the status of a run, and its provenance."""
 
     format: int
     status: Status
     fingerprint: str  # of the recipe
     error: str | None  # why it failed
-    created: str | None  # ISO 8601; as provenance
-    spent_s: float  # by the parts that were cut off, and kept in a checkpoint
-    warnings: tuple[str, ...]  # what its user may not have meant: a line each
+    created: str | None  # ISO 8601; None as long as provenance is
+    spent_s: float  # by interrupted attempts, up to their last checkpoint
+    warnings: tuple[str, ...]  # one line each
     provenance: Provenance | None  # None until its images are read
 
 
@@ -123,7 +120,7 @@ class LatencyMs:
     """Milliseconds of an image on its own."""
 
     median: float
-    low: float | None  # 95 % interval of the median; None of a first look, as high
+    low: float | None  # 95 % interval of the median; None, like high, in a first measurement
     high: float | None
     p95: float  # of all calls
     n: int
@@ -134,7 +131,7 @@ class Throughput:
     """Images a second in batches."""
 
     images_per_s: float
-    low: float | None  # the least of the rounds; None of a first look, as high
+    low: float | None  # the least of the rounds; None, like high, in a first measurement
     high: float | None
     batch: int
     n: int
@@ -142,7 +139,8 @@ class Throughput:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """How serving was measured. What is told by turns alone is None of a first look."""
+    """How serving was measured. A first measurement is of one model alone; then models take turns.
+    The last four fields are None in a first measurement."""
 
     process: str
     warm_up: int
@@ -150,10 +148,10 @@ class Measured:
     threads: int
     cpu: str
     at: str  # ISO 8601
-    session: str | None  # the process that took the turns: times of one can be compared
+    session: str | None  # the process in which models took turns; its times can be compared
     rounds: int | None
-    cores_left: float | None  # the share of the cores' time that others left
-    busy: str | None  # why the times are not to be relied on; None where they are
+    cores_left: float | None  # the share of the cores' time that other processes left
+    busy: str | None  # why the times are not reliable; None where they are
 
     @property
     def reliable(self) -> bool:
@@ -163,7 +161,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class OnCuda:
-    """The same on the GPU; memory_mb: the device's, at its peak."""
+    """The same on the GPU. memory_mb: peak memory of the device."""
 
     latency_ms: LatencyMs
     throughput: Throughput
@@ -173,7 +171,7 @@ class OnCuda:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What the measuring process finds of a run; the fields are those of its `Cost`."""
+    """The measured cost of serving a run's model. The fields are those of `Cost`."""
 
     latency_ms: LatencyMs
     throughput: Throughput
@@ -194,11 +192,11 @@ class PhaseCost:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """cost.json: what a run cost, and what its model costs to serve.
+    """cost.json: the cost of a run, and of serving its model.
 
-    wall_s, extract_s and train_s were really spent, interrupted parts included. spared_s: of frozen
-    passes that another run had left in the cache. alone_s: frozen passes and training as they would
-    be with an empty cache, by which runs can be compared.
+    wall_s, extract_s, train_s: seconds spent, interrupted attempts included. spared_s: seconds of
+    frozen passes that were in the cache already, from another run. alone_s: seconds of frozen
+    passes and training with an empty cache; runs are compared by it.
     """
 
     wall_s: float
@@ -207,7 +205,7 @@ class Cost:
     spared_s: float
     alone_s: float
     phases: tuple[PhaseCost, ...]
-    images_per_s: float | None  # through the backbone from pixels; None where none went
+    images_per_s: float | None  # through the whole backbone; None where no image passed it
     peak_rss_mb: float
     parameters: int
     macs: int  # of one image
@@ -222,26 +220,26 @@ class Cost:
     serving_rss_mb: float | None
     measured: Measured | None
     cuda: OnCuda | None  # None where the run was not measured on one
-    not_measured: str | None  # why it could not be, in the last attempt
+    not_measured: str | None  # why the last attempt to measure failed
 
     @property
     def busy(self) -> str | None:
-        """Why its times are not to be relied on, or None."""
+        """Why its times are not reliable, or None."""
         return self.measured.busy if self.measured else None
 
 
 @dataclass(frozen=True, repr=False)
 class SplitScores(Scores):
-    """Scores as the model is served. calibration: as it was trained; calibrated: as served."""
+    """Scores of the served model. calibration: without the temperature; calibrated: with it."""
 
     calibration: Calibration
     calibrated: Calibration
-    without_duplicates: WithoutDuplicates | None  # None where none are known
+    without_duplicates: WithoutDuplicates | None  # None where no duplicates are known
 
 
 @dataclass(frozen=True, slots=True)
 class EfficiencyPoint:
-    """per_class: labelled images of each class, None for all. low, high: of the draws."""
+    """per_class: labelled images of each class, None for all. low, high: range over the draws."""
 
     per_class: int | None
     images: int
@@ -265,13 +263,13 @@ class LabelEfficiency:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """metrics.json. temperature: what logits are divided by where probabilities are told. further:
-    of assessments that have no field of their own, as plain JSON values by name."""
+    """metrics.json. temperature: logits are divided by it before they become probabilities.
+    further: results of assessments without a field of their own, as plain JSON values by name."""
 
     val: SplitScores
     test: SplitScores
     temperature: float
-    temperature_note: str | None  # why none was fitted
+    temperature_note: str | None  # why no temperature was fitted
     corruptions: Corruptions | None  # None where the recipe asks for none
     label_efficiency: LabelEfficiency | None  # None where it does not, or no head was frozen first
     further: dict[str, Any]
@@ -279,7 +277,7 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A part of a run's time, without the parts inside it."""
+    """A part of a run's time, without the sections inside it."""
 
     name: str
     seconds: float
@@ -289,7 +287,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class TimeProfile:
-    """profile.json: where a run's time went, the longest section first."""
+    """profile.json: a run's time by section, the longest first."""
 
     total_s: float
     sections: tuple[Section, ...]

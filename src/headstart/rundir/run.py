@@ -1,18 +1,21 @@
-"""The run directory: everything a run leaves behind, written atomically, read without torch.
+"""The run directory: all files of a run, written atomically, read without torch.
 
-    recipe.toml                 the resolved recipe, every field present; running it reproduces
+    recipe.toml                 the resolved recipe, every field present; it reproduces the run
     manifest.json               status, versions, commit, data and weights identity, preprocessing
     log.jsonl                   one line an event: phase started, epoch done, phase done
     checkpoints/last.*          what a resumed run starts from (removed when the run finishes)
     checkpoints/best.safetensors  the adapted model, backbone and head
     predictions/{val,test}.npz  ids, labels, logits
+    predictions/corrupted.npz   logits on corrupted test images, if the recipe asks for them
     pictures.npz                thumbnails the report shows: samples, answers, mistakes, heat maps
     feature_map.npz             test images laid out by their features
-    metrics.json  cost.json     functions of the predictions; what the run cost
-    profile.json                where the time went, if that was asked for
+    metrics.json  cost.json     scores, as functions of the predictions; the cost of the run
+    profile.json                the time by section, with --profile
+    report/report.html          the report
+    error.txt                   the traceback of an unexpected error
 
-`records` has the types of the JSON files, `history` those of the log.
-No pickle anywhere. FORMAT is raised when a reader of the old files would misread the new ones.
+`records` has the types of the JSON files, `history` those of the log. Nothing is pickled.
+Raise FORMAT when a reader of the old files would misread the new ones.
 """
 
 from __future__ import annotations
@@ -64,10 +67,10 @@ class Run(Shown):
 
     @property
     def manifest(self) -> Manifest:
-        """As it is now: it changes while the run goes on."""
-        found = self._record("manifest.json", _Stamp).format
-        if found != FORMAT:
-            raise RunError(f"{self.path}: run format {found}; this version reads {FORMAT}")
+        """The manifest at this moment: it is read anew each time, since it changes during a run."""
+        stored = self._record("manifest.json", _Stamp).format
+        if stored != FORMAT:
+            raise RunError(f"{self.path}: run format {stored}; this version reads {FORMAT}")
         return self._record("manifest.json", Manifest)
 
     @property
@@ -81,14 +84,14 @@ class Run(Shown):
 
     @property
     def provenance(self) -> Provenance:
-        """What it is made of. Raises RunError of a run that ended before its images were read."""
-        if (found := self.manifest.provenance) is None:
+        """The manifest's provenance. Raises RunError if the run ended before it read its images."""
+        if (made := self.manifest.provenance) is None:
             raise RunError(f"{self.path}: ended before its images were read: run its recipe again")
-        return found
+        return made
 
     @cached_property
     def metrics(self) -> Metrics:
-        """The scores of both splits, and what is said of the model beside."""
+        """The scores of both splits, and the further assessments."""
         return self._record("metrics.json", Metrics)
 
     @cached_property
@@ -97,33 +100,36 @@ class Run(Shown):
 
     @property
     def profile(self) -> TimeProfile | None:
-        """Where the time went; None where that was not asked for."""
+        """The time by section; None without --profile."""
         if not (self.path / "profile.json").exists():
             return None
         return self._record("profile.json", TimeProfile)
 
     @cached_property
     def history(self) -> History:
-        """The events so far, with those that this object has appended since it read them."""
+        """The events so far, those that this object has appended included."""
         path = self.path / "log.jsonl"
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         return History.of(read_events(text, str(path)))
 
     @cached_property
     def pictures(self) -> dict[str, np.ndarray]:
-        """Thumbnails, uint8 (n, side, side, 3): `sample_images` of train with `sample_ids` and
-        `sample_labels`; and of test, each with `_ids`, `_labels`, `_predicted` and `_confidence`
-        (float32, of the answer, calibrated), `prediction_images` at random, `mistake_images` surest
-        first, `uncertain_images` the narrowest margin first, `pair_images` pair by pair of confused
-        classes, and `saliency_images` with heat over `saliency_plain` by `saliency_method` (a str).
-        A network without places has no `saliency_*`; a run that did not finish has none of all."""
+        """Thumbnails, uint8 (n, side, side, 3), by name.
+
+        Of train: `sample_images`, with `sample_ids` and `sample_labels`. Of test, each with `_ids`,
+        `_labels`, `_predicted` and `_confidence` (float32, of the answer, calibrated):
+        `prediction_images`, random; `mistake_images`, the surest first; `uncertain_images`, the
+        narrowest margin first; `pair_images`, by pair of confused classes; `saliency_images`, heat
+        over `saliency_plain` by `saliency_method` (a str). `saliency_*` are missing where no heat
+        map can be made. {} of a run that is not finished.
+        """
         path = self.path / "pictures.npz"
         return read_arrays(path) if path.exists() else {}
 
     @cached_property
     def feature_map(self) -> dict[str, np.ndarray]:
         """Test images laid out by their penultimate features: `ids`, `labels`, `predicted`, `xy`
-        (float32 (n, 2)), `method` (a str). {} of a run that did not finish."""
+        (float32 (n, 2)), `method` (a str). {} of a run that is not finished."""
         path = self.path / "feature_map.npz"
         return read_arrays(path) if path.exists() else {}
 
@@ -133,7 +139,7 @@ class Run(Shown):
 
     @property
     def warnings(self) -> list[str]:
-        """What its user may not have meant, in its data above all: a line each."""
+        """Warnings, one line each, most of them about the data."""
         return list(self.manifest.warnings)
 
     def add_warning(self, line: str) -> None:
@@ -184,25 +190,25 @@ class Run(Shown):
         try:
             return read_json(self.path / name, kind)
         except FileNotFoundError:
-            raise RunError(f"{self.path}: no {name} here: the run has not got that far") from None
+            raise RunError(f"{self.path}: no {name}: the run has not written it yet") from None
 
 
 @dataclass(frozen=True, slots=True)
 class _Stamp:
-    """What is read of a manifest before the rest, which depends on it."""
+    """The part of a manifest that is read first: the rest depends on it."""
 
     format: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """What a folder of runs is ordered by: its comparison.json's paths of finished runs."""
+    """The order of runs in a folder: the paths of finished runs in its comparison.json."""
 
     order: tuple[str, ...]
 
 
 def remove_partial(run: Run) -> None:
-    """Remove what a killed process left half written, in the folders that a run writes to."""
+    """Remove the temporary files that a killed process left in the run's folders."""
     for folder in (run.path, *(run.path / name for name in _FOLDERS)):
         for path in folder.glob(".*.partial"):
             if PARTIAL.fullmatch(path.name):
@@ -210,9 +216,9 @@ def remove_partial(run: Run) -> None:
 
 
 def create_run(path: Path, recipe: Recipe, fingerprint: str) -> Run:
-    """Create the run directory for a resolved recipe; fingerprint: what `Recipe.fingerprint` gave.
+    """Create the run directory of a resolved recipe. fingerprint: from `Recipe.fingerprint`.
 
-    Raises RunError where `path` is taken.
+    Raises RunError where `path` holds something else.
     """
     require_free(path, recipe)
     run = Run(path)
@@ -237,27 +243,30 @@ def create_run(path: Path, recipe: Recipe, fingerprint: str) -> Run:
 
 
 def require_free_or_run(path: Path) -> None:
-    """Raises RunError where `path` holds neither a run nor what one may have begun with."""
+    """Raises RunError where `path` holds files, and neither a run nor the first files of one."""
     if not (path / "manifest.json").exists():
         _refuse_others(path, None)
 
 
 def require_free(path: Path, recipe: Recipe) -> None:
-    """Raises RunError where a new run of `recipe` cannot be in `path`. Changes nothing there.
+    """Raises RunError where a new run of `recipe` cannot begin in `path`. Changes nothing there.
 
-    A folder is free that is not there, is empty, or holds what a run of this recipe leaves that
-    was killed as it began: a recipe.toml with the same words, or a half written file.
+    A folder is free if it does not exist, is empty, or holds only the first files of a run of this
+    recipe that was killed at once: an equal recipe.toml, or a temporary file.
     """
     if (path / "manifest.json").exists():
-        raise RunError(f"{path}: holds a run already, begun a moment ago: wait for it to end")
+        raise RunError(f"{path}: holds a run that has just begun: wait for it to end")
     _refuse_others(path, recipe)
 
 
 def _refuse_others(path: Path, recipe: Recipe | None) -> None:
-    """Raises RunError where a folder holds what no run begins with; recipe: None for any."""
+    """Raises RunError where a folder holds other files than a run begins with.
+
+    recipe: the recipe of that run; None for any.
+    """
     try:
         entries = sorted(path.iterdir()) if path.is_dir() else []
-        foreign = [entry.name for entry in entries if not _of_a_beginning(entry, recipe)]
+        foreign = [entry.name for entry in entries if not _is_first_file(entry, recipe)]
     except OSError as error:
         raise RunError(f"{path}: cannot be listed: {error.strerror}") from error
     if foreign:
@@ -266,7 +275,7 @@ def _refuse_others(path: Path, recipe: Recipe | None) -> None:
         )
 
 
-def _of_a_beginning(entry: Path, recipe: Recipe | None) -> bool:
+def _is_first_file(entry: Path, recipe: Recipe | None) -> bool:
     if entry.name == LOCK:
         return True
     if entry.name == "recipe.toml" and entry.is_file():
@@ -280,9 +289,9 @@ def open_run(path: str | Path) -> Run:
     run = Run(Path(path))
     if not (run.path / "manifest.json").exists():
         runs = list_runs(run.path)
-        study = f"; it is a study's: name one of its runs, such as {runs[0]}" if runs else ""
+        study = f"; it is a study: name one of its runs, such as {runs[0]}" if runs else ""
         raise RunError(f"{path}: not a run directory (no manifest.json in it){study}")
-    _ = run.manifest  # which is refused where it is of another format
+    _ = run.manifest  # raises where it has another format
     return run
 
 
@@ -295,20 +304,20 @@ def open_runs(paths: Sequence[str | Path]) -> list[Run]:
 
 
 def list_runs(path: Path) -> list[Path]:
-    """The run directories of a study's or comparison's directory, in its order; [] of any other.
+    """The run directories in the directory of a study or comparison; [] of any other directory.
 
-    The order is the one that its comparison.json notes. Without it, which is how a study that was
-    interrupted looks, runs come by the time they were made.
+    They are in the order of its comparison.json. An interrupted study has none; its runs are in
+    the order of their creation.
     """
     if (path / "manifest.json").exists() or not path.is_dir():
         return []
-    found = [entry for entry in path.iterdir() if (entry / "manifest.json").exists()]
-    found.sort(key=lambda run: (Run(run).manifest.created or "~", run.name))
+    folders = [entry for entry in path.iterdir() if (entry / "manifest.json").exists()]
+    folders.sort(key=lambda run: (Run(run).manifest.created or "~", run.name))
     compared = path / "comparison.json"
     if not compared.exists():
-        return found
+        return folders
     order = read_json(compared, _Order).order
     noted = [Path(os.path.normpath(path / place)) for place in order]
     known = [run for run in noted if (run / "manifest.json").exists()]
     # Runs that failed are in the folder but not in the order; they come last.
-    return [*known, *(run for run in found if run not in known)] if known else found
+    return [*known, *(run for run in folders if run not in known)] if known else folders

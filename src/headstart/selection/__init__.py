@@ -1,1 +1,1 @@
-"""Which candidates are worth their full runs, from cheap evidence."""
+"""The choice of the candidates that get a full run, by cheap evidence."""

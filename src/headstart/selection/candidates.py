@@ -1,4 +1,4 @@
-"""Candidates of a budget, what is known of them, and how the choice went."""
+"""The candidates of a budgeted study, their evidence, and the state of the selection."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from headstart.comparison.records import Baseline, Dropped, Regret, Round, Selec
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a candidate's frozen head showed on some training images, and what that took.
+    """The result of a linear probe on a candidate's frozen features, and its time.
 
-    hits: bool (images,), whether the probe was right about each while it was held out. macs: of
-    one image. seconds: all that was spent, on the images that earlier rounds had not seen; of
-    these, setup_s before the pass and solve_s after it.
+    hits: bool (images,), whether the probe was right on each held-out image. macs: of one image.
+    seconds: the whole time, without images of earlier rounds; of it, setup_s before the frozen pass
+    and solve_s after it.
     """
 
     hits: np.ndarray
@@ -29,7 +29,8 @@ class Evidence:
     labels: np.ndarray | None = None  # int64 (images,), the true classes
 
     def values(self, balanced: bool) -> np.ndarray:
-        """Whose mean is accuracy: the hits; or balanced accuracy: the hits, weighted by class."""
+        """Values whose mean is accuracy or balanced accuracy: the hits, weighted by class if
+        `balanced`."""
         if not balanced or self.labels is None:
             return self.hits
         counts = np.bincount(self.labels)
@@ -50,7 +51,7 @@ class Evidence:
 
     @property
     def next_s(self) -> float:
-        """Seconds that twice as many images should take; half of them are computed already."""
+        """Expected seconds for twice as many images, half of which are computed already."""
         return self.setup_s + self.images / self.images_per_s + 2 * self.solve_s
 
 
@@ -58,10 +59,10 @@ class Evidence:
 class Candidate:
     """A run of a study, before it is carried out.
 
-    evidence: what names its features; candidates that share it share their evidence. None where
-    there are no pretrained features to judge. top1: published, percent. macs: of one image. passes:
-    what a full run computes, in forward passes of one image at the speed of a frozen pass; steps:
-    the fitted steps; solved: rows that are solved on.
+    evidence: the key of its features; candidates with the same key share their evidence. None
+    without pretrained features. top1: published accuracy, percent. macs: of one image. passes: the
+    work of a full run, in forward passes of one image at the speed of a frozen pass. steps: its
+    training steps. solved: rows on which heads are solved.
     """
 
     name: str
@@ -77,12 +78,12 @@ class Candidate:
 
 @dataclass
 class Selection:
-    """Where a budgeted comparison stands.
+    """The state of a budgeted comparison.
 
-    finalists: still in the race, in the order in which they are carried out. worse: those that left
-    for being clearly worse, the best first; dropped says why. costs: estimated seconds of each
-    candidate's full run. spent_s: of evidence and full runs, as measured when each was computed, by
-    this command or by one before it: so the same command decides alike again.
+    finalists: remaining candidates, in the order of their full runs. worse: candidates that were
+    dropped as clearly worse, the best first; `dropped` has the reasons. costs: estimated seconds of
+    each candidate's full run. spent_s: seconds of evidence and full runs, measured when each was
+    computed, also by an earlier command; so the same command decides the same again.
     """
 
     budget_s: float
@@ -95,26 +96,26 @@ class Selection:
     failures: dict[str, str] = field(default_factory=dict)
     costs: dict[str, float] = field(default_factory=dict)
     carried_out: dict[str, float] = field(default_factory=dict)  # seconds of each full run
-    spared: dict[str, float] = field(default_factory=dict)  # seconds that a warm cache spared it
+    spared: dict[str, float] = field(default_factory=dict)  # seconds that a warm cache saved
     balanced: bool = False  # whether evidence goes by balanced accuracy
     regrets: dict[str, Regret] = field(default_factory=dict)  # of "choice" and "baseline"
 
     def fits(self, candidate: Candidate) -> bool:
-        """Whether its full run fits what is left, by its estimate and how the estimates did."""
+        """Whether its full run fits the remaining budget; the estimate is corrected by `drift`."""
         return self.fit([candidate])
 
     def fit(self, candidates: Sequence[Candidate]) -> bool:
-        """Whether their full runs fit what is left, one after the other."""
+        """Whether their full runs, one after the other, fit the remaining budget."""
         needed = sum(self.costs[candidate.name] for candidate in candidates)
         return self.spent_s + self.drift * needed <= self.budget_s
 
     def to_run(self) -> Iterator[Candidate]:
-        """The candidates to carry out in full, decided anew after each.
+        """The candidates to run in full. The next one is decided after each run.
 
-        The caller notes how each ended, by `finished` or `failed`, before it asks for the next. A
-        finalist waits where it does not fit, for a run that is quicker than estimated makes room.
-        Where everything that is left would fit, nobody has to stay out for being worse. Who did not
-        fit in the end is dropped for want of time.
+        The caller reports each run by `finished` or `failed` before it takes the next. A finalist
+        that does not fit waits: a run that is faster than estimated leaves more time. If all
+        remaining candidates fit, the worse ones are run too. A candidate that does not fit in the
+        end is dropped.
         """
         waiting = list(self.finalists)
         while waiting or self.worse:
@@ -132,13 +133,13 @@ class Selection:
 
     @property
     def drift(self) -> float:
-        """How much longer full runs took than was estimated, or would have with a cold cache."""
+        """The time of full runs, with an empty cache, divided by its estimate."""
         expected = sum(self.costs[name] for name in self.carried_out)
         took = sum(self.carried_out.values()) + sum(self.spared.values())
         return took / expected if expected else 1.0
 
     def failed(self, name: str, why: str, seconds: float) -> None:
-        """Count what a full run took that left nothing."""
+        """Record a full run that failed, and its seconds."""
         self.spent_s += seconds
         self.failures[name] = why
 
@@ -147,14 +148,14 @@ class Selection:
         self.spent_s += seconds
 
     def _leave_out(self, candidate: Candidate) -> None:
-        """It is not worse; there is no time for it."""
+        """Drop a candidate for lack of time."""
         cost = self.drift * self.costs[candidate.name]
         left = max(self.budget_s - self.spent_s, 0.0)
         why = f"no time: its full run takes about {cost:.0f} s, and {left:.0f} s are left"
         self.dropped.append(Dropped(candidate.name, "full runs", why))
 
     def record(self) -> Selected:
-        """As the comparison tells it."""
+        """The selection as a record of the comparison."""
         return Selected(
             budget_s=self.budget_s,
             balanced=self.balanced,

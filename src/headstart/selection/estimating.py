@@ -1,7 +1,7 @@
-"""How long a run would take and what it would leave on disk: an estimate from a short measurement.
+"""Estimates the time and disk space of a run from a short measurement.
 
-The speed of a frozen pass is timed on a few of the recipe's own training images, decoding included,
-and multiplied by what the run computes. It is of this machine as busy as it is now.
+The speed of a frozen pass, decoding included, is measured on a few training images of the recipe
+and multiplied by the work of the run. It depends on the current load of the machine.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from headstart.selection.workload import workload
 from headstart.text.durations import format_seconds
 
 MEASURED_S, MEASURED_IMAGES = 1.5, 64
-SOLVE_S = 6e-4  # of a solved head, a row
-FILES_BYTES = 2_000_000  # a run's predictions, pictures and report
+SOLVE_S = 6e-4  # seconds for each row on which a head is solved
+FILES_BYTES = 2_000_000  # predictions, pictures and report of a run
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Of a backbone's whole frozen pass here and now. setup_s: to build and compile it."""
+    """The measured speed of a backbone's frozen pass. setup_s: seconds to build and compile it."""
 
     setup_s: float
     images_per_s: float
@@ -35,10 +35,10 @@ class Speed:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run should take if nothing of it is cached yet: seconds and bytes, roughly.
+    """A rough estimate of a run's seconds and bytes, if nothing is cached yet.
 
-    entries: what its phases keep in the boundary cache, by a name that runs with the same features
-    share, in bytes.
+    entries: bytes of its entries in the boundary cache, by a key that runs with the same features
+    share.
     """
 
     seconds: float
@@ -54,7 +54,7 @@ class Estimate:
         return (
             f"about {format_seconds(self.seconds)}, {self.run_bytes / 1e6:.0f} MB for the run and "
             f"{self.cache_bytes / 1e6:.0f} MB of cache (an estimate, from "
-            f"{self.images_per_s:,.0f} images/s just now)"
+            f"{self.images_per_s:,.0f} images/s)"
         )
 
 
@@ -78,7 +78,7 @@ def measure_speed(plan: Plan) -> Speed:
     calibration = inputs(1, MEASURED_S)
     prefix = compile_prefix(backbone, top, size, runtime, calibration=calibration)
     batch = min(prefix.engine.batch, 16)
-    for _ in prefix.run(inputs(1, 0.0)):  # the first pass pays for what later ones find ready
+    for _ in prefix.run(inputs(1, 0.0)):  # a warm-up
         pass
     ready = time.perf_counter()
     done = sum(len(rows) for rows in prefix.run(inputs(batch, MEASURED_S)))
@@ -86,14 +86,14 @@ def measure_speed(plan: Plan) -> Speed:
 
 
 def estimate_run(plan: Plan, speed: Speed) -> Estimate:
-    """What a plan's run should take."""
+    """The estimate of a plan's run."""
     recipe, work = plan.recipe, workload(plan)
     seconds = OVERHEAD_S + speed.setup_s * len(plan.phases) + work.passes / speed.images_per_s
     seconds += work.steps * STEP_S + work.solved * SOLVE_S
     last = plan.phases[-1]
     parameters = last.frozen + last.trainable + last.head
     shared = f"{recipe.data.model_dump_json()} {plan.weights.identity} {plan.runtime.precision}"
-    if recipe.data.augment.active:  # whose views follow the seed
+    if recipe.data.augment.active:  # its views depend on the seed
         shared += f" seed {recipe.seed}"
     entries = {
         f"{shared} {phase.freeze.boundary_name} {phase.cache}": phase.cache.bytes
@@ -104,7 +104,7 @@ def estimate_run(plan: Plan, speed: Speed) -> Estimate:
 
 
 def total(estimates: Sequence[Estimate]) -> Estimate:
-    """A study's: runs one after the other, what they share in the cache counted once."""
+    """The estimate of a study: runs one after the other; shared cache entries count once."""
     entries = {name: size for each in estimates for name, size in each.entries.items()}
     slowest = min(each.images_per_s for each in estimates)
     seconds = sum(each.seconds for each in estimates)

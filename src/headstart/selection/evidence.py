@@ -1,10 +1,10 @@
-"""Cheap evidence on a candidate: what its frozen backbone shows on a few training images.
+"""Cheap evidence on a candidate: a linear probe of its frozen features on a few training images.
 
-The images are the lowest ranks of each class of train, so that a round's are among the next one's
-and the boundary cache computes each image once; validation and test are not looked at. A linear
-probe is solved on all folds but one and asked about that one, in turn, so that every image is
-evidence. What was found is remembered under the cache folder with the seconds it took, for this
-machine: a selection that is called again goes on from there, and decides alike.
+The images are the lowest ranks of each class of train. So the images of a round are among those of
+the next one, and the boundary cache computes each image once. Validation and test are not used. For
+each fold, a probe is solved on the other folds and predicts this one, so every image is evidence.
+The results and their seconds are remembered in the cache folder, for this machine: a selection that
+is repeated continues from there and decides the same.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ from headstart.views.transforms import Transform
 
 FORMAT = 2  # raise it when the same key would give other evidence
 FOLDS = 3
-START, START_IMAGES = 25, 200  # images a class of the first round, and at least so many in all
+START, START_IMAGES = 25, 200  # of the first round: images in each class, and the least in all
 
 
 @dataclass(frozen=True)
-class _Contender:
-    """What a candidate's evidence is computed from. transform: of a plain image."""
+class Prepared:
+    """All that a candidate's evidence is computed from. transform: without augmentation."""
 
     recipe: Recipe
     weights: Weights
@@ -65,10 +65,10 @@ class _Contender:
     runtime: Runtime
 
 
-class Judge:
-    """Evidence for the candidates of one study, all of it on the same training images.
+class EvidenceSource:
+    """Evidence for the candidates of one study, always on the same training images.
 
-    Which images that may be follows the study's first recipe; test and validation play no part.
+    The study's first recipe decides which images these are. Validation and test are not used.
     """
 
     def __init__(
@@ -76,31 +76,31 @@ class Judge:
     ) -> None:
         self._device, self._limit, self._reporter = device, cache_limit_gb, reporter
         self._shared = {name: getattr(first.data, name) for name in ("train_limit", "val_fraction")}
-        self._contenders: dict[str, _Contender] = {}
+        self._prepared: dict[str, Prepared] = {}
         self._opened: dict[DataSpec, Splits] = {}
 
-    def enter(self, recipe: Recipe) -> Candidate:
-        """The candidate of a recipe. Raises HeadstartError where it could not be run either."""
+    def prepare(self, recipe: Recipe) -> Candidate:
+        """The candidate of a recipe. Raises HeadstartError if the recipe cannot be run."""
         runtime = create_runtime(self._device, self._limit, recipe.precision)
         plan = make_plan(recipe, runtime, self._reporter, self._splits)
         work, weights = workload(plan), plan.weights
-        contender = _Contender(plan.recipe, weights, plan.transform.plain, runtime)
-        self._contenders[recipe.name] = contender
+        prepared = Prepared(plan.recipe, weights, plan.transform.plain, runtime)
+        self._prepared[recipe.name] = prepared
         return Candidate(
             name=recipe.name,
             fingerprint=plan.fingerprint,
-            evidence=None if weights.path is None else _features_key(contender),
+            evidence=None if weights.path is None else _features_key(prepared),
             top1=None if weights.path is None else imagenet_top1(weights.identity.name),
             macs=backbone_macs(weights.identity.name, plan.size),
             passes=work.passes,
             steps=work.steps,
             chooses_by=plan.recipe.chooses_by,
-            solved=round(work.solved / (FOLDS - 1)),  # a path per fold reads the others' rows
+            solved=round(work.solved / (FOLDS - 1)),  # each fold's path reads the other folds
         )
 
     def levels(self) -> list[int]:
-        """Images a class of each round: twice as many as in the one before, until it is all."""
-        images, places = self._ranked(next(iter(self._contenders.values())).recipe.data)
+        """Images per class in each round: twice as many as in the round before, up to all."""
+        images, places = self._ranked(next(iter(self._prepared.values())).recipe.data)
         most, classes = int(places.max()) + 1, len(np.unique(images.labels))
         levels = [max(START, -(-START_IMAGES // classes))]
         while levels[-1] < most:
@@ -108,20 +108,20 @@ class Judge:
         return [*levels[:-1], most]
 
     def __call__(self, candidate: Candidate, per_class: int) -> Evidence:
-        """The candidate's evidence on that many images a class, remembered or computed now."""
-        contender = self._contenders[candidate.name]
-        images, places = self._ranked(contender.recipe.data)
-        path = _path(contender, images.pick(places < per_class))
+        """The candidate's evidence on so many images per class, remembered or computed now."""
+        prepared = self._prepared[candidate.name]
+        images, places = self._ranked(prepared.recipe.data)
+        path = _path(prepared, images.pick(places < per_class))
         if remembered := _read(path):
             return remembered
         started = time.perf_counter()
         bounds = [0, *(level for level in self.levels() if level <= per_class)]
-        # A round's new images are an entry of the boundary cache by themselves.
+        # The new images of a round are their own entry in the boundary cache.
         steps = pairwise(bounds)
         chosen = [np.flatnonzero((places >= low) & (places < high)) for low, high in steps]
         watch = _Stopwatch(self._reporter)
         with within_device_memory():
-            features = _features(contender, [images.pick(rows) for rows in chosen], watch)
+            features = _features(prepared, [images.pick(rows) for rows in chosen], watch)
         passed = time.perf_counter()
         order = np.concatenate(chosen)
         labels = images.labels[order]
@@ -143,19 +143,19 @@ class Judge:
         )
         _write(path, evidence)
         self._reporter.say(
-            f"{candidate.name}: a linear probe is right about {evidence.accuracy:.1%} of "
+            f"{candidate.name}: a linear probe is right on {evidence.accuracy:.1%} of "
             f"{evidence.images:,} held-out training images (LogME {score:.3f}, "
             f"{evidence.seconds:.1f} s)"
         )
         return evidence
 
     def _ranked(self, data: DataSpec) -> tuple[ImageSet, np.ndarray]:
-        """The training images of the study at a candidate's size, and each one's rank."""
+        """The training images of the study at a candidate's size, and their ranks."""
         images = self._splits(data.model_copy(update=self._shared)).train
         return images, ranks(images, data.split_seed)
 
     def _splits(self, data: DataSpec) -> Splits:
-        if not data.source.startswith("folder:"):  # whose pixels alone depend on the size
+        if not data.source.startswith("folder:"):  # only a folder's pixels depend on the size
             data = data.model_copy(update={"size": None})
         plain = data.model_copy(update={"augment": AugmentSpec(), "resize_via": ()})
         if plain not in self._opened:
@@ -170,27 +170,27 @@ def choose_finalists(
     cache_limit_gb: float | None,
     reporter: Reporter,
 ) -> tuple[Selection, list[Candidate]]:
-    """Which recipes of a study go into full runs, and all of its candidates in the study's order.
+    """The selection of the recipes that get full runs, and all candidates in the study's order.
 
-    A recipe that could not be run is one of the selection's failures. Raises RunError where the
-    budget is too small for any full run.
+    A recipe that cannot be run is one of the selection's failures. Raises RunError where the budget
+    is too small for any full run.
     """
-    judge = Judge(recipes[0], device, cache_limit_gb, reporter)
+    source = EvidenceSource(recipes[0], device, cache_limit_gb, reporter)
     candidates, failures = [], {}
     for recipe in recipes:
         try:
-            candidates.append(judge.enter(recipe))
+            candidates.append(source.prepare(recipe))
         except HeadstartError as error:
             failures[recipe.name] = str(error)
     if not candidates:
         raise RunError("; ".join(f"{name}: {why}" for name, why in failures.items()))
-    selection = select(candidates, budget_s, judge.levels(), judge)
+    selection = select(candidates, budget_s, source.levels(), source)
     selection.failures = {**failures, **selection.failures}
     return selection, candidates
 
 
 class _Stopwatch(Reporter):
-    """Passes on what is said, and counts the images and seconds of what is tracked."""
+    """Passes tracking on to a reporter, and counts the tracked images and seconds."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
@@ -203,7 +203,7 @@ class _Stopwatch(Reporter):
 
             def count(done: int) -> None:
                 nonlocal first
-                self.images += 0 if first else done  # first come rows that were there already
+                self.images += 0 if first else done  # the first call is about existing rows
                 first = False
                 advance(done)
 
@@ -211,40 +211,40 @@ class _Stopwatch(Reporter):
             self.seconds += time.perf_counter() - started
 
 
-def _features(contender: _Contender, parts: list[ImageSet], watch: _Stopwatch) -> np.ndarray:
+def _features(prepared: Prepared, parts: list[ImageSet], watch: _Stopwatch) -> np.ndarray:
     """float32 (images, d): pooled features of the parts, one after the other."""
-    recipe, runtime = contender.recipe, contender.runtime
-    backbone = load_backbone(contender.weights, size=contender.transform.preprocess.size)
+    recipe, runtime = prepared.recipe, prepared.runtime
+    backbone = load_backbone(prepared.weights, size=prepared.transform.preprocess.size)
     top = len(backbone.stages())
-    calibration = parts[0]  # the same in every round, so that its entries stay
-    cache = BoundaryCache(backbone, top, contender.transform, runtime, watch, calibration)
+    calibration = parts[0]  # the same in every round, so that the cache keys stay the same
+    cache = BoundaryCache(backbone, top, prepared.transform, runtime, watch, calibration)
     label = f"{recipe.name}: a look at"
     rows = [cache.rows(part, label=f"{label} {len(part):,} images").array for part in parts]
-    if not watch.images:  # they were there, of a selection cut off before it noted their seconds
-        _time_again(contender, backbone, parts[-1], watch)
+    if not watch.images:  # all rows are from an interrupted selection that stored no seconds
+        _time_again(prepared, backbone, parts[-1], watch)
     return np.concatenate([array.reshape(len(array), -1) for array in rows])
 
 
 def _time_again(
-    contender: _Contender, backbone: Backbone, images: ImageSet, watch: _Stopwatch
+    prepared: Prepared, backbone: Backbone, images: ImageSet, watch: _Stopwatch
 ) -> None:
     def inputs(batch: int) -> Iterator[torch.Tensor]:
         for first in range(0, len(images), batch):
             rows = np.arange(first, min(first + batch, len(images)))
-            pixels = contender.runtime.place(images.read(rows))
-            yield contender.transform(pixels, images.keys[rows])
+            pixels = prepared.runtime.place(images.read(rows))
+            yield prepared.transform(pixels, images.keys[rows])
 
-    size, top = contender.transform.preprocess.size, len(backbone.stages())
-    runtime = contender.runtime
+    size, top = prepared.transform.preprocess.size, len(backbone.stages())
+    runtime = prepared.runtime
     prefix = compile_prefix(backbone, top, size, runtime, calibration=inputs(1))
-    with watch.track(f"{contender.recipe.name}: timing", len(images), "images") as advance:
+    with watch.track(f"{prepared.recipe.name}: timing", len(images), "images") as advance:
         advance(0)
         for outputs in prefix.run(inputs(prefix.engine.batch)):
             advance(len(outputs))
 
 
 def _held_out_hits(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """bool (n,): whether a linear probe of the other folds is right about each image."""
+    """bool (n,): whether a linear probe of the other folds is right on each image."""
     pool = Table(torch.from_numpy(features), torch.from_numpy(labels))
     with full_float32():
         crossed = cross_fit(pool, folds, int(labels.max()) + 1)
@@ -252,22 +252,22 @@ def _held_out_hits(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) 
     return hits
 
 
-def _features_key(contender: _Contender) -> str:
-    """Names everything that a candidate's features follow from, images aside."""
-    identity = contender.weights.identity
+def _features_key(prepared: Prepared) -> str:
+    """A key of everything that decides a candidate's features, except the images."""
+    identity = prepared.weights.identity
     key = {
         "format": FORMAT,
         "weights": [identity.name, identity.sha256],
-        "engine": engine_name(contender.runtime),
-        **contender.transform.describe(),
+        "engine": engine_name(prepared.runtime),
+        **prepared.transform.describe(),
     }
     return json.dumps(key, sort_keys=True)
 
 
-def _path(contender: _Contender, images: ImageSet) -> Path:
-    """Where this evidence is remembered; its seconds are this machine's."""
+def _path(prepared: Prepared, images: ImageSet) -> Path:
+    """The file that remembers this evidence. Its seconds are valid for this machine only."""
     here = f"{machine()['cores']} cores of {machine()['cpu']}"
-    key = "\n".join([_features_key(contender), images.fingerprint, here, f"{FOLDS} folds"])
+    key = "\n".join([_features_key(prepared), images.fingerprint, here, f"{FOLDS} folds"])
     return cache_root() / "evidence" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
 

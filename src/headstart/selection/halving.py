@@ -1,12 +1,12 @@
-"""Which candidates of a study are worth their full runs, when there is time for some of them only.
+"""Successive halving: chooses the candidates of a study that get a full run within a budget.
 
-Successive halving (Jamieson & Talwalkar 2016) on cheap evidence: each round looks at about twice as
-many images, and up to half of the candidates leave, the worst first. Nothing leaves for what may be
-chance: only a candidate whose probe errs more than the leader's on the same images, by a one-sided
-exact McNemar test. A round drops the best candidate with a chance of at most LEVEL. What is left
-then goes into full runs, best first, as long as they fit the budget. Each finished run corrects the
-estimates: who had no time is asked again, and where all that is not run would fit, those that left
-are run too. Numbers in, decisions out: evidence is gathered elsewhere.
+Successive halving (Jamieson & Talwalkar 2016) on cheap evidence. Each round uses about twice as
+many images and drops up to half of the candidates, the worst first. It drops only candidates whose
+probe is significantly worse than the leader's on the same images, by a one-sided exact McNemar
+test. A round drops the best candidate with a probability of at most LEVEL. The remaining candidates
+get full runs, the best first, as long as they fit the budget. Each finished run corrects the
+estimates: candidates that did not fit are tried again, and if all remaining runs fit, the dropped
+candidates are run too. Numbers in, decisions out: evidence is computed elsewhere.
 """
 
 from __future__ import annotations
@@ -24,54 +24,54 @@ from headstart.text import formats
 from headstart.text.durations import format_seconds
 
 LEVEL = 0.05
-# Seconds that a full run takes beside passes and training (set-up, scores, pictures, report), and
-# that a fitted step takes beside its arithmetic.
+# Seconds of a full run besides passes and training (set-up, scores, pictures, report), and of a
+# training step besides its arithmetic.
 OVERHEAD_S, STEP_S = 4.0, 2e-3
-MARGIN = 1.5  # on what is still to come, before another round is begun
+MARGIN = 1.5  # factor on the time of the next round and of the leader's full run
 
 
 def select(
     candidates: Sequence[Candidate],
     budget_s: float,
     levels: Iterable[int],
-    judge: Callable[[Candidate, int], Evidence],
+    evidence_of: Callable[[Candidate, int], Evidence],
 ) -> Selection:
-    """Carry out the rounds, and leave the finalists in the order of their full runs.
+    """Carry out the rounds; the selection then holds the finalists in the order of their full runs.
 
-    levels: images a class of each round, rising. judge: the evidence of a candidate on that many;
-    a HeadstartError from it is a failure of that candidate. Raises RunError where the budget is too
-    small for any full run, with what would be enough.
+    levels: images a class in each round, rising. evidence_of: gives a candidate's evidence on that
+    many images; if it raises HeadstartError, the candidate has failed. Raises RunError where the
+    budget is too small for any full run, and says what would be enough.
     """
     selection = _begin(candidates, budget_s)
     alive = [c for c in candidates if c.evidence is not None]
     blind = [c for c in candidates if c.evidence is None]
     if not alive:
-        raise RunError("--budget: random weights have no features to judge: compare without it")
-    found: dict[str, Evidence] = {}
+        raise RunError("--budget: random weights have no features to compare: leave out --budget")
+    gathered: dict[str, Evidence] = {}
     for number, per_class in enumerate(levels, start=1):
-        took = _judge_all(selection, alive, per_class, judge, found)
+        took = _gather_evidence(selection, alive, per_class, evidence_of, gathered)
         alive = [c for c in alive if c.name in took]
         if not alive:
             reasons = "; ".join(f"{n}: {why}" for n, why in selection.failures.items())
-            raise RunError(f"--budget: no candidate could be judged: {reasons}")
-        selection.costs |= {c.name: estimate(c, found) for c in (*alive, *blind)}
+            raise RunError(f"--budget: no candidate could be evaluated: {reasons}")
+        selection.costs |= {c.name: estimate(c, gathered) for c in (*alive, *blind)}
         left = budget_s - selection.spent_s
         everyone = sum(selection.costs[c.name] for c in (*alive, *blind)) <= left
         worse = (
             {}
             if everyone
-            else clearly_worse({c.name: found[c.name].values(selection.balanced) for c in alive})
+            else clearly_worse({c.name: gathered[c.name].values(selection.balanced) for c in alive})
         )
-        _record(selection, number, alive, found, took, worse)
-        gone = sorted(worse, key=lambda name: -_score(selection, found[name]))
+        _record(selection, number, alive, gathered, took, worse)
+        gone = sorted(worse, key=lambda name: -_score(selection, gathered[name]))
         by_name = {c.name: c for c in alive}
         selection.worse[:0] = [by_name[name] for name in gone]  # later rounds hold better ones
         alive = [c for c in alive if c.name not in worse]
-        alive.sort(key=lambda c: (-_score(selection, found[c.name]), selection.costs[c.name]))
+        alive.sort(key=lambda c: (-_score(selection, gathered[c.name]), selection.costs[c.name]))
         costs = [selection.costs[c.name] for c in alive]
-        to_come = sum({c.evidence: found[c.name].next_s for c in alive}.values())
-        # Another look must leave the leader its full run, also where both take longer than they
-        # should.
+        to_come = sum({c.evidence: gathered[c.name].next_s for c in alive}.values())
+        # Another round must leave time for the leader's full run, even if both take longer than
+        # estimated.
         if len(alive) == 1 or sum(costs) <= left or MARGIN * (to_come + costs[0]) > left:
             break
     selection.finalists = [*alive, *blind]
@@ -81,7 +81,7 @@ def select(
 
 
 def _begin(candidates: Sequence[Candidate], budget_s: float) -> Selection:
-    """Round 0: the published order, which keeps everyone."""
+    """Round 0: the published order. It drops no candidate."""
     order = sorted(candidates, key=lambda c: -(c.top1 or 0.0))
     judged = tuple(Judged(c.name, c.top1, 0.0, kept=True, logme=None) for c in order)
     first = Round("0: published", "ImageNet top-1 accuracy of the weights, percent", judged)
@@ -95,16 +95,16 @@ def _score(selection: Selection, evidence: Evidence) -> float:
     return float(evidence.values(selection.balanced).mean())
 
 
-def _judge_all(
+def _gather_evidence(
     selection: Selection,
     alive: Sequence[Candidate],
     per_class: int,
-    judge: Callable[[Candidate, int], Evidence],
-    found: dict[str, Evidence],
+    evidence_of: Callable[[Candidate, int], Evidence],
+    gathered: dict[str, Evidence],
 ) -> dict[str, float]:
-    """Evidence of each candidate, the cheapest first; returns the seconds that each took.
+    """Compute each candidate's evidence, the cheapest first; returns the seconds of each.
 
-    Raises RunError as soon as it shows that the budget does not last for a full run.
+    Raises RunError as soon as it is clear that the budget is too small for a full run.
     """
     took: dict[str, float] = {}
     shared: dict[str | None, Evidence] = {}
@@ -112,34 +112,35 @@ def _judge_all(
     for place, candidate in enumerate(queue, start=1):
         paid = candidate.evidence in shared
         try:
-            evidence = shared.get(candidate.evidence) or judge(candidate, per_class)
+            evidence = shared.get(candidate.evidence) or evidence_of(candidate, per_class)
         except HeadstartError as error:
             selection.failures[candidate.name] = str(error)
-            found.pop(candidate.name, None)
+            gathered.pop(candidate.name, None)
             continue
-        found[candidate.name] = shared[candidate.evidence] = evidence
+        gathered[candidate.name] = shared[candidate.evidence] = evidence
         took[candidate.name] = 0.0 if paid else evidence.seconds
         selection.spent_s += took[candidate.name]
         if len(selection.rounds) == 1:
             rest = {c.evidence: c for c in queue[place:] if c.evidence not in shared}
-            _refuse_too_small(selection, [*queue[:place], *rest.values()], found)
+            _refuse_too_small(selection, [*queue[:place], *rest.values()], gathered)
     return took
 
 
 def _refuse_too_small(
-    selection: Selection, known_or_to_come: Sequence[Candidate], found: dict[str, Evidence]
+    selection: Selection, known_or_to_come: Sequence[Candidate], gathered: dict[str, Evidence]
 ) -> None:
-    """In the first round, where not even one full run would fit behind it.
+    """In the first round, raise RunError if no full run would fit after it.
 
-    The rest is taken to be as quick as the quickest so far: this must not refuse what can be done.
+    The remaining candidates are assumed to be as fast as the fastest so far, so that no possible
+    run is refused.
     """
-    quickest = max(found.values(), key=lambda e: e.macs_per_s)
-    to_come = [c for c in known_or_to_come if c.name not in found]
+    quickest = max(gathered.values(), key=lambda e: e.macs_per_s)
+    to_come = [c for c in known_or_to_come if c.name not in gathered]
     needed = sum(
         quickest.setup_s + quickest.solve_s + quickest.images * c.macs / quickest.macs_per_s
         for c in to_come
     )
-    needed += min(estimate(c, found) for c in known_or_to_come)
+    needed += min(estimate(c, gathered) for c in known_or_to_come)
     if selection.spent_s + needed > selection.budget_s:
         raise _too_small(selection, needed)
 
@@ -150,17 +151,17 @@ def _too_small(selection: Selection, needed_s: float) -> RunError:
     return RunError(
         f"--budget {format_seconds(selection.budget_s)} is too small for one full run: about "
         f"{format_seconds(unit * np.ceil(enough / unit))} would be enough "
-        "(what was measured until now is kept)"
+        "(the measurements so far are kept)"
     )
 
 
-def estimate(candidate: Candidate, found: dict[str, Evidence]) -> float:
-    """Seconds of a candidate's full run, from the rates that its own evidence measured.
+def estimate(candidate: Candidate, gathered: dict[str, Evidence]) -> float:
+    """Seconds of a candidate's full run, from the rates in its own evidence.
 
-    Without evidence of its own it is taken to compute as many multiply-accumulates a second as the
-    median of those that have some.
+    A candidate without evidence is assumed to compute as many multiply-accumulates per second as
+    the median of the others.
     """
-    known = [found[candidate.name]] if candidate.name in found else list(found.values())
+    known = [gathered[candidate.name]] if candidate.name in gathered else list(gathered.values())
     rate = float(np.median([e.macs_per_s for e in known]))
     setup = float(np.median([e.setup_s for e in known]))
     solving = candidate.solved * float(np.median([e.solve_s / e.images for e in known]))
@@ -169,12 +170,12 @@ def estimate(candidate: Candidate, found: dict[str, Evidence]) -> float:
 
 
 def clearly_worse(hits: dict[str, np.ndarray], level: float = LEVEL) -> dict[str, float]:
-    """Up to half of the candidates, the worst first, that err more than the leader beyond chance.
+    """Up to half of the candidates, the worst first, that are significantly worse than the leader.
 
-    hits: bool (images,) by name, about the same images, or float where these are weighted by class.
-    Returns one-sided p-values: exact McNemar's, or of the permutation test where hits are weighted.
-    The level is divided by the number of comparisons (Bonferroni), because the leader is the
-    luckiest of several: with the chance of the level, at most, it leads the best candidate out.
+    hits: by name, bool (images,) on the same images, or float if weighted by class. Returns
+    one-sided p-values: of the exact McNemar test, or of the permutation test for weighted hits. The
+    level is divided by the number of comparisons (Bonferroni), because the leader may be the
+    luckiest of several. So the best candidate is dropped with a probability of at most the level.
     """
     ordered = sorted(hits, key=lambda name: hits[name].mean())
     leader = hits[ordered[-1]]
@@ -187,7 +188,7 @@ def clearly_worse(hits: dict[str, np.ndarray], level: float = LEVEL) -> dict[str
 
 
 def _chance(leader: np.ndarray, other: np.ndarray) -> float:
-    """That equally good candidates would differ in the leader's favour that much."""
+    """The probability that equally good candidates differ so much in the leader's favour."""
     if leader.dtype != bool:
         return swap_p_value(leader - other, larger=True)
     only_leader, only_other = int((leader & ~other).sum()), int((other & ~leader).sum())
@@ -198,18 +199,18 @@ def _record(
     selection: Selection,
     number: int,
     alive: Sequence[Candidate],
-    found: dict[str, Evidence],
+    gathered: dict[str, Evidence],
     took: dict[str, float],
     worse: dict[str, float],
 ) -> None:
-    images = found[alive[0].name].images
-    ordered = sorted(alive, key=lambda c: -_score(selection, found[c.name]))
+    images = gathered[alive[0].name].images
+    ordered = sorted(alive, key=lambda c: -_score(selection, gathered[c.name]))
     kind = "balanced accuracy" if selection.balanced else "accuracy"
     leader = ordered[0].name
     judged = tuple(
         Judged(c.name, _score(selection, e), took[c.name], c.name not in worse, e.logme)
         for c in ordered
-        for e in (found[c.name],)
+        for e in (gathered[c.name],)
     )
     name = f"{number}: {images:,} images"
     what = (
@@ -219,8 +220,8 @@ def _record(
     selection.rounds.append(Round(name, what, judged))
     for candidate, p_value in worse.items():
         why = (
-            f"{_score(selection, found[candidate]):.1%} against "
-            f"{_score(selection, found[leader]):.1%} of {leader} on the same "
+            f"{_score(selection, gathered[candidate]):.1%} against "
+            f"{_score(selection, gathered[leader]):.1%} of {leader} on the same "
             f"{images:,} images ({formats.p_value(p_value)}, one-sided)"
         )
         selection.dropped.append(Dropped(candidate, name, why))

@@ -1,4 +1,4 @@
-"""Previews: what recipes would do and take, before anything is trained."""
+"""Previews: what recipes would do, and their time and disk space, before anything is trained."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from headstart.text.cards import Card, Shown
 
 @dataclass(frozen=True, repr=False)
 class Preview(Shown):
-    """What a recipe would do: resolved, its data described, its phases outlined."""
+    """The preview of a recipe: the resolved recipe, its data, its phases, its time and disk."""
 
     recipe: Recipe
     data: Description
@@ -51,12 +51,12 @@ def preview(
     cache_limit_gb: float | None = None,
     reporter: Reporter | None = None,
 ) -> Preview:
-    """Resolve a recipe, check its data, outline its phases and estimate its time and disk.
+    """Resolve a recipe, check its data, plan its phases and estimate its time and disk space.
 
-    Trains and writes nothing; the estimate is from a second or two of the backbone's own work.
+    Trains and writes nothing. The estimate comes from running the backbone for one or two seconds.
     """
-    given = {"device": device, "cache_limit_gb": cache_limit_gb, "reporter": reporter}
-    return preview_all([recipe], **given)[0]  # type: ignore[arg-type]
+    (only,) = preview_all([recipe], device=device, cache_limit_gb=cache_limit_gb, reporter=reporter)
+    return only
 
 
 def preview_all(

@@ -1,4 +1,4 @@
-"""What a choice under a budget gave away, known once every run of its study is finished."""
+"""The regret of a choice under a budget, known when every run of its study is finished."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ def regrets(
 ) -> dict[str, Regret]:
     """The regret of the budgeted choice and of the one that published accuracies would make.
 
-    Empty unless every candidate's run is finished here, whichever command carried it out.
+    Empty unless every candidate's run in `root` is finished, by this command or another.
     """
     every = {}
     for candidate in candidates:
         path = root / candidate.name
-        found = open_run(path) if (path / "manifest.json").exists() else None
-        if not (found and found.finished):
+        run = open_run(path) if (path / "manifest.json").exists() else None
+        if not (run and run.finished):
             return {}
-        if found.manifest.fingerprint != candidate.fingerprint:
+        if run.manifest.fingerprint != candidate.fingerprint:
             return {}
-        every[candidate.name] = found
+        every[candidate.name] = run
     runs = list(every.values())
     chosen = {"choice": every[best], "baseline": every[selection.order[0]]}
     return {what: regret(run, runs, root) for what, run in chosen.items()}
 
 
 def regret(chosen: Run, every: Sequence[Run], root: Path) -> Regret:
-    """What was given away by `chosen`, where all runs of its study are finished.
+    """The regret of `chosen`; all runs of its study must be finished.
 
-    value: the test accuracy, or balanced accuracy or macro F1 where the runs choose by it, of the
-    run that the full comparison chooses minus the chosen one's.
+    It is the test score of the run that the full comparison chooses, minus that of `chosen`. The
+    score is accuracy, or balanced accuracy or macro F1 if the runs choose by it.
     """
     full = build_comparison("full", every, [], root)
     best = next(r for r in every if os.path.relpath(r.path, root) == full.best_row.path)
@@ -51,13 +51,13 @@ def regret(chosen: Run, every: Sequence[Run], root: Path) -> Regret:
     metric = shared_metric(every)
     if metric.name not in ("accuracy", "loss"):
         tables = [image_values(each, metric.name)[None] for each in (first, second)]
-        found = value_difference(tables[0], tables[1], first.labels)
-        bounds = f"[{100 * found.interval[0]:+.1f}, {100 * found.interval[1]:+.1f}]"
+        gap = value_difference(tables[0], tables[1], first.labels)
+        bounds = f"[{100 * gap.interval[0]:+.1f}, {100 * gap.interval[1]:+.1f}]"
         text = (
-            f"{100 * found.change:+.1f} points {bounds} of {metric.title} on test, paired, "
+            f"{100 * gap.change:+.1f} points {bounds} of {metric.title} on test, paired, "
             f"n = {len(first):,}: the full comparison's best is {full.best}"
         )
-        return Regret(found.change, found.interval, full.best, text)
+        return Regret(gap.change, gap.interval, full.best, text)
     change = paired_change(first, second)
     low, high = (100 * bound for bound in change.interval)
     text = (

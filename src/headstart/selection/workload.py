@@ -1,4 +1,4 @@
-"""How much a recipe's run computes, counted without weights, data or arithmetic."""
+"""The work of a run, counted without weights, data or arithmetic."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from headstart.models.backbones import Backbone, create_meta_backbone
 from headstart.plan.plan import Plan
 from headstart.training.folds import FOLDS, MOST_IMAGES
 
-# A trained image's forward and backward pass through torch, and a forward pass alone, in frozen
-# passes of the same layers: backward takes twice a forward, and OpenVINO is about twice as fast.
+# The time of a forward and backward pass in torch, and of a forward pass alone, relative to a
+# frozen pass of the same layers: backward takes twice a forward, and OpenVINO is twice as fast.
 TRAINED, TORCH = 6.0, 2.0
 
 
 @dataclass(frozen=True)
 class Workload:
-    """passes: forward passes of one image at the speed of a frozen pass; steps: of fitted phases;
-    solved: rows that heads are solved on, in each fold."""
+    """passes: forward passes of one image at the speed of a frozen pass. steps: training steps.
+    solved: rows on which heads are solved, counted for each fold."""
 
     passes: float
     steps: int
@@ -53,7 +53,7 @@ def workload(plan: Plan) -> Workload:
 
 
 def _frozen_share(backbone: Backbone, boundary: int, size: int) -> float:
-    """The share of a forward pass that lies below a boundary."""
+    """The share of a forward pass below a boundary."""
     stages = backbone.stages()
     if boundary in (0, len(stages)):
         return float(boundary > 0)

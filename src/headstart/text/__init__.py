@@ -1,1 +1,1 @@
-"""Numbers, names and results as text."""
+"""Numbers, names, durations and results as text."""

@@ -1,4 +1,4 @@
-"""Captions: class names cut to the room there is, so that no two of them look alike."""
+"""Captions: class names cut to a length, so that no two of them look the same."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _BETWEEN = " _-.,"
 
 
 def captions(names: Sequence[str], most: int) -> list[str]:
-    """A text of at most `most` characters for each name, all of them distinct where the names are.
+    """A text of at most `most` characters for each name; different names get different texts.
 
-    Names that fit stay whole. Of the others, what all names begin or end with goes first; then each
-    keeps its beginning and the word that tells it from its nearest neighbour in the alphabet. Where
-    two would still look alike they are numbered, in the order given.
+    Names that fit stay whole. From longer names, the part that all names begin or end with is cut
+    first. Then a name keeps its beginning and the word in which it differs from its nearest
+    neighbour in the alphabet. Texts that are still equal are numbered, in the given order.
     """
     start, end = _shared(names)
-    told = _told_apart_at(names)
+    differs_at = _first_differences(names)
     cut = [
-        name if len(name) <= most else _cut(name, start, len(name) - end, told[name], most)
+        name if len(name) <= most else _cut(name, start, len(name) - end, differs_at[name], most)
         for name in names
     ]
     meant: dict[str, set[str]] = {}
@@ -34,7 +34,7 @@ def captions(names: Sequence[str], most: int) -> list[str]:
 
 
 def shorten_middle(text: str, most: int) -> str:
-    """A text with its middle left out: of a file's name, both the beginning and the end tell."""
+    """A text with its middle cut: both ends of a file name are informative."""
     if len(text) <= most:
         return text
     end = most // 2
@@ -47,7 +47,7 @@ def _numbered(caption: str, number: int, most: int) -> str:
 
 
 def _shared(names: Sequence[str]) -> tuple[int, int]:
-    """How many characters all names begin with and end with, in whole words of each."""
+    """The lengths of the common beginning and the common end of all names, in whole words."""
     if len(set(names)) < 2:
         return 0, 0
     shortest, first = min(names, key=len), names[0]
@@ -60,19 +60,19 @@ def _shared(names: Sequence[str]) -> tuple[int, int]:
 
 
 def _common(texts: Sequence[str]) -> str:
-    """What all texts begin with."""
+    """The common beginning of all texts."""
     first, last = min(texts), max(texts)
     differ = (k for k, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
     return first[: next(differ, len(first))]
 
 
 def _edges(name: str) -> list[int]:
-    """Where the words of a name begin: runs of letters, runs of digits, other characters alone."""
+    """The starts of the words of a name: letters, digits, or a single other character."""
     return [match.start() for match in _WORDS.finditer(name)] or [0]
 
 
-def _told_apart_at(names: Sequence[str]) -> dict[str, int]:
-    """Of each name, the first position at which it differs from every other one."""
+def _first_differences(names: Sequence[str]) -> dict[str, int]:
+    """For each name, the first position at which it differs from all others."""
     at = dict.fromkeys(names, 0)
     for one, other in pairwise(sorted(at)):
         length = len(_common([one, other]))
@@ -80,11 +80,11 @@ def _told_apart_at(names: Sequence[str]) -> dict[str, int]:
     return at
 
 
-def _cut(name: str, start: int, end: int, told: int, most: int) -> str:
-    """The beginning of name[start:end], and the word at `told` if that lies further on."""
+def _cut(name: str, start: int, end: int, differs_at: int, most: int) -> str:
+    """The beginning of name[start:end], and the word at `differs_at` if it comes later."""
     while end - start > 1 and name[start] in _BETWEEN:
         start += 1
-    rest, at = name[start:end].rstrip(_BETWEEN) or name[start:end], max(told - start, 0)
+    rest, at = name[start:end].rstrip(_BETWEEN) or name[start:end], max(differs_at - start, 0)
     if len(rest) <= most:
         return rest
     room = most - 1

@@ -1,4 +1,4 @@
-"""How results show themselves: a few lines at a Python prompt, a small table in a notebook."""
+"""Cards: results as a few lines at a Python prompt, and as a small table in a notebook."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def interval(interval: Sequence[float]) -> str:
 
 
 def grid(header: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> str:
-    """Columns of text two spaces apart; `right` has an 'r' for each column set to the right."""
+    """Columns of text, two spaces apart. right: "r" for a right-aligned column, "l" otherwise."""
     lines = [header, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     aligned = right.ljust(len(header), "l")
@@ -33,9 +33,9 @@ def grid(header: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") 
 
 @dataclass(frozen=True)
 class Card:
-    """What an object tells of itself: a title, facts by name, and a table with a header.
+    """The summary of an object: a title, facts by name, and a table with a header.
 
-    Of a table with more than MOST_ROWS rows the first are shown, and how many there are.
+    A longer table shows its first MOST_ROWS rows and the number of the others.
     """
 
     title: str
@@ -74,7 +74,7 @@ class Card:
 
 
 class Shown:
-    """Shows a card in place of every field. A dataclass that is one says repr=False."""
+    """Base of objects that are shown as a card. A dataclass needs repr=False."""
 
     def _card(self) -> Card:
         raise NotImplementedError
@@ -83,11 +83,11 @@ class Shown:
         return self._card_or_reason().text()
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """The card in a notebook."""
         return self._card_or_reason().html()
 
     def _card_or_reason(self) -> Card:
-        """A repr must not fail: a run that was cut off has not all that its card tells."""
+        """The card, or the error: a repr must not fail, and an interrupted run lacks some facts."""
         try:
             return self._card()
         except Exception as error:

@@ -9,8 +9,8 @@ from headstart.errors import HeadstartError
 
 def parse_seconds(text: str) -> float:
     """Seconds of "90s", "10m", "1h" or "1h30m". Raises HeadstartError for anything else."""
-    found = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text)
-    parts = [float(part or 0) for part in found.groups()] if found else [0.0]
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text)
+    parts = [float(part or 0) for part in match.groups()] if match else [0.0]
     seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
     if seconds <= 0:
         raise HeadstartError(f"--budget {text}: write a time such as 90s, 10m or 1h30m")

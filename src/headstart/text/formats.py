@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them: a unit, few digits, and a dash where there is none."""
+"""Numbers as text: a unit, few digits, and a dash for a missing number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def percent(fraction: float | None, digits: int = 1) -> str:
 
 
 def interval(bounds: Sequence[float] | None, digits: int = 1) -> str:
-    """A 95 % interval in percent, without the sign: it stands beside a percentage."""
+    """A 95 % interval in percent, without "%", to be shown beside a percentage."""
     if bounds is None:
         return ""
     low, high = bounds
@@ -72,7 +72,7 @@ def p_value(value: float) -> str:
 
 
 def general(value: float) -> str:
-    """The shortest text that tells a setting such as a rate or a penalty apart from its kin."""
+    """A short text for a setting such as a rate or a penalty: four significant digits."""
     return f"{value:.4g}".replace("e-0", "e-").replace("e+0", "e+").replace("-", "\u2212")
 
 

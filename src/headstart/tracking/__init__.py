@@ -1,11 +1,11 @@
-"""Tracking: a run directory logged to MLflow. The directory stays the truth; this only reads it.
+"""Tracking: logs a run directory to MLflow. It only reads the directory.
 
-One run directory is one MLflow run, however often it is tracked: a tag made of the recipe's
-fingerprint and the directory's path finds it again. Its artefacts hold the directory under `run/`,
-with an MLmodel file beside it that names `_load_pyfunc` below as loader: MLflow loads the model
-through headstart's own predictor, from safetensors, and nothing is pickled.
+One run directory is one MLflow run, even if it is tracked several times: a tag made of the recipe's
+fingerprint and the directory's path identifies it. Its artefacts hold the directory under `run/`,
+with an MLmodel file that names `_load_pyfunc` below as loader. So MLflow loads the model with
+headstart's own predictor, from safetensors, and nothing is pickled.
 
-MLflow is imported when something is tracked, and not before. Needs no torch.
+MLflow is imported only when something is tracked. Needs no torch.
 """
 
 from __future__ import annotations
@@ -25,24 +25,23 @@ from headstart.tracking.server import TrackingError, connected, resolve_uri, wit
 def track(run: Run, uri: str, experiment: str) -> str:
     """Log a run, in whatever state it is, and return the id of its MLflow run.
 
-    A run that was tracked in this experiment before updates its own MLflow run; one that has not
-    changed since sends nothing. Raises TrackingError where MLflow is missing, cannot be reached or
-    refuses.
+    A run that was tracked in this experiment before updates its MLflow run; an unchanged one sends
+    nothing. Raises TrackingError where MLflow is missing, cannot be reached or refuses.
     """
-    record = read_record(open_run(run.path))  # afresh: an opened run remembers what it has read
+    record = read_record(open_run(run.path))  # opened again: `run` keeps what it has read
     with connected(uri) as client:
         experiment_id = find_experiment(client, uri, experiment)
-        found = find_run(client, experiment_id, record)
-        if found and found.data.tags.get(SEAL) == record.seal:
-            return str(found.info.run_id)
-        if not found:
+        mlflow_run = find_run(client, experiment_id, record)
+        if mlflow_run and mlflow_run.data.tags.get(SEAL) == record.seal:
+            return str(mlflow_run.info.run_id)
+        if not mlflow_run:
             tags = {KEY: record.tags[KEY]}
-            found = client.create_run(experiment_id, record.started, tags, run.name)
-        return send(client, found, record)
+            mlflow_run = client.create_run(experiment_id, record.started, tags, run.name)
+        return send(client, mlflow_run, record)
 
 
 class Tracker:
-    """Tracks each run it is called with, and collects what failed instead of stopping a study."""
+    """Tracks each run it is called with. Collects failures, so that they do not stop a study."""
 
     def __init__(self, uri: str, experiment: str | None, reporter: Reporter) -> None:
         self._uri, self._experiment, self._reporter = uri, experiment, reporter
@@ -50,10 +49,11 @@ class Tracker:
         self._failures: list[TrackingError] = []
 
     def __call__(self, run: Run) -> None:
-        """Track one run. Says it where that fails: an error of the run may be on its way."""
+        """Track one run. A failure for an unfinished run is also a warning at once: the error of
+        the run itself may end the command."""
         name = self._experiment or run.name
         try:
-            found = track(run, self._uri, name)
+            run_id = track(run, self._uri, name)
         except TrackingError as error:
             self._failures.append(error)
             if not run.finished:
@@ -61,32 +61,32 @@ class Tracker:
             return
         self._tracked += 1
         self._reporter.say(
-            f"tracked in {without_password(self._uri)}, experiment {name}, run {found}"
+            f"tracked in {without_password(self._uri)}, experiment {name}, run {run_id}"
         )
 
     def close(self) -> None:
-        """Raise a TrackingError that says what was not tracked, and how to do that later."""
+        """Raise a TrackingError if a run was not tracked; it says how to do that later."""
         if self._failures:
             count = len(self._failures)
             of = f"{count} of {count + self._tracked} runs" if count + self._tracked > 1 else "run"
             raise TrackingError(
-                f"{of} not tracked: {self._failures[-1]}; what was trained is kept: "
-                "the same command tracks it, without training again"
+                f"{of} not tracked: {self._failures[-1]}; the runs are kept: "
+                "the same command tracks them without training again"
             )
 
 
 def create_tracker(uri: str, experiment: str | None, reporter: Reporter) -> Tracker:
-    """A tracker for `uri` ("local" is a SQLite file here), tried out before hours are spent.
+    """A tracker for `uri` ("local" is a SQLite file here). The URI is tested before any training.
 
-    Each run goes to `experiment`, or to one named after itself. Raises TrackingError as
+    A run goes to `experiment`, or to an experiment named after the run. Raises TrackingError as
     `resolve_uri` does.
     """
     return Tracker(resolve_uri(uri, reporter), experiment, reporter)
 
 
 def _load_pyfunc(path: str) -> Any:
-    """MLflow's entry: the model in a downloaded run directory. Its `predict` takes a list, column
-    or table of image paths, and answers like `headstart predict --json`."""
+    """The loader for MLflow: the model in a downloaded run directory. Its `predict` takes a list,
+    column or table of image paths, and returns the output of `headstart predict --json`."""
     from headstart.deployment.predictor import load_predictor
 
     predictor = load_predictor(path)

@@ -42,7 +42,7 @@ class Record:
     tags: dict[str, str]
     points: list[Point]
     files: list[Path]
-    seal: str  # changes whenever the run went on
+    seal: str  # changes whenever the run has changed
 
 
 def read_record(run: Run) -> Record:
@@ -89,13 +89,13 @@ def _digest(content: bytes) -> str:
 
 
 def epoch_points(history: History, started: int) -> list[Point]:
-    """The curves; a step is an epoch, counted on over the phases, and a solved head is one.
+    """The curves. A step is an epoch, counted over all phases; a solved head is one step.
 
-    The log has durations and no clock, so a point lies at the sum of what came before it. What a
-    resumed run did again replaces what it did first.
+    The log has durations and no clock, so the time of a point is the sum of the durations before
+    it. Epochs that a resumed run repeated replace the first ones.
     """
     last, seconds = 0, 0.0
-    before: dict[int, int] = {}  # phase to the steps of those ahead of it
+    before: dict[int, int] = {}  # by phase, the steps of earlier phases
     points: dict[tuple[str, int], Point] = {}
     for event in history.events:
         values: Epoch | Solve | None = None
@@ -116,7 +116,7 @@ def epoch_points(history: History, started: int) -> list[Point]:
 
 
 def _finals(run: Run, ended: int) -> Iterator[Point]:
-    """The scores and the cost of a finished run; those of each class and bin stay in its files."""
+    """The scores and the cost of a finished run, without those of single classes and bins."""
     if not run.finished:
         return
     numbers = {"cost": to_json(run.cost), "temperature": run.metrics.temperature}
@@ -129,7 +129,7 @@ def _finals(run: Run, ended: int) -> Iterator[Point]:
 
 
 def _flat(nested: Mapping[str, Any]) -> dict[str, str]:
-    """Dotted keys to text: words as they are, other values as JSON; None is left out."""
+    """Text by dotted key: strings unchanged, other values as JSON; None is left out."""
     return {
         key: value if isinstance(value, str) else json.dumps(value)
         for key, value in _leaves(nested, ".")

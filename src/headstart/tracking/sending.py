@@ -1,4 +1,4 @@
-"""One record sent to MLflow: its experiment and its run found or made, then all that is new."""
+"""Sends one record to MLflow: finds or creates its experiment and run, then sends what is new."""
 
 from __future__ import annotations
 
@@ -17,36 +17,37 @@ LOADER = "headstart.tracking"  # the module whose `_load_pyfunc` MLflow calls
 
 
 def find_experiment(client: Any, uri: str, name: str) -> str:
-    found = client.get_experiment_by_name(name)
-    if found:
-        return str(found.experiment_id)
-    # MLflow would put a local experiment's files where the command happens to run.
+    experiment = client.get_experiment_by_name(name)
+    if experiment:
+        return str(experiment.experiment_id)
+    # By default MLflow puts the files of a local experiment into the current folder.
     database = open_sqlite(uri)
     location = (database.parent / "mlartifacts").as_uri() if database else None
     return str(client.create_experiment(name, artifact_location=location))
 
 
 def find_run(client: Any, experiment_id: str, record: Record) -> Any | None:
-    """This run's MLflow run. Parameters never change, so another value means another run that
-    was in the same place before."""
-    found = client.search_runs([experiment_id], f"tags.`{KEY}` = '{record.tags[KEY]}'")
-    for run in found:  # newest first
+    """The MLflow run of this run, or None. Parameters never change, so other values mean another
+    run that was in the same directory before."""
+    mlflow_runs = client.search_runs([experiment_id], f"tags.`{KEY}` = '{record.tags[KEY]}'")
+    for run in mlflow_runs:  # newest first
         known = run.data.params
         if all(known.get(key, value) == value for key, value in record.params.items()):
             return run
     return None
 
 
-def send(client: Any, found: Any, record: Record) -> str:
-    """Everything of a run; its status and its seal come last."""
+def send(client: Any, mlflow_run: Any, record: Record) -> str:
+    """Send a whole record; its status and its seal come last."""
     from mlflow.entities import Metric, Param, RunTag
     from mlflow.models import Model
 
-    run_id = str(found.info.run_id)
+    run_id = str(mlflow_run.info.run_id)
     client.update_run(run_id, status="RUNNING")
     client.log_batch(run_id, tags=[RunTag(k, text[:5000]) for k, text in record.tags.items()])
-    params = [Param(*item) for item in record.params.items() if item[0] not in found.data.params]
-    points = _unsent(client, run_id, record.points, set(found.data.metrics))
+    known = mlflow_run.data.params
+    params = [Param(*item) for item in record.params.items() if item[0] not in known]
+    points = _unsent(client, run_id, record.points, set(mlflow_run.data.metrics))
     metrics = [Metric(p.key, p.value, p.timestamp, p.step) for p in points]
     for first in range(0, max(len(params), len(metrics)), BATCH):
         chunk = slice(first, first + BATCH)
@@ -67,7 +68,7 @@ def send(client: Any, found: Any, record: Record) -> str:
 
 
 def _unsent(client: Any, run_id: str, points: Sequence[Point], sent: set[str]) -> Iterator[Point]:
-    """The points that a resumed run has gained: not every store drops those it has already."""
+    """The points that were not sent before: some stores would keep them twice."""
     keys = {point.key for point in points} & sent
     known = {(m.key, m.step, m.value) for k in keys for m in client.get_metric_history(run_id, k)}
     return (p for p in points if (p.key, p.step, p.value) not in known)

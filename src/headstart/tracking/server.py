@@ -1,4 +1,4 @@
-"""A tracking server or database: connected to within seconds, its errors told in a line."""
+"""Connects to a tracking server or database within seconds; errors are one line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from urllib.request import urlopen
 from headstart.errors import HeadstartError
 from headstart.machine.progress import Reporter
 
-LOCAL = "mlflow.db"  # `--track local`, in the current folder, where `mlflow ui` looks as well
+LOCAL = "mlflow.db"  # of `--track local`, in the current folder, where `mlflow ui` looks too
 DATABASES, DATABASE_PACKAGES = "sqlite|postgresql|mysql|mssql", ("sqlalchemy", "alembic")
 FIRST_S = 5
 MISSING = (
@@ -27,8 +27,8 @@ MISSING = (
     "(the extra headstart[mlflow])"
 )
 
-# MLflow's own limits keep a command waiting for minutes on a server that is away. A first request
-# finds out within seconds; the others have time for large files. What the user has set stands.
+# With MLflow's own limits a command waits for minutes if a server does not answer. Here the first
+# request fails within seconds; later ones have time for large files. The user's settings win.
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for results
@@ -38,20 +38,20 @@ LATER = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRIES":
 
 
 class TrackingError(HeadstartError):
-    """A tracking server that cannot be used. The run directory is not touched by it."""
+    """A tracking server that cannot be used. The run directory is not affected."""
 
 
 def resolve_uri(uri: str, reporter: Reporter) -> str:
-    """The URI that MLflow takes ("local" is a SQLite file here), tried out.
+    """The URI for MLflow, tested ("local" is a SQLite file here).
 
-    Raises TrackingError where MLflow is missing or the URI cannot be one; a server that does not
-    answer is only warned about, because it may be back when the run ends.
+    Raises TrackingError where MLflow is missing or the URI is invalid. A server that does not
+    answer gives only a warning: it may answer when the run ends.
     """
     if uri == "local":
         uri = f"sqlite:///{Path(LOCAL).resolve().as_posix()}"
     if not re.match(r"[a-z][a-z0-9+.-]*://|databricks", uri):
         raise TrackingError(f"--track {uri}: use local, sqlite:///FILE.db or http://HOST:PORT")
-    # Without importing MLflow, whose memory would be counted as the run's.
+    # Without importing MLflow: its memory would count as the run's.
     for package in ("mlflow", *(DATABASE_PACKAGES if re.match(DATABASES, uri) else ())):
         if find_spec(package) is None:
             raise TrackingError(MISSING.format(package))
@@ -62,14 +62,15 @@ def resolve_uri(uri: str, reporter: Reporter) -> str:
     except sqlite3.Error as error:
         raise TrackingError(_explain(error, uri)) from error
     except (OSError, ValueError, HTTPException) as error:
-        if _is_away(error):  # any other is an answer, and MLflow may know what to do with it
+        if _is_away(error):  # other errors are answers, which MLflow may be able to handle
             reporter.warn(f"{_explain(error, uri)}; tried again when the run ends")
     return uri
 
 
 @contextlib.contextmanager
 def connected(uri: str) -> Iterator[Any]:
-    """An MLflow client that has had an answer; whatever goes wrong inside is a TrackingError."""
+    """An MLflow client whose first request was answered. Any error in the block becomes a
+    TrackingError."""
     try:
         with _surroundings(QUIET):
             open_sqlite(uri)
@@ -82,17 +83,17 @@ def connected(uri: str) -> Iterator[Any]:
                 yield client
     except ModuleNotFoundError as error:
         raise TrackingError(MISSING.format(error.name)) from error
-    except Exception as error:  # of MLflow, or of any store's own library behind it
+    except Exception as error:  # from MLflow, or from the library of its store
         raise TrackingError(_explain(error, uri)) from error
 
 
 def open_sqlite(uri: str) -> Path | None:
-    """The path of a SQLite file. Fails at once on one that is no database, with sqlite3.Error,
-    where MLflow tries ten times, for minutes."""
-    found = re.match(r"sqlite:///([^?]+)", uri)
-    if not found:
+    """The path of a SQLite file; None for another URI. Raises sqlite3.Error at once where the file
+    is no database: MLflow would try for minutes."""
+    match = re.match(r"sqlite:///([^?]+)", uri)
+    if not match:
         return None
-    path = Path(found[1]).resolve()
+    path = Path(match[1]).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA schema_version")
@@ -119,7 +120,8 @@ def without_password(text: str) -> str:
 
 @contextlib.contextmanager
 def _surroundings(defaults: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables for MLflow, and silence: its logs and warnings are not the user's."""
+    """Within the block, environment variables for MLflow are set, and its logs and warnings are
+    silenced."""
     added = {name: value for name, value in defaults.items() if name not in os.environ}
     level = logging.root.manager.disable
     os.environ.update(added)

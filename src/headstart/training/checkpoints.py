@@ -1,7 +1,7 @@
-"""Checkpoints: one safetensors file whose header says where training stands.
+"""Checkpoints: one safetensors file; its header holds the state of training.
 
-Tensors and state travel in one file, replaced atomically, so that a kill at any moment leaves
-either the previous checkpoint or the next one, never half of both.
+Tensors and state are in one file that is replaced atomically. So a kill at any moment leaves either
+the previous checkpoint or the next one.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def save_checkpoint(
     state: FitState,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> None:
-    """Save training as it stands in `phase`, between two epochs or two steps.
+    """Save the state of training in `phase`, between two epochs or two steps.
 
-    Without an optimizer, the phase has not begun and only the model counts.
+    Without an optimizer the phase has not begun, and only the model matters.
     """
     tensors = {f"model.{name}": tensor for name, tensor in model.changed_state().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in state.best.items()}
@@ -44,16 +44,16 @@ def save_checkpoint(
 
 
 def read_phase(path: Path) -> int:
-    """The phase that the checkpoint stands in. Raises RunError on a damaged file."""
+    """The phase of the checkpoint. Raises RunError on a damaged file."""
     return int(_of_our_format(path, read_header(path))["phase"])
 
 
 def load_checkpoint(
     path: Path, model: Classifier, optimizer: torch.optim.Optimizer | None = None
 ) -> FitState:
-    """Put model and optimizer back to where the checkpoint stands; returns the phase's state.
+    """Restore model and optimizer from the checkpoint; returns the state of the phase.
 
-    Raises RunError where the file's tensors are not those that would be saved for this model.
+    Raises RunError where names or shapes of the tensors do not fit the model.
     """
     header, tensors = read_tensors(path)
     _of_our_format(path, header)
@@ -78,7 +78,7 @@ def load_checkpoint(
 def _restore_optimizer(
     path: Path, optimizer: torch.optim.Optimizer, values: dict[str, torch.Tensor]
 ) -> None:
-    """Load by number and name into the optimizer's own state, which keeps its groups."""
+    """Load tensors into the optimizer's state by number and name. Its groups stay."""
     own = optimizer.state_dict()
     own["state"] = {}
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -87,9 +87,9 @@ def _restore_optimizer(
         if int(index) >= len(parameters):
             raise RunError(f"{path}: optimizer: {name} has no parameter in the model")
         like = parameters[int(index)]
-        if tensor.shape == like.shape:  # fused steps take it to lie in memory as its parameter
+        if tensor.shape == like.shape:  # fused steps need the parameter's memory format
             tensor = torch.empty_like(like).copy_(tensor)
-        elif tensor.dim():  # a count of steps has no dimension
+        elif tensor.dim():  # the number of steps is a scalar
             shapes = f"{tuple(tensor.shape)}, its parameter's is {tuple(like.shape)}"
             raise RunError(f"{path}: optimizer: {name} has shape {shapes}")
         own["state"].setdefault(int(index), {})[key] = tensor

@@ -1,4 +1,4 @@
-"""The eigenbasis of standardised features, in which a head is solved: see solver.py."""
+"""The eigenbasis of scaled features, in which a head is solved: see solver.py."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from scipy import linalg
 def eigenbasis(
     blocks: Callable[[], Iterator[tuple[torch.Tensor, torch.Tensor]]],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Mean and scale (d,) of the features, and eigenvalues (r,) and eigenvectors (d, r) of Z'Z / n
-    for the centred and scaled ones, Z (n, d).
+    """Mean and scale (d,) of the features, and eigenvalues (r,) and eigenvectors (d, r) of Z'Z / n.
 
-    blocks: begins a pass over the rows, features (m, d) and labels (m,) at a time.
+    Z (n, d) are the centred and scaled features. blocks: begins a pass over the rows, with features
+    (m, d) and labels (m,) in each block.
 
-    With fewer rows than columns, only the rows' own space: the penalty keeps the optimum inside
-    it, and the eigenproblem is (n, n), of Z Z' / n.
+    With fewer rows than columns only the space of the rows is used: the penalty keeps the optimum
+    in it. The eigenproblem is then of Z Z' / n, (n, n).
     """
     n, total = 0, torch.zeros(0)
     for x, _ in blocks():
-        # Of a block, in float32: thirteen times as fast.
+        # The sum of a block is in float32: thirteen times as fast.
         total = x.sum(dim=0).double() + (total if n else 0)
         n, d, dtype = n + len(x), x.shape[1], x.dtype
     mean = (total / n).to(dtype)
@@ -47,10 +47,10 @@ def eigenbasis(
 
 
 def _scale(variance: torch.Tensor) -> torch.Tensor:
-    """What each feature is divided by, (d,): the head of solver.py gives the reason.
+    """The divisor of each feature, (d,); solver.py gives the reason.
 
-    The mean of the deviations, not their median, since more than half of a sparse network's
-    features can be dead.
+    It uses the mean of the deviations, not their median, because more than half of a sparse
+    network's features can be dead.
     """
     variance = variance.clamp_min(0)
     typical = variance.sqrt().mean()
@@ -60,15 +60,17 @@ def _scale(variance: torch.Tensor) -> torch.Tensor:
 
 
 def _eigenvectors(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Eigenvalues (r,) and eigenvectors (m, r) of float64 (m, m), of which the upper triangle is
-    read, without the directions in which nothing varies: no penalty means no curvature there, and
-    0/0."""
+    """Eigenvalues (r,) and eigenvectors (m, r) of float64 (m, m); only the upper triangle is read.
+
+    Directions without variance are left out: without a penalty the curvature there is 0, and the
+    step 0/0.
+    """
     try:
         values, vectors = torch.linalg.eigh(gram, UPLO="U")
     except RuntimeError:
-        # LinAlgError among them: divide and conquer can fail on many equal eigenvalues, QR
+        # LinAlgError is a RuntimeError. Divide and conquer can fail on many equal eigenvalues; QR
         # iteration does not.
-        found = linalg.eigh(gram.cpu().numpy(), lower=False, driver="ev")
-        values, vectors = (torch.from_numpy(part).to(gram.device) for part in found)
+        solution = linalg.eigh(gram.cpu().numpy(), lower=False, driver="ev")
+        values, vectors = (torch.from_numpy(part).to(gram.device) for part in solution)
     kept = values > 1e-9 * values[-1].clamp_min(1e-300)
     return values[kept], vectors[:, kept]

@@ -56,7 +56,7 @@ def fit_phase(
         state = _fit(phase, model, job, state, optimizer, journal)
     return Outcome(
         phase=phase.number,
-        bettered=phase.number == 0 or state.best_epoch is not None,
+        improved=phase.number == 0 or state.best_epoch is not None,
         val_loss=state.best_val_loss,
         val_accuracy=state.best_val_accuracy,
         # Of the attempt that the log keeps, if it is that one's.

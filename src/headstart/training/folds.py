@@ -1,8 +1,8 @@
-"""A linear head's penalty and its honest predictions, by folds, where images are few.
+"""Cross-validation of a linear head where images are few: its penalty and held-out predictions.
 
-A tenth of 250 images decides little: 25 of them. By folds every image is held out once, from a head
-that was fitted to the others, so that all of them choose the penalty (cross-validation, Stone
-1974) and fit the temperature, and the head that is kept can be fitted to all of them.
+A validation split of 25 images, a tenth of 250, decides little. With folds every image is held out
+once, from a head that was fitted to the others (cross-validation, Stone 1974). So all images choose
+the penalty and fit the temperature, and the final head can be fitted to all of them.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from headstart.training.solver import (
 )
 
 FOLDS = 5
-# Above, a split of its own is large enough to choose on, and folds would cost more than seconds.
+# Above these, a validation split is large enough to choose on, and folds would take too long.
 MOST_IMAGES, MOST_LOGITS = 10_000, 1_000_000
 
 
 @dataclass(frozen=True)
 class CrossFit:
-    """The penalty that folds choose. logits: float32 (n, k), of each image by the head of the other
-    folds at l2. scores: of each penalty that every fold was solved for, the strongest first: means
-    over the images, with the passes summed over the folds."""
+    """The penalty that folds choose. logits: float32 (n, k), each image by the head of the other
+    folds at l2. scores: for each penalty that was solved in every fold, the strongest first; means
+    over the images, and the sum of passes over the folds."""
 
     l2: float
     scores: tuple[PenaltyScore, ...]
@@ -45,7 +45,7 @@ def folds_pay(images: int, classes: int) -> bool:
 
 
 def assign_folds(labels: np.ndarray, keys: np.ndarray, seed: int) -> np.ndarray:
-    """int64 (n,): each image's fold; a class is spread evenly, in an order drawn by key and seed.
+    """int64 (n,): each image's fold. Classes are spread evenly; key and seed decide the order.
 
     labels: int64 (n,); keys: uint64 (n,).
     """
@@ -64,9 +64,9 @@ def cross_fit(
     class_weights: torch.Tensor | None = None,
     on_solution: Callable[[Solution], None] = lambda solution: None,
 ) -> CrossFit:
-    """Solve a path of penalties on all folds but one, for each, and choose by what is held out.
+    """For each fold, solve a path of penalties on the other folds; choose by the held-out loss.
 
-    folds: int64 (n,), as `assign_folds` gives them. class_weights: as in `solve_path`.
+    folds: int64 (n,), from `assign_folds`. class_weights: as in `solve_path`.
     """
     losses: dict[float, torch.Tensor] = {}
     logits: dict[float, torch.Tensor] = {}

@@ -1,4 +1,4 @@
-"""Linear heads that are solved: for their phase, as a start of the next, and for what is served."""
+"""Solved linear heads: in their phase, as the start of the next phase, and for the final model."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Linear(NamedTuple):
 
 
 def set_head(model: Classifier, solution: Solution | Linear) -> Linear:
-    """Give a linear head these weights; returns those it had."""
-    linear = model.head[-1]  # type: ignore[index]
+    """Set the weights of a linear head; returns the previous ones."""
+    linear = model.head[-1]  # type: ignore[index]  # it is a Sequential
     assert isinstance(linear, nn.Linear)
     before = Linear(linear.weight.detach().clone(), linear.bias.detach().clone())
     with torch.no_grad():
@@ -57,7 +57,7 @@ def balancing_weights(plan: Plan) -> torch.Tensor | None:
 
 
 def head_problem(plan: Plan, feeds: PhaseFeeds) -> HeadProblem:
-    """The problem of a phase whose head is solved."""
+    """The head problem of a phase whose head is solved."""
     train, val = feeds.train(), feeds.plain("val")
     assert isinstance(train, CachedFeed) and isinstance(val, CachedFeed)
     return HeadProblem(
@@ -73,9 +73,9 @@ def head_problem(plan: Plan, feeds: PhaseFeeds) -> HeadProblem:
 def solve_phase(
     plan: Plan, feeds: PhaseFeeds, model: Classifier, journal: Journal
 ) -> tuple[Outcome, torch.Tensor | None]:
-    """Solve the head of one phase, and keep it if it is better on validation than what was there.
+    """Solve the head of one phase, and keep it if it is better on validation than the head before.
 
-    Returns what it came to, and logits by folds, as `HeadProblem.solve` does.
+    Returns the outcome, and logits by folds as `HeadProblem.solve` does.
     """
     number, l2 = feeds.phase.number, plan.recipe.head.l2
     problem, path = head_problem(plan, feeds), _l2_path(plan)
@@ -89,23 +89,23 @@ def solve_phase(
     if best.cut_off:
         journal.warn(
             f"phase {number + 1}: the head was still improving after {MAX_PASSES} passes over "
-            f"the features: a head.l2 above {best.l2:g} is solved sooner"
+            f"the features: a head.l2 above {best.l2:g} needs fewer"
         )
     before = _validated(plan, feeds, model) if number else None
     kept = set_head(model, best)
     after = _validated(plan, feeds, model)
-    bettered = before is None or _key(plan, after) > _key(plan, before)
-    if before is not None and not bettered:
+    improved = before is None or _key(plan, after) > _key(plan, before)
+    if before is not None and not improved:
         set_head(model, kept)
         after = before
     outcome = Outcome(
         phase=number,
-        bettered=bettered,
+        improved=improved,
         val_loss=log_loss(after),
         val_accuracy=float(after.correct.mean()),
         best_epoch=None,
         l2=best.l2,
-        # A penalty that the recipe names is the start's too.
+        # A penalty in the recipe is also that of the starting head.
         start_l2=starting_penalty(tried, best.l2) if l2 is None else l2,
     )
     return outcome, logits
@@ -114,7 +114,7 @@ def solve_phase(
 def starting_head(
     plan: Plan, feeds: PhaseFeeds, l2: float, number: int, journal: Journal
 ) -> Solution:
-    """A flatter head than the one that the model was solved for, for phase `number` to start from.
+    """A flatter head than the solved one, from which phase `number` starts.
 
     feeds: of the phase that was solved.
     """
@@ -133,17 +133,17 @@ def fit_to_all(
     logits: torch.Tensor | None,
     journal: Journal,
 ) -> Predictions | None:
-    """Fit a solved head that no later phase has bettered to validation too.
+    """Fit a solved head to train and validation together, if no later phase was better.
 
-    Returns what validation says of the model, from heads that were not fitted to it; None where
-    nothing is fitted. logits: by folds, if they are known.
+    Returns held-out predictions: by heads that were not fitted to these images; None where nothing
+    is fitted. logits: by folds, if they are known.
     """
     started = time.perf_counter()
     problem, splits = head_problem(plan, feeds), plan.splits
     if problem.views > 1:
-        return None  # each of validation would count as one view of a training image
+        return None  # a validation image would weigh as little as one view of a training image
     held_out = replace(_validated(plan, feeds, model), ids=splits.val.ids)
-    if logits is None:  # as they were before the run was cut off
+    if logits is None:  # the run was interrupted: compute them again
         logits = problem.held_out(_l2_path(plan))
     solution = problem.fit_to_all(l2)
     if logits is not None:
@@ -162,7 +162,7 @@ def fit_to_all(
 
 
 def _l2_path(plan: Plan) -> Sequence[float]:
-    """The penalties that a solved head has to choose from."""
+    """The penalties from which a solved head chooses."""
     l2 = plan.recipe.head.l2
     return L2_PATH if l2 is None else (l2,)
 

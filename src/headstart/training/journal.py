@@ -1,4 +1,4 @@
-"""Where a training's records go: the run's directory, and whoever listens."""
+"""The journal of a training: the run's directory and the reporter that its events go to."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from headstart.rundir.run import Run
 
 @dataclass(frozen=True)
 class Journal:
-    """Where a training's records go. started: time.perf_counter() less the seconds that earlier
-    parts of the run took."""
+    """The targets of a training's events. started: time.perf_counter() at the start, less the
+    seconds of earlier attempts."""
 
     run: Run
     reporter: Reporter
@@ -23,7 +23,7 @@ class Journal:
         return self.run.path / "checkpoints" / "last.safetensors"
 
     def warn(self, line: str) -> None:
-        """Say it, and keep it with the run."""
+        """Report a warning, and keep it in the manifest."""
         self.reporter.warn(line)
         if line not in self.run.warnings:
             self.run.add_warning(line)

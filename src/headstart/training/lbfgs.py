@@ -1,4 +1,4 @@
-"""The memory of L-BFGS, kept from penalty to penalty: the steps, and how the gradient changed."""
+"""The memory of L-BFGS, kept from penalty to penalty: the steps and the changes of the gradient."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ MEMORY = 50  # steps
 class LbfgsMemory:
     """The last MEMORY steps and the changes of the gradient over them, without the penalty's part.
 
-    L-BFGS's two loops as products of matrices (Byrd, Nocedal & Schnabel 1994, theorem 2.2): each
-    penalty changes every y, and hundreds of small operations a step took a sixth of a pass.
+    The two loops of L-BFGS are matrix products here (Byrd, Nocedal & Schnabel 1994, theorem 2.2).
+    Each penalty changes every y, so hundreds of small operations per step would take a sixth of a
+    pass.
     """
 
     def __init__(self, like: torch.Tensor) -> None:
@@ -24,7 +25,7 @@ class LbfgsMemory:
         self._steps, self._changes = self._steps[:0], self._changes[:0]
 
     def add(self, step: torch.Tensor, change: torch.Tensor) -> None:
-        """Remember a step along which the objective curves upwards; forget the oldest."""
+        """Add a step with positive curvature; drop the oldest."""
         if (step * change).sum() <= 0:
             return
         kept = slice(-(MEMORY - 1), None)
@@ -34,16 +35,17 @@ class LbfgsMemory:
     def inverse_hessian(
         self, gradient: torch.Tensor, penalty: torch.Tensor, bound: torch.Tensor
     ) -> torch.Tensor:
-        """The product with `gradient` (k, r + 1), where no step has been yet, by `bound` alone.
+        """The product of the inverse Hessian with `gradient` (k, r + 1).
 
-        penalty, bound: (r + 1,), of each column.
+        Before the first step `bound` is used as the Hessian. penalty, bound: (r + 1,), one for each
+        column.
         """
         if not len(self):
             return gradient / bound
         S, rows = self._steps, len(gradient)
         Y = self._changes + S * penalty.repeat(rows)
         g, scaled = gradient.reshape(-1), Y / bound.repeat(rows)
-        # Few numbers from here on, in more digits: steps of neighbouring penalties are nearly
+        # Small matrices from here on, in float64: steps of neighbouring penalties are nearly
         # parallel.
         products = (S @ Y.T).double()
         curvature, upper = products.diagonal(), products.triu()
@@ -52,6 +54,6 @@ class LbfgsMemory:
         along = torch.linalg.solve_triangular(upper, (S @ g).double()[:, None], upper=True)
         rest = inner @ along - gamma * (scaled @ g).double()[:, None]
         across = torch.linalg.solve_triangular(upper.T, rest, upper=False)
-        found: torch.Tensor = gamma * (g / bound.repeat(rows)) + across[:, 0].to(g.dtype) @ S
-        found -= gamma * (along[:, 0].to(g.dtype) @ scaled)
-        return found.view(gradient.shape)
+        product: torch.Tensor = gamma * (g / bound.repeat(rows)) + across[:, 0].to(g.dtype) @ S
+        product -= gamma * (along[:, 0].to(g.dtype) @ scaled)
+        return product.view(gradient.shape)

@@ -1,4 +1,4 @@
-"""The feeds of one phase: from the boundary cache, or from pixels where it has no room or use."""
+"""The feeds of one phase: from the boundary cache, or from pixels where nothing is cached."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from headstart.rundir.run import Run
 
 
 class PhaseFeeds:
-    """Feeds for one phase. What they extract is logged with the run."""
+    """Feeds of one phase. Their frozen passes are logged with the run."""
 
     def __init__(
         self, plan: Plan, phase: PhasePlan, backbone: Backbone, run: Run, reporter: Reporter
@@ -27,20 +27,20 @@ class PhaseFeeds:
 
     @property
     def start(self) -> int:
-        """The stage that the feeds' rows enter: the boundary, or 0 for pixels."""
+        """The stage at which the feeds' rows enter: the boundary, or 0 for pixels."""
         return self.phase.freeze.boundary if self._cached else 0
 
     @cached_property
     def _cached(self) -> bool:
         number = self.phase.number
         if begun := self._run.history.begun.get(number):
-            return begun.cached  # one that is resumed: otherwise its bits would differ
+            return begun.cached  # a resumed phase must do the same, for equal bits
         if self.phase.cache is not None:
             self._reporter.say(f"phase {number + 1}: a boundary cache of {self.phase.cache}")
         elif self.phase.views:
             self._reporter.warn(
-                f"phase {number + 1}: the boundary cache has no room, so every epoch recomputes "
-                f"it: {self.phase.recomputed}"
+                f"phase {number + 1}: the boundary cache has no room, so every epoch computes the "
+                f"frozen stages again: {self.phase.recomputed}"
             )
         return self.phase.cache is not None
 
@@ -65,7 +65,7 @@ class PhaseFeeds:
         return self._once(split, getattr(self._plan.splits, split), None)
 
     def once(self, images: ImageSet, label: str) -> Feed:
-        """A feed that leaves nothing on the disk and no extraction in the log."""
+        """A feed that leaves nothing on the disk and nothing in the log."""
         if not self._cached:
             return self._from_pixels(images, 0)
         return self._from_rows(images, self._cache.rows(images, label=label, keep=False))

@@ -1,4 +1,4 @@
-"""Linear heads, solved: multinomial logistic regression to convergence, for a path of penalties.
+"""Solves linear heads: multinomial logistic regression to convergence, for a path of penalties.
 
 For features centred and scaled to Z (n, d), weights W (k, d) and bias b (k), each penalty l2
 minimises
@@ -6,22 +6,22 @@ minimises
     mean cross-entropy(Z W' + b)  +  l2 / 2 * |W|^2
 
 A feature's scale is the root of its variance plus the square of the mean deviation of all features.
-Divided by its own deviation alone, a feature that is zero for nearly all images would be blown up:
-its weight would cost as little as any other's, and an image that shows it would have a logit in the
-hundreds. The added constant leaves lively features nearly standardised, and penalises the weights
-of nearly dead ones as it does those of raw features (Tusher, Tibshirani & Chu 2001 add such a
-constant to the deviation of each gene).
+With its own deviation alone, a feature that is zero for nearly all images would become very large:
+its weight would have the same penalty as others, and an image with this feature would have a logit
+in the hundreds. With the added constant, features with a large variance are nearly standardised,
+and the weights of nearly dead features are penalised like those of raw features (Tusher, Tibshirani
+& Chu 2001 add such a constant to the deviation of each gene).
 
 The Hessian is bounded by (Z'Z / n) / 2 + l2 in every class (Boehning 1992, "Multinomial logistic
-regression algorithm"), so in the eigenbasis of Z'Z / n, scaled by the root of that bound, the
-problem is well conditioned whatever the features are, and L-BFGS needs tens of passes instead of
-thousands. One eigendecomposition serves every penalty. The path runs from the strongest penalty
-to the weakest, each starting where the two solutions before point to, with the curvature that they
-have shown, and ends once validation has turned; a fine grid is filled in from its neighbours. The
-best is then solved to more digits.
+regression algorithm"). In the eigenbasis of Z'Z / n, scaled by the root of that bound, the problem
+is therefore well conditioned for any features, and L-BFGS needs tens of passes instead of
+thousands. One eigendecomposition serves every penalty. The path goes from the strongest penalty to
+the weakest. Each starts on the line through the two solutions before, with their curvature. The
+path ends when the validation loss rises. Penalties of a fine grid start between their neighbours.
+The best penalty is then solved to more digits.
 
-The features are never copied: standardisation and basis are folded into the weights of each pass,
-which reads blocks of rows in their order, so they may lie in a memory map larger than memory.
+The features are never copied. Standardisation and basis are folded into the weights of each pass,
+which reads blocks of rows in order. So features may be in a memory map larger than memory.
 """
 
 from __future__ import annotations
@@ -36,25 +36,28 @@ import torch.nn.functional as F
 from headstart.training.eigenbasis import eigenbasis
 from headstart.training.lbfgs import LbfgsMemory
 
-# Of an image's loss, in nats, what counts in choosing a penalty: with few images a single one would
-# decide. A probability below 1e-4 is wrong, whether it is 1e-5 or 1e-100.
+# The most that an image's loss, in nats, counts in the choice of a penalty. Without this cap a
+# single image could decide where images are few: below 1e-4 a probability is just wrong.
 LOSS_CAP = float(-np.log(1e-4))
 L2_PATH = tuple(float(10.0**exponent) for exponent in np.arange(1.0, -5.25, -0.5))
-# Validation loss is nearly convex along the path; three worse values in a row are its far side.
+# Validation loss is nearly convex along the path: after three worse values in a row it only rises.
 PATIENCE = 3
-# Largest entry of the gradient in preconditioned coordinates, where curvature is at most one. What
-# is compared may be solved to fewer digits than what is kept: around the best penalty of 45,000
-# features of CIFAR-10 validation losses were within 0.0024 of the exact ones, at its weak end 0.10.
+# Largest entry of the gradient in preconditioned coordinates, where curvature is at most one.
+# Penalties are compared at a coarser tolerance than the final one. For 45,000 images of CIFAR-10
+# validation losses were within 0.0024 of the exact ones near the best penalty, and within 0.10 at
+# the weak end.
 TOLERANCE, PATH_TOLERANCE = 1e-4, 8e-4
 MAX_PASSES = 200
 BLOCK = 4096  # rows
-COLUMNS = 32  # of weights, at most, in a pass that starts several penalties: half as long again
+# The most columns of weights in a pass that evaluates several penalties. Such a pass takes half as
+# long again as one with a single penalty.
+COLUMNS = 32
 COARSE = 0.5  # decades between the penalties of a fine grid that are solved first
 
 
 @dataclass(frozen=True)
 class PenaltyScore:
-    """What one penalty gives on training and validation images. iterations: passes it took."""
+    """The scores of one penalty on training and validation images. iterations: number of passes."""
 
     l2: float
     iterations: int
@@ -62,7 +65,7 @@ class PenaltyScore:
     train_accuracy: float
     val_loss: float
     val_accuracy: float
-    criterion: float  # what chooses among penalties on validation: the capped, weighted loss
+    criterion: float  # the capped, weighted validation loss, by which penalties are chosen
 
 
 @dataclass(frozen=True)
@@ -71,15 +74,15 @@ class Solution(PenaltyScore):
 
     weight: torch.Tensor
     bias: torch.Tensor
-    cut_off: bool  # after MAX_PASSES, short of the optimum
-    chosen: bool = False  # by validation, and solved to more digits than the others
+    cut_off: bool  # whether it stopped after MAX_PASSES, before the optimum
+    chosen: bool = False  # whether validation chose it; it is then solved to more digits
 
 
 @dataclass(frozen=True)
 class Table:
     """Features float32 (n, d) and labels int64 (n,), read in blocks of rows.
 
-    release: called when a block has been read, so that its pages may leave memory.
+    release: called after each block, to release its pages.
     """
 
     features: torch.Tensor
@@ -95,7 +98,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Joined:
-    """Tables one behind the other, none of them copied."""
+    """Several tables as one, without a copy."""
 
     parts: tuple[Table, ...]
 
@@ -118,14 +121,14 @@ def solve_path(
     on_solution: Callable[[Solution], None] = lambda solution: None,
     refine: bool = True,
 ) -> list[Solution]:
-    """Solutions along the path, strongest penalty first; the one validation prefers is `chosen`.
+    """Solutions along the path, strongest penalty first; the best one on validation is `chosen`.
 
-    A path as coarse as L2_PATH is solved in its order, a finer one coarse to fine.
+    A path as coarse as L2_PATH is solved in its order, a finer one from coarse to fine.
 
-    class_weights: float32 (k,), of each class in the training objective and in the choice; the mean
-    is then a weighted one. Losses in the solutions are plain cross-entropy, without weights and
-    penalty. The choice caps the loss of an image at LOSS_CAP. `on_solution` is called with each
-    solution, and again with the chosen one once it has been refined, if `refine` asks for that.
+    class_weights: float32 (k,), weights of the classes in the training objective and in the choice.
+    Losses in the solutions are plain cross-entropy, without weights and penalty. The choice caps
+    the loss of an image at LOSS_CAP. on_solution: called with each solution, and again with the
+    chosen one after it is refined. refine: solve the chosen one to more digits.
     """
     path = _Path(_Problem(train, num_classes, class_weights), val, class_weights)
     penalties = sorted(l2_path, reverse=True)
@@ -137,7 +140,7 @@ def solve_path(
         for first in range(0, len(numbers), together):
             l2s = [penalties[number] for number in numbers[first : first + together]]
             if level and l2s[-1] < weakest:
-                break  # beyond where validation had turned
+                break  # beyond the penalty at which the coarse path ended
             starts = path.problem.evaluate(l2s, [path.predict(l2) for l2 in l2s])
             for l2, start in zip(l2s, starts, strict=True):
                 solutions[l2] = path.solve(l2, start, tolerance)
@@ -146,7 +149,7 @@ def solve_path(
                 best = min(best, solutions[l2].criterion)
             if not level and worse == PATIENCE:
                 break
-    # Chosen among equals: what is refined is not held against what is not.
+    # Chosen before refining, so that all solutions are compared at the same tolerance.
     chosen = min(solutions.values(), key=lambda solution: solution.criterion)
     refine = refine and tolerance > TOLERANCE
     if refine:
@@ -159,9 +162,9 @@ def solve_path(
 
 
 def _coarse_to_fine(penalties: Sequence[float]) -> list[list[int]]:
-    """Numbers of the penalties, strongest first: COARSE steps, then always those half way between.
+    """Numbers of the penalties by level: first COARSE steps, then always those half way between.
 
-    What lies between two solutions is found in a pass or two; beyond them it takes more.
+    Between two known solutions a penalty takes one or two passes; beyond them it takes more.
     """
     positive = [l2 for l2 in penalties if l2 > 0]
     steps = len(positive) - 1
@@ -180,7 +183,7 @@ def _coarse_to_fine(penalties: Sequence[float]) -> list[list[int]]:
 
 
 class _Path:
-    """Where the optima of the penalties solved so far lie, and from where to start the next."""
+    """The optima of the penalties solved so far, and the start of the next one."""
 
     def __init__(self, problem: _Problem, val: Table, class_weights: torch.Tensor | None) -> None:
         self.problem = problem
@@ -207,11 +210,11 @@ class _Path:
         )
 
     def predict(self, l2: float) -> torch.Tensor:
-        """Where an optimum should lie: on the line through its two neighbours, or the last two,
-        over log l2.
+        """A guess of an optimum: on the line through its two neighbours, or the last two, over
+        log l2.
 
-        Curves of higher degree were tried: on a fine grid they amplify what is left of the
-        solutions' errors, and cost passes.
+        Curves of higher degree were tried: on a fine grid they amplify the errors of the solutions
+        and take more passes.
         """
         points = self.points
         stronger = sorted(other for other in points if other > l2)
@@ -222,13 +225,13 @@ class _Path:
         before = (weaker or others or [last])[0]
         if l2 <= 0 or before <= 0 or before == last:
             return points[last].V
-        ahead = min(np.log(l2 / last) / np.log(last / before), 2.0)  # a line leads no further
+        ahead = min(np.log(l2 / last) / np.log(last / before), 2.0)  # a line is good only so far
         return points[last].V + float(ahead) * (points[last].V - points[before].V)
 
 
 @dataclass(frozen=True)
 class _Point:
-    """Weights V (k, r + 1), and the objective there; loss and accuracy are plain ones."""
+    """Weights V (k, r + 1) and their objective. loss, accuracy: without weights and penalty."""
 
     V: torch.Tensor
     objective: float
@@ -240,8 +243,8 @@ class _Point:
 class _Problem:
     """The objective for one table, in the eigenbasis of its standardised features.
 
-    Weights are kept as (k, d): the two products of a pass then read the features row by row, which
-    is three to eight times as fast on CPU as the transposed layout.
+    Weights have the layout (k, d). The two products of a pass then read the features row by row,
+    which is three to eight times as fast on a CPU as the transposed layout.
     """
 
     def __init__(
@@ -261,19 +264,19 @@ class _Problem:
         return self._basis.new_zeros(self._k, self._basis.shape[1] + 1)
 
     def weights(self, V: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weights (k, d) and bias (k,) for the features as they are."""
+        """Weights (k, d) and bias (k,) for the raw features."""
         W = V[:, :-1] @ self._basis.T / self._scale
         return W, V[:, -1] - W @ self._mean
 
     def solve(self, l2: float, point: _Point, tolerance: float) -> tuple[_Point, int]:
-        """The optimum for one penalty from a start, and the passes over the features it took, with
-        the one that evaluated the start.
+        """The optimum for one penalty from a start, and the number of passes over the features, the
+        one that evaluated the start included.
 
-        L-BFGS, written out because its memory is kept from penalty to penalty: what a step has
-        shown of the data's curvature holds for all of them, and the penalty's own is known.
+        L-BFGS is written out here, because its memory is kept from penalty to penalty: the
+        curvature of the data is the same for all of them, and that of the penalty is known.
         """
         penalty, passes = self._penalty(l2), 1
-        # The bias meets a column of ones: its eigenvalue is one.
+        # The bias is the weight of a column of ones: its eigenvalue is one.
         bound = penalty + torch.cat([self._values, self._values.new_ones(1)]) / 2
         while passes < MAX_PASSES and (point.gradient.square() / bound).max() > tolerance**2:
             step = -self._memory.inverse_hessian(point.gradient, penalty, bound)
@@ -285,7 +288,7 @@ class _Problem:
                     break
             else:
                 if not len(self._memory):
-                    break  # not even the bound's own step descends: what is left is rounding
+                    break  # not even the step of the bound descends: the rest is rounding
                 self._memory.clear()
                 continue
             s = tried.V - point.V
@@ -294,7 +297,7 @@ class _Problem:
         return point, passes
 
     def _penalty(self, l2: float) -> torch.Tensor:
-        """Of each column of V, (r + 1,); the last column is the bias, which has none."""
+        """The penalty of each column of V, (r + 1,); 0 for the last one, the bias."""
         penalty = torch.full_like(self.origin[0], l2)
         penalty[-1] = 0
         return penalty
@@ -304,8 +307,8 @@ class _Problem:
         k, many = self._k, len(candidates)
         parts = [self.weights(V) for V in candidates]
         W, b = torch.cat([W for W, _ in parts]), torch.cat([b for _, b in parts])
-        # Sixteen columns at a time: sgemm was a third faster with them than with CIFAR-10's ten.
-        # Those added belong to the last candidate, as classes without a chance.
+        # A multiple of sixteen columns: sgemm was a third faster than with CIFAR-10's ten. The
+        # added columns are classes of the last candidate with probability 0.
         added = -len(b) % 16
         W, b = F.pad(W, (0, 0, 0, added)), F.pad(b, (0, added), value=-torch.inf)
         own = [slice(k * j, k * (j + 1) if j + 1 < many else None) for j in range(many)]
@@ -342,7 +345,7 @@ class _Problem:
 def _evaluate(
     table: Table, W: torch.Tensor, b: torch.Tensor, class_weights: torch.Tensor | None
 ) -> tuple[float, float, float]:
-    """Mean cross-entropy, accuracy, and what penalties are chosen by."""
+    """Mean cross-entropy, accuracy, and the criterion by which penalties are chosen."""
     parts = [(torch.addmm(b, x, W.T), y) for x, y in table.blocks()]
     logits, y = (torch.cat(both) for both in zip(*parts, strict=True))
     losses = F.cross_entropy(logits, y, reduction="none")
@@ -353,7 +356,7 @@ def _evaluate(
 def criterion(
     losses: torch.Tensor, labels: torch.Tensor, class_weights: torch.Tensor | None
 ) -> float:
-    """The mean of the losses (n,), each at most LOSS_CAP, weighted by class: less is better."""
+    """The mean of the losses (n,), each at most LOSS_CAP, weighted by class. Lower is better."""
     capped = losses.clamp_max(LOSS_CAP)
     if class_weights is None:
         return float(capped.mean())

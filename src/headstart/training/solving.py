@@ -1,15 +1,15 @@
-"""The head of a phase, solved on cached features: its penalty chosen, then fitted.
+"""Solves the head of a phase on cached features: chooses its penalty, then fits it.
 
-Where images are few, folds of train and validation together choose the penalty (`folds.py`); else
-the validation images do. A head that later phases go on from is fitted to the training images
-alone, since they are still to be judged on validation. The head that a run hands over is fitted to
-all of them.
+Where images are few, folds of train and validation together choose the penalty (`folds.py`);
+otherwise the validation images do. A head that later phases train on is fitted to the training
+images alone, because these phases are still evaluated on validation. The final head of a run is
+fitted to all images.
 
-The best head is a poor start for training its backbone. It is nearly sure of all training images:
-it is steep, and its gradients are small and come from few of them. At common rates the features
-then move by more than it bears, and what they knew is lost within an epoch. A flatter head with
-some loss left is the better start (Ren, Guo, Bae & Sutherland 2023, "How to prepare your task head
-for finetuning").
+The best head is a poor start for training its backbone. It is nearly sure of all training images.
+So its weights are large, and its gradients are small and come from few images. At common rates the
+features then change too much, and what they have learnt is lost within an epoch. A flatter head,
+with some loss left, is a better start (Ren, Guo, Bae & Sutherland 2023, "How to prepare your task
+head for finetuning").
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from headstart.machine.runtime import full_float32
 from headstart.training.folds import CrossFit, assign_folds, cross_fit, folds_pay
 from headstart.training.solver import Joined, PenaltyScore, Solution, Table, solve_path
 
-# Of the best held-out loss, what a head must have as its loss in training to be a start.
+# The training loss of a starting head is at least so many times the best held-out loss.
 START_LOSS = 1.5
 
 
@@ -36,8 +36,8 @@ START_LOSS = 1.5
 class HeadProblem:
     """A linear head to be solved. class_weights: float32 (classes,), or None.
 
-    seed: of the folds. val_cut: whether validation was cut from train, so that folds may mix
-    them; a validation split that a folder brings may be apart for a reason.
+    seed: of the folds. val_cut: whether validation was split off train. Only then may folds mix
+    them: a validation split of a folder may be different on purpose.
     """
 
     train: CachedFeed
@@ -49,17 +49,17 @@ class HeadProblem:
 
     @property
     def by_folds(self) -> bool:
-        """Whether folds choose. An image with several views is held out by none of them alone."""
+        """Whether folds choose the penalty; not with several views of an image."""
         images = len(self.train.labels) + len(self.val.labels)
         return self.val_cut and self.views == 1 and folds_pay(images, self.classes)
 
     @property
     def views(self) -> int:
-        """Of each training image."""
+        """Views of each training image."""
         return int(self.train.array.shape[1])
 
-    def told_choice(self, l2: float | None) -> str:
-        """What chooses the penalty, in words; l2: the one that the recipe names."""
+    def describe_choice(self, l2: float | None) -> str:
+        """How the penalty is chosen, in words. l2: the one in the recipe, if any."""
         if l2 is not None:
             return f"fixed at {l2:g}"
         return "chosen by folds" if self.by_folds else "chosen on validation"
@@ -72,8 +72,8 @@ class HeadProblem:
     def solve(
         self, l2_path: Sequence[float], on_penalty: Callable[[], None]
     ) -> tuple[Solution, Sequence[PenaltyScore], torch.Tensor | None]:
-        """The head for the training images at the penalty that is chosen; what was tried; and, by
-        folds, logits as `held_out` gives them. `on_penalty` is called with each solution.
+        """The head for the training images at the chosen penalty; the scores of all penalties; and,
+        with folds, logits as in `held_out`. `on_penalty` is called for each solution.
         """
         if self.by_folds and len(l2_path) > 1:
             crossed = self._cross_fit(l2_path, on_penalty)
@@ -91,8 +91,8 @@ class HeadProblem:
         return next(solution for solution in tried if solution.chosen), tried, None
 
     def held_out(self, l2_path: Sequence[float]) -> torch.Tensor | None:
-        """By folds, logits float32 (n, classes) of each image, train and then validation, from a
-        head that was not fitted to it; else None."""
+        """With folds, logits float32 (n, classes) of train and then validation, each image by a
+        head that was not fitted to it; without folds, None."""
         return self._cross_fit(l2_path, lambda: None).logits if self.by_folds else None
 
     def solve_at(self, l2: float) -> Solution:
@@ -129,7 +129,7 @@ class HeadProblem:
             )
 
     def _class_weights(self, table: Table) -> torch.Tensor | None:
-        """Where the table is."""
+        """The class weights on the device of the table."""
         weights = self.class_weights
         return None if weights is None else weights.to(table.labels.device)
 
@@ -139,8 +139,8 @@ class HeadProblem:
 
 
 def starting_penalty(tried: Sequence[PenaltyScore], chosen: float) -> float:
-    """The weakest penalty of a path, from the chosen one up, at which the loss in training is at
-    least START_LOSS times the held-out loss of the chosen one; the strongest where none is."""
+    """The penalty of the starting head: the weakest one, from the chosen one up, whose training
+    loss is at least START_LOSS times the chosen one's held-out loss; the strongest if none is."""
     best = next(record for record in tried if record.l2 == chosen)
     stronger = sorted(record.l2 for record in tried if record.l2 >= chosen)
     enough = {r.l2 for r in tried if r.train_loss >= START_LOSS * best.val_loss}
@@ -148,7 +148,7 @@ def starting_penalty(tried: Sequence[PenaltyScore], chosen: float) -> float:
 
 
 def _table(feed: CachedFeed) -> Table:
-    """Every row of a pooled feed, every view of it, where it lies, or on a CUDA device."""
+    """All rows and views of a pooled feed: in their memory map, or copied to a CUDA device."""
     n, views = feed.array.shape[:2]
     x = as_tensor(feed.array).view(n * views, math.prod(feed.array.shape[2:]))
     y = torch.from_numpy(np.repeat(feed.labels, views))

@@ -1,8 +1,7 @@
-"""The phases of a plan, carried out one after the other, each from where the last one ended.
+"""Carries out the phases of a plan, one after the other.
 
-Each phase is fed (from the boundary cache, or from pixels where every epoch draws its own views)
-and its head is solved or its stages are fitted. A freeze audit closes it. Of all phases the model
-that is best on validation is handed over.
+A phase gets its rows from the boundary cache or from pixels. Its head is solved, or its stages are
+fitted. A freeze audit ends it. The result is the model of all phases that is best on validation.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ from headstart.training.solver import Solution
 
 @dataclass
 class Trained:
-    """A model, and the feeds it answers from. held_out: what validation says of a solved head that
-    was fitted to validation too, from heads that were not: of train and validation by folds, or of
-    validation by the head fitted to train alone."""
+    """A trained model and its feeds. held_out: only where a solved head was fitted to validation
+    too; predictions by heads that were not: of train and validation by folds, or of validation by
+    the head fitted to train alone."""
 
     plan: Plan
     model: Classifier
@@ -44,7 +43,7 @@ class Trained:
     held_out: Predictions | None = None
 
     def predict(self, split: Split) -> Predictions:
-        """Predictions on a whole split, through the last phase's boundary."""
+        """Predictions on a whole split. "val" gives `held_out` where there is one."""
         if split == "val" and self.held_out is not None:
             return self.held_out
         images: ImageSet = getattr(self.plan.splits, split)
@@ -52,14 +51,14 @@ class Trained:
         return predict(self.model, feed, images.ids, self.plan.runtime)
 
     def predict_once(self, images: ImageSet, label: str) -> Predictions:
-        """Predictions on images that will not be asked about again: no cache keeps them."""
+        """Predictions on images that are needed only once: the cache does not keep them."""
         feed = self.feeds(-1).once(images, label)
         return predict(self.model, feed, images.ids, self.plan.runtime)
 
 
 @dataclass
 class Entrance:
-    """Sets a model up for a phase. The feeds are kept: a compiled prefix costs seconds."""
+    """Sets a model up for a phase. Keeps the feeds, because a prefix takes seconds to compile."""
 
     plan: Plan
     model: Classifier
@@ -71,8 +70,8 @@ class Entrance:
         """The feeds of a phase, -1 for the last, whose rows the model then takes."""
         phase = self.plan.phases[number]
         self.plan.runtime.adopt(self.model)
-        # A phase that was resumed after its last epoch has not left training mode; a moving norm
-        # would learn from whatever is measured or extracted next.
+        # A phase that was resumed after its last epoch is still in training mode: a moving norm
+        # would learn from the next prediction or frozen pass.
         self.model.eval()
         if self._feeds is None or self._feeds.phase is not phase:
             backbone = self.model.backbone
@@ -96,8 +95,8 @@ def train(
     first, state, phases = 0, FitState(), len(plan.phases)
     if journal.checkpoint.exists():
         first = read_phase(journal.checkpoint)
-        # Without the optimizer, which comes with its phase: what the model holds now decides what
-        # is cached.
+        # Without the optimizer, which its phase loads. The model is needed now: it decides what is
+        # cached.
         state = load_checkpoint(journal.checkpoint, model)
         where = f"in phase {first + 1} of {phases}" if first < phases else "after the last phase"
         journal.reporter.say(f"resuming {where}")
@@ -119,7 +118,7 @@ class _Trainer:
     logits: dict[int, torch.Tensor | None] = field(default_factory=dict)  # by folds, by phase
 
     def carry_out(self, number: int, state: FitState) -> None:
-        """One phase, from `state` on."""
+        """Carry out one phase from `state` on."""
         phase, journal = self.plan.phases[number], self.journal
         started = time.perf_counter()
         start = None if state.begun else self._starting_head(number)
@@ -142,15 +141,16 @@ class _Trainer:
             f"phase {number + 1} ({phase.spec.train}, {phase.spec.optimizer}): validation accuracy "
             f"{done.val_accuracy:.1%} in {seconds:.1f} s"
         )
-        if not done.bettered:
+        if not done.improved:
             journal.warn(
-                f"phase {number + 1} did not improve validation, at lower rates either where they "
+                f"phase {number + 1} did not improve validation, also not at lower rates if they "
                 "were tried: the model is still that of the phase before; leave the phase out, or "
                 f"lower phases.{number}.lr"
             )
 
     def hand_over(self) -> Predictions | None:
-        """The solved head that no later phase has bettered, fitted to validation too."""
+        """Fit the solved head to validation too, if no later phase was better. Returns held-out
+        predictions, or None."""
         kept = self._kept_phase(len(self.plan.phases))
         if kept is None or kept.l2 is None:
             return None
@@ -172,7 +172,7 @@ class _Trainer:
         )
 
     def _starting_head(self, number: int) -> Solution | None:
-        """Where what the model holds was solved, the flatter head to train from."""
+        """A flatter head to train from, if the head of the model was solved; else None."""
         before = self._kept_phase(number)
         if before is None or self.plan.phases[number].solved:
             return None
@@ -182,7 +182,7 @@ class _Trainer:
         return starting_head(self.plan, feeds, before.start_l2, number, self.journal)
 
     def _kept_phase(self, below: int) -> PhaseDone | None:
-        """The end of the last phase below a number that the model has anything from."""
+        """The last phase before `below` whose model was kept; None if there is none."""
         done = self.journal.run.history.done
-        kept = [n for n, event in done.items() if n < below and event.bettered]
+        kept = [n for n, event in done.items() if n < below and event.improved]
         return done[max(kept)] if kept else None

@@ -1,1 +1,1 @@
-"""Pixels to network input."""
+"""Views: from pixels to network input."""

@@ -1,8 +1,8 @@
 """Colour operations on batches of pixels: Pillow's arithmetic, each image with its own strength.
 
 x is float32 (n, 3, height, width) in 0..1; strengths are (n,). Every operation returns a new
-tensor. Those with a factor (1 changes nothing) may leave 0..1 and the caller clamps, once. Pillow
-rounds to 8 bits after each operation; here only the two that are defined on 8-bit levels do.
+tensor. Operations with a factor (1 changes nothing) may leave 0..1; the caller clamps once. Pillow
+rounds to 8 bits after each operation; here only the operations on 8-bit levels do.
 """
 
 from __future__ import annotations
@@ -62,16 +62,16 @@ def solarize(x: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
 def autocontrast(x: torch.Tensor) -> torch.Tensor:
     """Stretch each channel of each image to 0..1; a channel of one 8-bit level stays."""
     low, high = x.amin(dim=(2, 3), keepdim=True), x.amax(dim=(2, 3), keepdim=True)
-    # Interpolation leaves a flat channel a spread of 1e-7, which must not be stretched to 1.
+    # After interpolation a flat channel has a spread of 1e-7, which must not be stretched to 1.
     flat = high - low < 0.5 / 255
     return torch.where(flat, x, (x - low) / torch.where(flat, 1, high - low))
 
 
 def equalize(x: torch.Tensor) -> torch.Tensor:
-    """Spread each channel's 8-bit levels so that their histogram is as flat as it can be.
+    """Change each channel's 8-bit levels so that their histogram is as flat as possible.
 
-    All channels of all images at once: one histogram and one table (n * 3, 256), integers
-    throughout, so neither the batch nor the device rounds differently.
+    One histogram and one table (n * 3, 256) serve all channels of all images. All numbers are
+    integers, so the result does not depend on the batch or the device.
     """
     levels = (x * 255).round().long().flatten(2).flatten(0, 1)
     histogram = levels.new_zeros(len(levels), 256)
@@ -81,6 +81,6 @@ def equalize(x: torch.Tensor) -> torch.Tensor:
     step = (levels.shape[1] - histogram.gather(1, highest)) // 255
     below = histogram.cumsum(dim=1) - histogram
     table = ((below + step // 2) // step.clamp(min=1)).clamp(max=255)
-    # Fewer than 255 pixels to share out: Pillow leaves such a channel as it is.
+    # With fewer than 255 pixels below the highest level, Pillow does not change the channel.
     table = torch.where(step > 0, table, torch.arange(256, device=x.device))
     return table.gather(1, levels).view(x.shape).to(x.dtype) / 255

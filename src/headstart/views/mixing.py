@@ -1,9 +1,9 @@
-"""Mixup and CutMix, where the trained part begins.
+"""Mixup and CutMix of the input of the first trained stage.
 
-What is mixed is the input of the first trained stage: pixels where everything trains, activations
-above a boundary (manifold mixup, Verma et al. 2019), so a cached phase and an uncached one mix the
-same. An image's partner is its successor in the epoch's order, and how they mix depends on (seed,
-epoch, image) alone: the batch size decides nothing.
+That input is pixels where everything trains, and activations above a boundary otherwise (manifold
+mixup, Verma et al. 2019). So a phase mixes the same with and without a cache. An image's partner is
+its successor in the epoch's order. How they mix depends on (seed, epoch, image) alone, never on the
+batch size.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MIXUP_ALPHA = 0.2
 
 @dataclass(frozen=True)
 class Mixer:
-    """mixup, cutmix: shares of the images that are mixed in either way; their sum is at most 1."""
+    """mixup, cutmix: shares of the images that are mixed so; their sum is at most 1."""
 
     mixup: float
     cutmix: float
@@ -35,17 +35,17 @@ class Mixer:
     def __call__(
         self, x: torch.Tensor, keys: np.ndarray, epoch: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs (n + 1, ...), the last one a partner alone, and uint64 keys (n,) of the others.
+        """Mix inputs (n + 1, ...), of which the last is only a partner. keys: uint64 (n,), of the
+        others.
 
-        Returns the mixed inputs (n, ...) and the share of each image that is its own, float32
-        (n,). Inputs without height and width (pooled features, tokens) have no rectangles: there
-        CutMix leaves them alone.
+        Returns the mixed inputs (n, ...) and each image's own share, float32 (n,). CutMix does not
+        change inputs without height and width (pooled features, tokens): they have no rectangles.
         """
         u = uniforms(keys, 4, self.seed, epoch)
         own, partner = x[:-1], x[1:]
         shares = np.ones(len(keys), np.float32)
         blended = u[:, 0] < self.mixup
-        # Zhang et al. 2018; the larger share is the image's own, so that its label stays its name.
+        # Zhang et al. 2018. The image's own share is the larger one, so that its label counts most.
         drawn = stats.beta.ppf(u[blended, 1], MIXUP_ALPHA, MIXUP_ALPHA)
         shares[blended] = np.maximum(drawn, 1 - drawn)
         weights = to_device(shares, x.device)
@@ -64,8 +64,8 @@ class Mixer:
 def rectangles(u: np.ndarray, height: int, width: int) -> np.ndarray:
     """bool (n, height, width): CutMix's rectangles (Yun et al. 2019) from uniforms (n, 3).
 
-    A share u0 of the area, in the image's own proportions, centred anywhere; what reaches over the
-    edge is lost.
+    A rectangle has the share u0 of the area and the image's proportions. It is centred anywhere and
+    cut at the edge.
     """
     side = np.sqrt(u[:, 0])[:, None] / 2
     rows, columns = np.arange(height) + 0.5, np.arange(width) + 0.5

@@ -1,8 +1,8 @@
-"""From stored pixels to what a backbone sees: warp, colour, scaling, on the device, in batch.
+"""Transforms pixels into a backbone's input: warp, colour, scaling; on the device, in batches.
 
-A view of an image is a pure function of (seed, image key, view number). Geometric augmentation
-and the resize are one warp, so an augmented pixel is interpolated once. Mixup and CutMix are not
-done here: they take two images, and the training loop has them.
+A view of an image is a pure function of (seed, image key, view number). Geometric augmentation and
+the resize are one warp, so a pixel is interpolated only once. Mixup and CutMix take two images and
+are part of the training loop.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from headstart.views import colour, trivial
 
 NO_AUGMENT = AugmentSpec()
 
-# What every key of an augmented view names. Later fields appear in it only where they are set, so
-# that what was cached before there were any is still found.
+# Fields that every cache key of an augmented view names. Other fields are named only where they are
+# set, so that a new field changes no existing key.
 _FIRST_FIELDS = ("flip", "rotate", "zoom", "shift", "brightness", "contrast")
 
 # Rectangles of random erasing: share of the area, and height by width.
 ERASED_AREA = (0.02, 0.33)
 ERASED_ASPECT = (0.3, 3.3)
 
-# Source side up to which rows and columns are warped apart. It reads whole rows: from 32
-# pixels faster on CPU than gathering (bicubic three to five times), from 224 not.
+# Source side up to which rows and columns are warped separately. On a CPU this is three to five
+# times as fast as gathering bicubic taps from 32 pixels, but not from 224: it reads whole rows.
 SMALL_SIDE = 64
 
 
 class Draws(NamedTuple):
-    """What chance decides of n views: float32 (n,) each, uniform in [0, 1].
+    """The random numbers of n views: float32 (n,) each, uniform in [0, 1].
 
-    A field's place is part of every view: append, never insert.
+    Append new fields at the end: the position of a field decides its numbers.
     """
 
     flip: torch.Tensor
@@ -62,9 +62,9 @@ class Draws(NamedTuple):
 
 @dataclass(frozen=True)
 class Transform:
-    """Pixels to input. With `augment`, view v of an image is drawn from (seed, key, v).
+    """Pixels to input. With `augment`, view v of an image depends on (seed, key, v).
 
-    via: sizes that pixels pass through first, one after the other; normally none.
+    via: sizes to which pixels are resized first, one after the other; normally none.
     """
 
     preprocess: Preprocess
@@ -74,7 +74,7 @@ class Transform:
 
     @property
     def plain(self) -> Transform:
-        """The same without augmentation: what validation, test and prediction use."""
+        """The same without augmentation, for validation, test and prediction."""
         return Transform(self.preprocess, via=self.via)
 
     def describe(self) -> dict[str, Any]:
@@ -93,12 +93,11 @@ class Transform:
     ) -> torch.Tensor:
         """uint8 (n, side, side, 3) and uint64 (n,) to float32 (n, 3, size, size).
 
-        In memory the channels lie as the warp left them: whoever needs them last, or in planes,
-        says so.
+        The memory format of the output is not fixed: a caller that needs one asks for it.
 
         The order is warp, TrivialAugment, contrast, brightness, saturation, scaling, erasing.
         """
-        # Pixels are the same wherever the transform is called; autocast would round the products.
+        # Without autocast, which would round: the output must not depend on the caller.
         with torch.autocast(pixels.device.type, enabled=False), full_float32():
             return self._transform(pixels, keys, views)
 
@@ -113,7 +112,7 @@ class Transform:
         uniform = _draw(keys, views, self.seed)
         draws = Draws(*to_device(uniform.astype(np.float32), x.device).unbind(dim=1))
         if self.augment.trivial:
-            # From the host's copy, so that grouping images by operation awaits no device.
+            # From the copy on the host, so that grouping images does not wait for the device.
             operations = trivial.choose(uniform[:, Draws._fields.index("operation")])
             x = trivial.recolour(self._warp(x, draws, operations), operations, draws.strength)
         else:
@@ -121,15 +120,15 @@ class Transform:
         x = self._scale(self._jitter(x, draws))
         if self.augment.erasing:
             erased = erased_pixels(draws, self.augment.erasing, x.shape[-1])
-            # Zero is the mean colour, the one that preprocessing subtracts; with normalize =
-            # "unit" that is black.
+            # Zero is the mean colour that preprocessing subtracts; with normalize = "unit" it is
+            # black.
             x = x.masked_fill_(erased[:, None], 0)
         return x
 
     def _scale(self, x: torch.Tensor) -> torch.Tensor:
         mean = _constant(self.preprocess.mean, x.device).view(1, 3, 1, 1)
         std = _constant(self.preprocess.std, x.device).view(1, 3, 1, 1)
-        # Bicubic kernels overshoot; the weights never saw values outside the range of a pixel.
+        # Bicubic kernels overshoot; the weights were trained on values within 0..1 only.
         return x.clamp_(0, 1).sub_(mean).div_(std)
 
     def _resize(self, x: torch.Tensor, size: int | None = None) -> torch.Tensor:
@@ -152,7 +151,7 @@ class Transform:
     def _warp(
         self, x: torch.Tensor, draws: Draws, operations: np.ndarray | None = None
     ) -> torch.Tensor:
-        """All geometry, `operations` of trivial.py included: one warp from source to output."""
+        """All geometry in one warp from source to output, with `operations` of trivial.py."""
         spec, size = self.augment, self.preprocess.size
         if not (spec.flip or spec.rotate or spec.zoom or spec.shift or spec.trivial):
             return self._resize(x)
@@ -197,7 +196,7 @@ class Transform:
 
 
 def recipe_transform(data: DataSpec, wants: Preprocess, seed: int = 0) -> Transform:
-    """What a recipe does with its pixels, for weights that want them so."""
+    """The transform of a recipe. wants: the preprocessing of its weights."""
     preprocess = replace(wants, size=data.size or wants.size)
     if data.normalize == "unit":
         preprocess = replace(preprocess, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
@@ -207,18 +206,18 @@ def recipe_transform(data: DataSpec, wants: Preprocess, seed: int = 0) -> Transf
 def separable_warp(
     x: torch.Tensor, affine: torch.Tensor, size: int, interpolation: str
 ) -> torch.Tensor:
-    """What grid_sample gives where rows and columns do not mix: two small products an image.
+    """The result of grid_sample for warps without rotation, by two small products for each image.
 
-    x: float32 (n, c, side, side), affine: float32 (n, 2, 3) whose off-diagonal entries are zero.
-    A warp costs the same for every kernel then. On two cores of an Intel Xeon, batches of 32, 32
-    pixels to 96 took 1.1 ms where gathering bicubic taps took 3.7, and to 160 2.0 instead of 11.1.
+    x: float32 (n, c, side, side). affine: float32 (n, 2, 3), off-diagonal entries zero. A warp then
+    takes the same time with every kernel. On two cores of an Intel Xeon, batches of 32 images, from
+    32 pixels to 96 it took 1.1 ms where gathering bicubic taps took 3.7; to 160, 2.0 and 11.1.
     """
     side = x.shape[-1]
-    # Not affine[:, (0, 1), (0, 1)]: on CUDA such indices are copied there, and awaited.
+    # Not affine[:, (0, 1), (0, 1)]: on CUDA the host would wait for a copy of these indices.
     scale, shift = affine[:, :, :2].diagonal(dim1=1, dim2=2), affine[:, :, 2]
     both = _resampling(scale.flatten(), shift.flatten(), side, size, interpolation)
     across, down = both.view(-1, 2, size, side).unbind(dim=1)
-    # In planes: a product of channels-last images is taken from a copy, several times as slowly.
+    # In planes: products of channels-last images make a copy and are several times as slow.
     return down[:, None] @ (x.contiguous() @ across[:, None].mT)
 
 
@@ -233,8 +232,8 @@ def _resampling(
 ) -> torch.Tensor:
     """float32 (n, size, side): each output row as weights of input rows.
 
-    Output coordinate v in [-1, 1] is taken from input coordinate scale * v + shift, both (n,). Past
-    the edges lie the rows reflected, or else the last row again and again.
+    Output coordinate v in [-1, 1] is read at input coordinate scale * v + shift, both (n,). Beyond
+    the edges rows are reflected, or the last row is repeated if `reflect` is False.
     """
     centres = (2 * torch.arange(size, device=scale.device) + 1) / size - 1
     place = ((scale[:, None] * centres + shift[:, None] + 1) * side - 1) / 2
@@ -252,8 +251,8 @@ def _resampling(
 
 
 def _kernel(t: torch.Tensor, interpolation: str) -> list[tuple[int, torch.Tensor]]:
-    """Taps around a place t in [0, 1) past a pixel: bilinear, or bicubic as torch has it (Keys
-    1981, with a = -0.75)."""
+    """Offsets and weights of the taps for a place t in [0, 1) after a pixel: bilinear, or bicubic
+    as in torch (Keys 1981, with a = -0.75)."""
     if interpolation == "bilinear":
         return [(0, 1 - t), (1, t)]
     if interpolation != "bicubic":
@@ -270,11 +269,11 @@ def _kernel(t: torch.Tensor, interpolation: str) -> list[tuple[int, torch.Tensor
 
 
 def erased_pixels(draws: Draws, probability: float, size: int) -> torch.Tensor:
-    """bool (n, size, size): what random erasing (Zhong et al. 2020) takes, all images at once.
+    """bool (n, size, size): the pixels that random erasing (Zhong et al. 2020) erases.
 
-    Aspects are uniform in their logarithm, so that tall is as likely as wide. Where the paper
-    draws again until a rectangle fits, its aspect is limited: it then spans the image, and the
-    area stays as drawn. Sides are rounded to whole pixels.
+    The logarithm of the aspect is uniform, so tall rectangles are as likely as wide ones. The paper
+    draws again until a rectangle fits. Here the aspect is limited instead: the rectangle then spans
+    the image and its area stays as drawn. Sides are rounded to whole pixels.
     """
     area = _between(*ERASED_AREA, draws.erased_area)
     low, high = (math.log(aspect) for aspect in ERASED_ASPECT)
@@ -282,7 +281,7 @@ def erased_pixels(draws: Draws, probability: float, size: int) -> torch.Tensor:
     at = torch.arange(size, device=area.device)
 
     def span(length: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-        """bool (n, size): a stretch of that length (a fraction), anywhere inside."""
+        """bool (n, size): an interval of that length (a fraction), anywhere inside."""
         pixels = (length * size).round().clamp(1, size)
         first = (place * (size - pixels + 1)).floor().clamp(max=size - pixels)[:, None]
         return (at >= first) & (at < first + pixels[:, None])
@@ -294,8 +293,8 @@ def erased_pixels(draws: Draws, probability: float, size: int) -> torch.Tensor:
 
 @lru_cache(maxsize=64)
 def _constant(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
-    """float32 (len(values),), made once a device: making it awaits a copy."""
-    with torch.inference_mode(False):  # it outlives the block that asked for it first
+    """float32 (len(values),), made once for each device: making it waits for a copy."""
+    with torch.inference_mode(False):  # the tensor is used after the caller's block
         return torch.tensor(values, device=device)
 
 

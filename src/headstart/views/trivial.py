@@ -1,12 +1,12 @@
-"""TrivialAugment Wide (Müller & Hutter 2021): one operation an image, of uniform strength.
+"""TrivialAugment Wide (Müller & Hutter 2021): one operation for each image, of uniform strength.
 
-Operations and ranges are the paper's wide space. Where this departs from torchvision's version:
-- Geometry is a matrix that joins flip, rotation, zoom, shift and resize in one warp, as the step
-  after them: pixels are interpolated once, and what comes into view is the picture's reflection
-  instead of black. Torchvision resamples a second time.
-- Colour follows on the warped pixels, at the size that the backbone sees.
+Operations and ranges are the paper's wide space. Differences from torchvision's version:
+- Geometry is a matrix. It is combined with flip, rotation, zoom, shift and resize in one warp, so
+  pixels are interpolated once (torchvision resamples again). Outside the picture is its reflection,
+  not black.
+- Colour operations act on the warped pixels, at the size of the backbone's input.
 - Strengths are continuous instead of 31 bins (posterize keeps whole bits), and pixels are not
-  rounded to 8 bits in between.
+  rounded to 8 bits between operations.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def choose(u: np.ndarray) -> np.ndarray:
 def affine(operations: np.ndarray, strengths: torch.Tensor, size: int) -> torch.Tensor:
     """float32 (n, 3, 3): output coordinates to those before the operation, both in [-1, 1].
 
-    strengths: (n,) in [0, 1), the middle of which changes nothing. Colour operations have the
-    identity. Shears keep the top and the left edge in place, as Pillow's do.
+    strengths: (n,) in [0, 1); 0.5 changes nothing. Colour operations give the identity. Shears keep
+    the top and the left edge in place, as in Pillow.
     """
     signed = strengths.mul(2).sub(1)
     chosen = to_device(operations, signed.device)
@@ -76,7 +76,7 @@ def affine(operations: np.ndarray, strengths: torch.Tensor, size: int) -> torch.
 
 def recolour(x: torch.Tensor, operations: np.ndarray, strengths: torch.Tensor) -> torch.Tensor:
     """Each image's colour operation, in place, on float32 (n, 3, height, width); out in 0..1."""
-    x.clamp_(0, 1)  # the warp's bicubic kernel overshoots, and the operations count on a range
+    x.clamp_(0, 1)  # the warp's bicubic kernel overshoots, and the operations need 0..1
     for name, operation in COLOUR.items():
         chosen = np.flatnonzero(operations == OPERATIONS.index(name))
         if len(chosen):

@@ -1,1 +1,1 @@
-"""What the verbs print: results as text, and the shapes that --json promises."""
+"""The output of the verbs: results as text, and the shapes of --json."""

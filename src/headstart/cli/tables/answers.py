@@ -1,4 +1,4 @@
-"""What `predict` prints: a model's answers as text and as CSV."""
+"""The output of `predict`: a model's answers as text and as CSV."""
 
 from __future__ import annotations
 

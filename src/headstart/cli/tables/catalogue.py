@@ -1,4 +1,4 @@
-"""What `models` and `recipes` print: backbones, and what is shipped."""
+"""The output of `models` and `recipes`: backbones, and the shipped recipes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `check` prints: what a recipe would do, and a study's runs in a line each."""
+"""The output of `check`: what a recipe would do, or one line for each run of a study."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 def format_study(previews: Sequence[Preview]) -> str:
-    """The data in a line, a line a run with its phases folded, the sum, and the warnings."""
+    """One line about the data, one line for each run, the sum, and the warnings."""
     from headstart.selection.estimating import total
     from headstart.text.durations import format_seconds
 
     data: dict[str, None] = {}
     for each in previews:
         counts = ", ".join(f"{split} {sum(n):,}" for split, n in each.data.counts.items())
-        told = f"{each.data.source}: {len(each.data.class_names)} classes; images: {counts}"
+        line = f"{each.data.source}: {len(each.data.class_names)} classes; images: {counts}"
         bad = len(each.data.quarantined)
-        data[told + (f"; {bad:,} left out" if bad else "")] = None
+        data[line + (f"; {bad:,} left out" if bad else "")] = None
     rows = [
         [
             each.recipe.name,
@@ -43,8 +43,8 @@ def format_study(previews: Sequence[Preview]) -> str:
         "\n".join(data),
         grid(header, rows, "llrlrrr"),
         f"in all about {format_seconds(whole.seconds)}, {whole.run_bytes / 1e6:.0f} MB of runs and "
-        f"{whole.cache_bytes / 1e6:.0f} MB of cache: an estimate, from the speed of each backbone "
-        "just now; what is finished or cached already takes less. --details: phases and recipes.",
+        f"{whole.cache_bytes / 1e6:.0f} MB of cache: an estimate, from the measured speed of each "
+        "backbone; finished runs and cached features take less. --details: phases and recipes.",
     ]
     return "\n\n".join([*parts, *_warnings(previews)])
 
@@ -55,14 +55,14 @@ def _folded(phase: PhasePlan) -> str:
 
 
 def _warnings(previews: Sequence[Preview]) -> list[str]:
-    """One paragraph of what the runs would warn of, each line once; none where there is nothing."""
+    """One paragraph with the warnings of the runs, each line once; [] if there are none."""
     warnings = dict.fromkeys(line for each in previews for line in each.data.warnings)
     return ["\n".join(warning_lines([*warnings]))] if warnings else []
 
 
 def format_previews(previews: Sequence[Preview]) -> str:
-    """What `headstart check` prints of a recipe, and with --details of each of a study's: the data,
-    the phases, the estimate and the resolved recipe; then the warnings, each line once."""
+    """The output of `headstart check` for a recipe, or with --details for each recipe of a study:
+    data, phases, estimate and resolved recipe; then the warnings, each line once."""
     parts = []
     for preview in previews:
         parts += [format_description(preview.data), *map(_phase, preview.phases)]

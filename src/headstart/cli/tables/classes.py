@@ -1,4 +1,4 @@
-"""What the command line prints beside accuracy where classes are unequal, or are two."""
+"""The output besides accuracy, for unequal classes and for two classes."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
     from headstart.rundir.records import SplitScores
     from headstart.rundir.run import Run
 
-# What the column of validation is called, by the metric that chooses.
+# The name of the validation column, by the metric that chooses.
 _VAL = {"balanced_accuracy": "val balanced", "macro_f1": "val macro F1", "loss": "val log loss"}
 
 
 def scores_to_json(scores: SplitScores) -> dict[str, Any]:
-    """What --json says of a split."""
+    """The scores of a split for --json."""
     from headstart.files import to_json
 
-    found = {key: to_json(getattr(scores, key)) for key in ("accuracy", "interval", "n", "loss")}
-    found |= {
+    shown = {key: to_json(getattr(scores, key)) for key in ("accuracy", "interval", "n", "loss")}
+    shown |= {
         "top5": scores.top5,
         "balanced_accuracy": scores.macro_recall,
         "balanced_interval": list(scores.balanced_interval),
         "macro_f1": scores.macro_f1,
         "majority": scores.majority,
     }
-    return found | ({"two_classes": to_json(scores.two_classes)} if scores.two_classes else {})
+    return shown | ({"two_classes": to_json(scores.two_classes)} if scores.two_classes else {})
 
 
 def class_lines(run: Run) -> list[str]:
@@ -44,8 +44,8 @@ def class_lines(run: Run) -> list[str]:
         )
     if two := test.two_classes:
         positive, other = names[two.positive], names[1 - two.positive]
-        found = (two.sensitivity, two.specificity)
-        sensitivity, specificity = (f"{percent(f.value)} {interval(f.interval)}" for f in found)
+        rates = (two.sensitivity, two.specificity)
+        sensitivity, specificity = (f"{percent(f.value)} {interval(f.interval)}" for f in rates)
         lines.append(
             f"two classes    sensitivity {sensitivity} for {positive}, the positive class, "
             f"specificity {specificity} for {other}; area under ROC {two.roc_area:.3f}, under "
@@ -55,15 +55,15 @@ def class_lines(run: Run) -> list[str]:
 
 
 def balance_header(comparison: Comparison) -> list[str]:
-    """Columns behind accuracy and its interval; none where accuracy says it all."""
-    if not _told(comparison):
+    """The columns after accuracy and its interval; [] where accuracy is enough."""
+    if not _shows_balance(comparison):
         return []
     return ["balanced", "95 % interval", "macro F1"]
 
 
 def balance_cells(comparison: Comparison, c: Standing) -> list[str]:
-    """A configuration's cells of `balance_header`."""
-    if not _told(comparison):
+    """The cells of a configuration for `balance_header`."""
+    if not _shows_balance(comparison):
         return []
     value = percent(c.balanced_accuracy)
     return [value, interval(c.balanced_interval), f"{c.macro_f1:.3f}"]
@@ -74,7 +74,7 @@ def val_header(comparison: Comparison) -> str:
 
 
 def val_cell(comparison: Comparison, c: Standing) -> str:
-    """By the metric that chooses."""
+    """The validation value of the metric that chooses."""
     value = c.val_value
     if comparison.select_by in ("accuracy", "balanced_accuracy"):
         return percent(value)
@@ -82,7 +82,7 @@ def val_cell(comparison: Comparison, c: Standing) -> str:
 
 
 def balanced_rows(explanation: Explanation) -> list[list[str]]:
-    """Of runs side by side, below accuracy; none where no step is measured in another metric."""
+    """Rows below accuracy for runs side by side; [] where no step uses another metric."""
     entries = explanation.entries
     if not any(step.beside for step in explanation.steps):
         return []
@@ -92,7 +92,7 @@ def balanced_rows(explanation: Explanation) -> list[list[str]]:
     ]
 
 
-def _told(comparison: Comparison) -> bool:
+def _shows_balance(comparison: Comparison) -> bool:
     return (
         bool(comparison.classes and comparison.classes.unequal)
         or comparison.select_by != "accuracy"

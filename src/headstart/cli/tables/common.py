@@ -1,4 +1,4 @@
-"""What several tables share: words for what is missing, for warnings, for this program."""
+"""Shared by several tables: missing values, warnings, and the name of this program."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ NONE = "-"
 
 
 def warning_lines(warnings: Sequence[str]) -> list[str]:
-    """A line each, as progress on stderr words it."""
+    """One line for each warning, as on stderr."""
     return [f"warning: {line}" for line in warnings]
 
 
 def own_command() -> str:
-    """How to call this program from here: its name, or its path where that is not on PATH."""
+    """The command of this program: its name, or its path if it is not on PATH."""
     called = Path(sys.argv[0])
     if shutil.which("headstart") or called.name != "headstart":
         return "headstart"

@@ -1,4 +1,4 @@
-"""What `compare` prints: the leaderboard with its verdict, and the shape of its --json."""
+"""The output of `compare`: the leaderboard with its verdict, and the shape of its --json."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def format_comparison(comparison: Comparison) -> str:
-    """The leaderboard by configuration, the verdict, and where report and chosen model are."""
+    """The leaderboard by configuration, the verdict, and the paths of report and chosen model."""
     from headstart.comparison.choice import Metric
 
     several = any(c.sd is not None for c in comparison.configurations)

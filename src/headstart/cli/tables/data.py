@@ -1,4 +1,4 @@
-"""What `data` prints: sources, a data set, its faults and duplicates, and the cache."""
+"""The output of `data`: sources, a data set, its faults and duplicates, and the cache."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headstart.text.cards import grid, percent
 
 if TYPE_CHECKING:
     from headstart.data import Description, SourceInfo
-    from headstart.data.check.duplicates import Leakage
+    from headstart.data.check.duplicates import Duplicates
 
 
 def format_sources(sources: Sequence[SourceInfo]) -> str:
@@ -45,30 +45,30 @@ def format_description(description: Description) -> str:
 
 
 def fault_lines(description: Description) -> list[str]:
-    """What is wrong with a data set: its warnings, and each image that was left out."""
+    """The faults of a data set: its warnings, and each image that is left out."""
     lines = warning_lines(description.warnings)
     return [*lines, *(f"left out: {b.path}: {b.reason}" for b in description.quarantined[1:])]
 
 
-def format_duplicates(leakage: Leakage) -> str:
-    """Duplicates between splits: images of the first that have one in the second."""
+def format_duplicates(duplicates: Duplicates) -> str:
+    """Duplicates between splits: images of the first split with a duplicate in the second."""
     rows = []
-    for between, pairs in leakage.pairs.items():
+    for between, pairs in duplicates.pairs.items():
         first, second = between.split("/")
-        images, exact = leakage.leaking(between), sum(pair.kind == "exact" for pair in pairs)
-        share = percent(images / max(leakage.images[first], 1))
+        images, exact = duplicates.affected(between), sum(pair.kind == "exact" for pair in pairs)
+        share = percent(images / max(duplicates.images[first], 1))
         where = f"{first} in {second}" if first != second else f"within {first}"
         mirrored = sum(pair.mirrored for pair in pairs)
         rows.append((where, f"{images:,}", share, f"{len(pairs):,}", f"{exact:,}", f"{mirrored:,}"))
     lines = [
         grid(("duplicates", "images", "share", "pairs", "exact", "mirrored"), rows, "lrrrrr"),
-        f"by {leakage.source}",
+        f"by {duplicates.source}",
     ]
     for between in ("test/train", "test/val"):
-        if pairs := leakage.pairs[between]:
-            images, other = leakage.leaking(between), between.rpartition("/")[2]
+        if pairs := duplicates.pairs[between]:
+            images, other = duplicates.affected(between), between.rpartition("/")[2]
             lines.append(
-                f"{images:,} of {leakage.images['test']:,} test images have a duplicate in "
+                f"{images:,} of {duplicates.images['test']:,} test images have a duplicate in "
                 f"{other}, such as {pairs[0].first} = {pairs[0].second}: "
                 "test scores will look better than they are"
             )

@@ -1,4 +1,4 @@
-"""What `explain` prints: runs side by side, what each change bought, and known mistakes."""
+"""The output of `explain`: runs side by side, the gain of each change, and known mistakes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def format_explanation(explanation: Explanation) -> str:
-    """Runs side by side, each step's change, and what is known to go wrong in them."""
+    """Runs side by side, the change of each step, and known mistakes in the runs."""
     entries, single = explanation.entries, len(explanation.entries) == 1
     rows = [[key, *values] for key, values in explanation.settings.items()]
     rows += [
@@ -62,7 +62,7 @@ def p_text(p_value: float) -> str:
 
 
 def _mistake_lines(entries: Sequence[Entry]) -> list[str]:
-    """One line a mistake, with the runs that make it."""
+    """One line for each mistake, with the runs that make it."""
     made: dict[str, list[str]] = {}
     for entry in entries:
         for finding in entry.findings:
@@ -73,14 +73,14 @@ def _mistake_lines(entries: Sequence[Entry]) -> list[str]:
 
 
 def _departures(explanation: Explanation) -> str:
-    """What one run departs from, and the commands that would put it right one by one."""
+    """The settings in which a run departs from known good ones, and commands that correct them."""
     entry, rights = explanation.entries[0], explanation.siblings
     if not entry.findings:
-        return "It handles its images as its weights expect, and no known mistake shows in it."
+        return "It preprocesses its images as its weights expect, and has no known mistake."
     rows = [[finding.key, finding.has, finding.wants] for finding in entry.findings]
     lines = [grid(["departs from what is known to work", "has", "should be"], rows)]
     lines += [f"{finding.key}: {finding.why}." for finding in entry.findings]
-    lines += ["", "Put right one by one, then explained side by side:"]
+    lines += ["", "To correct them one by one, and then explain the runs side by side:"]
     lines += [right.command.replace("headstart", own_command(), 1) for right in rights]
     paths = [entry.path, *(right.path for right in rights)]
     return "\n".join([*lines, f"{own_command()} explain {shlex.join(paths)}"])

@@ -1,4 +1,4 @@
-"""What `run` prints: a finished run as text, its profile, and the shape of its --json."""
+"""The output of `run`: a finished run as text, its profile, and the shape of its --json."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def format_run(run: Run) -> str:
 
 
 def _time(cost: Cost) -> str:
-    """The seconds that a run took, and those that it spared."""
+    """The seconds of a run, and those that the cache saved."""
     spared = cost.spared_s
     cached = f"; {spared:.1f} s of frozen passes were in the cache" if spared else ""
     return (
@@ -64,7 +64,7 @@ def _time(cost: Cost) -> str:
 
 
 def _serving(cost: Cost) -> str:
-    """What the model costs to serve, on this machine's CPU."""
+    """The cost of serving the model on this machine's CPU."""
     one, many = cost.latency_ms, cost.throughput
     if cost.not_measured or not one or not many:
         why = cost.not_measured or "headstart compare RUN measures it"
@@ -80,7 +80,7 @@ def _serving(cost: Cost) -> str:
 
 
 def format_profile(run: Run) -> str:
-    """Where a run's time went, the longest section first."""
+    """A run's time by section, the longest first."""
     rows = [
         (s.name, f"{s.seconds:.1f}", percent(s.share), f"{s.entries:,}")
         for s in (run.profile.sections if run.profile else ())

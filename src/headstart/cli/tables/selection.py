@@ -1,4 +1,4 @@
-"""What `compare` prints of a budgeted selection."""
+"""The output of `compare` about a budgeted selection."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ if TYPE_CHECKING:
 
 
 def format_selection(selection: Selected) -> str:
-    """Each round's scores, who was dropped when and why, what it took, and the regret if known."""
+    """The scores of each round, the dropped candidates with reasons, the time, and the regret if
+    known."""
     rounds = selection.rounds
     rows = []
     for row in rounds[0].candidates:
         cells = [f"{row.score:.1f}" if row.score is not None else NONE]
         for later in rounds[1:]:
-            found = next((c for c in later.candidates if c.name == row.name), None)
-            cells.append(_cell(found) if found else "")
+            candidate = next((c for c in later.candidates if c.name == row.name), None)
+            cells.append(_cell(candidate) if candidate else "")
         estimate = selection.estimates.get(row.name)
         cells.append(NONE if estimate is None else f"{estimate:.0f}")
         taken = selection.carried_out.get(row.name)

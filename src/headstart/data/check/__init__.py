@@ -1,1 +1,1 @@
-"""What may be wrong with a data set. Imports no torch."""
+"""Checks of a data set: faults, oddities, duplicates. Imports no torch."""

@@ -1,7 +1,8 @@
-"""Alignment: how well the detail of two pictures correlates once one is moved and enlarged to fit.
+"""Alignment: how well the detail of two pictures correlates when one is moved and enlarged to fit.
 
-Brightness, contrast and tint do not count. Shifts and zooms are shares of the picture, so that the
-same search serves thumbnails and larger squares; detail is in pixels, and so finer in the larger.
+Brightness, contrast and tint do not count. Shifts and zooms are shares of the picture, so the same
+search works for thumbnails and larger squares. The scale of detail is in pixels, so larger squares
+show finer detail.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from scipy.ndimage import gaussian_filter1d
 SIDE, SHIFT = 32, 3
 # How much either of the two may be enlarged around its centre.
 ZOOMS = (1.08, 1.17, 1.27)
-# Standard deviations, in pixels, of the blurs between which "detail" lies. Finer is resampling and
-# JPEG noise; coarser is a dark shape on a bright ground, which most ships and planes are.
+# Detail is the difference of two blurs with these standard deviations, in pixels. What is finer is
+# noise of resampling and JPEG. What is coarser is common to many pictures, such as a dark shape on
+# a bright ground: most ships and planes.
 BAND = (0.7, 3.0)
 # Logarithms of the zoom that `align` tries: on thumbnails, then around the best of these.
 _WIDE = (0.0, *(sign * float(np.log(zoom)) for zoom in ZOOMS for sign in (1, -1)))
@@ -29,10 +31,10 @@ _CELLS = 8  # along each side of the grid that detail may be spread over
 
 
 class Prepared(NamedTuple):
-    """What correlating needs of pictures, computed once for all their partners.
+    """The part of a correlation that depends on one picture, computed once for all its partners.
 
-    spectra: complex64 (n, 3, S, S // 2 + 1); energy: float32 (n, k, k) of each shift's window in a
-    ground, (n, 1, 1) of an overlay.
+    spectra: complex64 (n, 3, S, S // 2 + 1). energy: float32; of a ground (n, k, k), one value for
+    the window of each shift; of an overlay (n, 1, 1).
     """
 
     spectra: np.ndarray
@@ -63,9 +65,9 @@ def overlay(second: np.ndarray) -> Prepared:
 def scores(first: Prepared, second: Prepared) -> np.ndarray:
     """float32 (n, k, k): how well each overlay fits its ground, -1..1, at each shift.
 
-    Each channel's mean is taken out, so that a tint does not matter; one scale is shared by the
-    channels, so that a channel without detail does not either (normalised cross-correlation, its
-    numerators by FFT: Lewis 1995).
+    Normalised cross-correlation, with numerators by FFT (Lewis 1995). Each channel's mean is
+    subtracted, so a tint does not matter. All channels share one scale, so a channel without detail
+    does not matter.
     """
     side, shifts = first.spectra.shape[2], first.energy.shape[1]
     spectrum = (first.spectra * second.spectra).sum(axis=1)
@@ -80,9 +82,9 @@ def correlate(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def detail(pixels: np.ndarray) -> np.ndarray:
-    """float32 (n, 3, S, S) of uint8 (n, S, S, 3): what lies between BAND's blurs."""
+    """float32 (n, 3, S, S) of uint8 (n, S, S, 3): the difference of BAND's two blurs."""
     planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32)
-    # Rows and columns are blurred by products with a matrix: eight times as fast as a filter.
+    # Matrix products blur rows and columns eight times as fast as a filter.
     fine, coarse = (_blur(pixels.shape[1], sigma) for sigma in BAND)
     return np.asarray(fine @ planes @ fine.T - coarse @ planes @ coarse.T)
 
@@ -95,18 +97,18 @@ def enlarge(pixels: np.ndarray, zoom: float | np.ndarray) -> np.ndarray:
         rows = np.flatnonzero(zooms == each)
         matrix = _enlarging(pixels.shape[1], each)
         planes = pixels[rows].transpose(0, 3, 1, 2).astype(np.float32)
-        found = (matrix @ planes @ matrix.T).transpose(0, 2, 3, 1)
-        large[rows] = found.round().clip(0, 255).astype(np.uint8)
+        enlarged = (matrix @ planes @ matrix.T).transpose(0, 2, 3, 1)
+        large[rows] = enlarged.round().clip(0, 255).astype(np.uint8)
     return large
 
 
 def align(first: np.ndarray, second: np.ndarray, enough: float) -> tuple[np.ndarray, np.ndarray]:
-    """Fit pairs of pictures, uint8 (n, S, S, 3): their correlation, and the spread of what agrees.
+    """Fit pairs of pictures, uint8 (n, S, S, 3); S is a multiple of SIDE.
 
-    S is a multiple of SIDE. Returns float32 (n,) twice. correlation: at the best shift and zoom;
-    the search ends at `enough`. spread: the share of the picture that common detail fills, 1 where
-    it is even. It is the participation ratio of the detail's energy over cells: a few strokes on
-    an empty ground fill 0.1 to 0.3, photos of flowers 0.3 to 0.8.
+    Returns correlation and spread, float32 (n,) each. correlation: at the best shift and zoom; the
+    search ends when it reaches `enough`. spread: the share of the picture that common detail fills,
+    1 where it is even. It is the participation ratio of the detail's energy over cells: a few
+    strokes on an empty ground give 0.1 to 0.3, photos of flowers 0.3 to 0.8.
     """
     zooms, _ = _search(_shrunk(first), _shrunk(second), np.zeros(len(first)), (_WIDE,), enough)
     zooms, best = _search(first, second, zooms, _NARROW, enough)
@@ -131,9 +133,9 @@ def _search(
                 break
             tried = centre[rows] + step
             a, b = _laid(first[rows], second[rows], tried)
-            found = correlate(detail(a), detail(b))
-            better = found > best[rows]
-            zooms[rows[better]], best[rows[better]] = tried[better], found[better]
+            correlations = correlate(detail(a), detail(b))
+            better = correlations > best[rows]
+            zooms[rows[better]], best[rows[better]] = tried[better], correlations[better]
     return zooms, best
 
 
@@ -148,7 +150,8 @@ def _shrunk(pixels: np.ndarray) -> np.ndarray:
 def _laid(
     first: np.ndarray, second: np.ndarray, zooms: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The first enlarged where the logarithm of the zoom is above 0, the second where below."""
+    """Enlarge the first picture where the logarithm of the zoom is above 0, the second where it is
+    below."""
     factors = np.exp(np.abs(zooms))
     return (
         enlarge(first, np.where(zooms > 0, factors, 1)),
@@ -157,7 +160,7 @@ def _laid(
 
 
 def _spread(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """float32 (n,): over how much of the picture the common detail of two is spread."""
+    """float32 (n,): the share of the picture that the common detail fills."""
     window = _window(first)
     shift = (first.shape[-1] - window) // 2
     best = _scores(first, second).reshape(len(first), -1).argmax(axis=1)
@@ -177,7 +180,7 @@ def _scores(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _window(pictures: np.ndarray) -> int:
-    """Pixels a side of what is compared: a picture less the largest shift at both ends."""
+    """Pixels a side of the compared window: the picture less the largest shift at both ends."""
     side = pictures.shape[-1]
     return int(side - 2 * (side * SHIFT // SIDE))
 
@@ -189,9 +192,10 @@ def _blur(side: int, sigma: float) -> np.ndarray:
 
 @cache
 def _enlarging(side: int, zoom: float) -> np.ndarray:
-    """float32 (side, side): a row's, or column's, centre enlarged, by Pillow's bicubic kernel.
+    """float32 (side, side): the matrix that enlarges the centre of a row or column, by Pillow's
+    bicubic kernel.
 
-    A product with it is ten times as fast for many pictures as Pillow's own resize of each.
+    For many pictures, a product with it is ten times as fast as Pillow's resize of each.
     """
     places = side * (1 - 1 / zoom) / 2 + (np.arange(side) + 0.5) / zoom - 0.5
     far = np.abs(places[:, None] - np.arange(side))

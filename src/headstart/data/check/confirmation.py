@@ -1,7 +1,7 @@
-"""Confirmation: pairs that thumbnails take for duplicates, looked at more closely.
+"""Confirmation: a second comparison of pairs that look like duplicates on thumbnails.
 
-On a thumbnail two drawings of one letter, or two bars, correlate like two prints of one photo. In
-FINE pixels a side they do not, or what they have in common is a few strokes on an empty ground.
+On a thumbnail two drawings of one letter, or two bars, correlate like two prints of one photo. With
+FINE pixels a side they do not, or their common detail is only a few strokes on an empty ground.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from headstart.data.check.pairs import NEAR, Pairs, same_picture
 from headstart.data.check.thumbnails import native_sides, squares
 from headstart.data.images import ImageSet
 
-# Pixels a side of the closer look, and what both images must have for it to show more.
+# Pixels a side of the second comparison, and those that both images must have for it to help.
 FINE, ENOUGH_PIXELS = 96, 64
-# What a pair of smaller images has to reach on thumbnails instead of NEAR.
+# The correlation that a pair of smaller images needs on thumbnails, in place of NEAR.
 NEAR_TINY = 0.95
-# The least spread of what agrees (see `align`) that tells two shots apart.
+# The least spread of the common detail (see `align`) for a pair to count.
 SPREAD = 0.25
 
 _BLOCK = 64
 
 
 def confirm(pairs: Pairs, first: ImageSet, second: ImageSet) -> np.ndarray:
-    """bool (n,): which of the pairs that `find_duplicates` found are ones at a closer look, too.
+    """bool (n,): the pairs of `find_pairs` that are duplicates at a higher resolution too.
 
-    Reads the images of the pairs again, about 30 ms a pair.
+    Reads the images of the pairs again: about 30 ms a pair.
     """
     native = np.minimum(native_sides(first, pairs.first), native_sides(second, pairs.second))
     holds = np.zeros(len(pairs), bool)

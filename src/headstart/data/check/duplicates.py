@@ -1,7 +1,7 @@
-"""Leakage: which images of one split have a duplicate in another, from a shipped list or found.
+"""Duplicates: which images of one split have a duplicate in another, by a shipped list or a search.
 
-The lists name images by their content: files of CIFAR-100 are about in more than one order, and
-cifar10-mini, whose images are CIFAR-10's, needs no list of its own.
+The lists name images by their content, because the files of CIFAR-100 come in more than one order.
+The images of cifar10-mini are CIFAR-10's, so it uses the list of CIFAR-10.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from headstart.data.check.confirmation import confirm
-from headstart.data.check.pairs import Pairs, find_duplicates
+from headstart.data.check.pairs import Pairs, find_pairs
 from headstart.data.images import ImageSet
 from headstart.data.samples import draw_grid
 from headstart.data.sources import mini
@@ -33,20 +33,20 @@ from headstart.text.cards import Card, Shown
 
 COLUMNS = ("first", "second", "kind", "mirrored", "correlation", "cosine")
 BY_SEARCH, BY_BYTES = "a search of the pictures", "a search for byte-identical images alone"
-# Images of a split that are compared with the others, and images in all of which thumbnails are
-# compared: half a minute of one core, and a gigabyte or two of memory.
+# The most images of a split that are compared, and the most images of all splits together. At these
+# limits a search takes half a minute on one core and one to two gigabytes of memory.
 SEARCHED, MOST_IMAGES = 5_000, 100_000
-# Raised when the same images would give other pairs: what is remembered is then searched again.
+# Raise it when the same images would give other pairs: remembered results are then searched again.
 SEARCH_VERSION = 1
 _LISTED = {name: name for name in CIFARS} | {mini.NAME: "cifar10"}
 
 
 @dataclass(frozen=True)
 class Duplicate:
-    """Two images of one shot, by their ids, or in a list by `content_name`. kind: exact or near.
+    """Two images of one shot, named by their ids, or in a list by `content_name`.
 
-    correlation: of their detail, at most 1; cosine: of a network's features, None where it was not
-    asked.
+    kind: exact or near. correlation: of the detail of both images, at most 1. cosine: of a
+    network's features for both images; None without a network.
     """
 
     first: str
@@ -58,11 +58,11 @@ class Duplicate:
 
 
 @dataclass(frozen=True, repr=False)
-class Leakage(Shown):
-    """Duplicates between the splits of one data set.
+class Duplicates(Shown):
+    """Duplicates between the splits of one data set, and within each split.
 
-    images: split to its number of images; pairs: "test/train" and so on to the duplicates between
-    the two, first of the first; source: where they are known from.
+    images: number of images by split. pairs: duplicates by the two splits, such as "test/train";
+    `first` of a pair is in the first of them. source: the list, or the kind of search.
     """
 
     images: dict[str, int]
@@ -70,26 +70,26 @@ class Leakage(Shown):
     source: str
 
     @property
-    def found(self) -> int:
-        """Pairs in all."""
+    def count(self) -> int:
+        """Number of pairs."""
         return sum(map(len, self.pairs.values()))
 
-    def leaking(self, between: str) -> int:
-        """Images of the first of the two splits that have a duplicate in the second."""
+    def affected(self, between: str) -> int:
+        """Number of images of the first split that have a duplicate in the second."""
         first, second = between.split("/")
-        found = {pair.first for pair in self.pairs[between]}
+        ids = {pair.first for pair in self.pairs[between]}
         if first == second:
-            found |= {pair.second for pair in self.pairs[between]}
-        return len(found)
+            ids |= {pair.second for pair in self.pairs[between]}
+        return len(ids)
 
     def _card(self) -> Card:
         rows = []
         for between, pairs in self.pairs.items():
             first, second = between.split("/")
             where = f"{first} in {second}" if first != second else f"within {first}"
-            rows.append([where, f"{self.leaking(between):,}", f"{len(pairs):,}"])
+            rows.append([where, f"{self.affected(between):,}", f"{len(pairs):,}"])
         header = ("duplicates", "images", "pairs")
-        return Card(f"Leakage: {self.found:,} pairs, by {self.source}", (), header, rows)
+        return Card(f"Duplicates: {self.count:,} pairs, by {self.source}", (), header, rows)
 
     def to_json(self) -> dict[str, Any]:
         """For --json."""
@@ -99,7 +99,7 @@ class Leakage(Shown):
             "between": [
                 {
                     "splits": between,
-                    "images": self.leaking(between),
+                    "images": self.affected(between),
                     "pairs": [asdict(pair) for pair in pairs],
                 }
                 for between, pairs in self.pairs.items()
@@ -108,15 +108,16 @@ class Leakage(Shown):
 
 
 @dataclass(frozen=True, eq=False)
-class Overlap:
-    """Which images of one split have a duplicate in the splits that are looked at before it.
+class SplitDuplicates:
+    """The images of one split that have a duplicate in an earlier split.
 
-    leaking: bool (n,); searched: bool (n,), those that were compared and not byte for byte alone,
-    none where there are too many; source: who says so; exact:
-    how many of the leaking are the very same picture; example: ids of a pair, an exact one first.
+    duplicated: bool (n,). searched: bool (n,), the images whose pictures were compared; of the
+    others only the bytes were. None is searched where there are too many images. source: the list,
+    or the kind of search. exact: number of duplicated images that are the very same picture.
+    example: ids of one pair, an exact one if there is any.
     """
 
-    leaking: np.ndarray
+    duplicated: np.ndarray
     searched: np.ndarray
     source: str
     exact: int = 0
@@ -124,10 +125,13 @@ class Overlap:
 
     @property
     def kept(self) -> np.ndarray:
-        """bool (n,): the searched images that do not leak. Where none was searched, all that are
-        byte for byte no duplicates, if there are such duplicates."""
-        known = self.searched if self.searched.any() else self.leaking.any()
-        return np.asarray(known & ~self.leaking)
+        """bool (n,): the searched images without a duplicate.
+
+        Where none was searched: the images without a byte-identical duplicate, or no image if
+        nothing is duplicated.
+        """
+        known = self.searched if self.searched.any() else self.duplicated.any()
+        return np.asarray(known & ~self.duplicated)
 
 
 def list_name(name: str) -> str:
@@ -136,15 +140,15 @@ def list_name(name: str) -> str:
 
 
 def list_source(source: str) -> str | None:
-    """Who says which images are duplicates, for a source with a shipped list; None for others."""
+    """The shipped list of a source, in words; None for a source without one."""
     return f"the shipped list {list_name(_LISTED[source])}" if source in _LISTED else None
 
 
 @cache
 def known_duplicates(source: str) -> tuple[Duplicate, ...] | None:
-    """The shipped list of a source with a name; None where it has none.
+    """The shipped list of a source; None for a source without one.
 
-    First those of test and train, then those within test, each the surest pairs first.
+    Pairs of test and train come first, then pairs within test; each part begins with the surest.
     """
     if source not in _LISTED:
         return None
@@ -164,48 +168,53 @@ def known_duplicates(source: str) -> tuple[Duplicate, ...] | None:
     )
 
 
-def find_overlap(splits: Splits, split: str, progress: Progress | None = None) -> Overlap:
-    """Which images of test (or val) have a duplicate in train or validation (or in train).
+def find_split_duplicates(
+    splits: Splits, split: str, progress: Progress | None = None
+) -> SplitDuplicates:
+    """The test images with a duplicate in train or val, or the val images with one in train.
 
-    From the shipped list, which knows nothing of val, or else from a search, which is remembered
-    by what the images hold. It takes seconds for thousands of images: of more than SEARCHED, a
-    random sample is compared, and the others byte for byte, as all are of more than MOST_IMAGES.
+    The answer comes from the shipped list, which covers test only. A source without a list is
+    searched, and the result is remembered for these images. The search takes seconds for thousands
+    of images. In a split of more than SEARCHED images a random sample is compared, and the rest
+    byte for byte. With more than MOST_IMAGES images in all, everything is compared byte for byte.
     """
     images = splits.test if split == "test" else splits.val
     others = (splits.train, splits.val) if split == "test" else (splits.train,)
     known = known_duplicates(splits.source)
     if known is None:
         return _searched(images, others, progress)
-    learnt = {content_name(d) for other in others for d in other.digests}
-    leaking = {a for pair in known for a, b in _both_ways(pair) if b in learnt}
-    rows = [split == "test" and content_name(d) in leaking for d in images.digests]
+    in_others = {content_name(d) for other in others for d in other.digests}
+    named = {a for pair in known for a, b in _both_ways(pair) if b in in_others}
+    duplicated = [split == "test" and content_name(d) in named for d in images.digests]
     everything = np.ones(len(images), bool)
-    return Overlap(np.array(rows, bool), everything, str(list_source(splits.source)))
+    return SplitDuplicates(np.array(duplicated, bool), everything, str(list_source(splits.source)))
 
 
-def _searched(images: ImageSet, others: Sequence[ImageSet], progress: Progress | None) -> Overlap:
+def _searched(
+    images: ImageSet, others: Sequence[ImageSet], progress: Progress | None
+) -> SplitDuplicates:
     sample = np.sort(np.argsort(images.keys, kind="stable")[:SEARCHED])
     if len(images) + sum(map(len, others)) > MOST_IMAGES:
         sample = sample[:0]
     memory = _memory(images, others, len(sample))
-    found = _recall(memory)
-    if found is None:
+    pairs = _recall(memory)
+    if pairs is None:
         if progress is not None:
             progress("looking for duplicates between the splits", 0, None)
-        found = [pair for other in others for pair in _surest(images, sample, other)]
+        pairs = [pair for other in others for pair in _surest(images, sample, other)]
         with contextlib.suppress(OSError):  # remembering only saves time
-            write_json(memory, found)
-    leaking, searched = np.zeros((2, len(images)), bool)
-    leaking[[row for row, _, _ in found]] = True
+            write_json(memory, pairs)
+    duplicated, searched = np.zeros((2, len(images)), bool)
+    duplicated[[row for row, _, _ in pairs]] = True
     if len(sample):
         searched[sample] = True
-        searched |= leaking
-    first = min(found, key=lambda pair: not pair[2], default=None)
-    return Overlap(
-        leaking,
+        searched |= duplicated
+    first = min(pairs, key=lambda pair: not pair[2], default=None)
+    return SplitDuplicates(
+        duplicated,
         searched,
         BY_SEARCH if len(sample) else BY_BYTES,
-        len({row for row, _, exact in found if exact}),
+        len({row for row, _, exact in pairs if exact}),
         (str(images.ids[first[0]]), first[1]) if first else None,
     )
 
@@ -213,57 +222,58 @@ def _searched(images: ImageSet, others: Sequence[ImageSet], progress: Progress |
 def _surest(images: ImageSet, sample: np.ndarray, other: ImageSet) -> list[tuple[int, str, bool]]:
     """For each image with a duplicate in `other`: its row, the other's id, whether it is exact.
 
-    All are looked at byte for byte, those of `sample` closely: each one's pairs, the surest first,
-    up to one that holds.
+    Every image is compared byte for byte. Pictures are compared for the rows in `sample`: an
+    image's pairs are confirmed from the surest down, until one holds.
     """
     ids = dict(zip(other.digests, other.ids.tolist(), strict=True))
-    found = {row: (row, ids[d], True) for row, d in enumerate(images.digests) if d in ids}
-    sample = np.array([row for row in sample.tolist() if row not in found], np.int64)
+    by_row = {row: (row, ids[d], True) for row, d in enumerate(images.digests) if d in ids}
+    sample = np.array([row for row in sample.tolist() if row not in by_row], np.int64)
     if not len(sample):
-        return list(found.values())
+        return list(by_row.values())
     queries = images.pick(sample)
-    pairs = find_duplicates(queries, other)
+    pairs = find_pairs(queries, other)
     while len(pairs):
         _, heads = np.unique(pairs.first, return_index=True)
         tried = pairs.pick(heads)
         held = tried.pick(confirm(tried, queries, other))
         for one, two, exact in zip(held.first, held.second, held.exact, strict=True):
             row = int(sample[one])
-            found[row] = (row, str(other.ids[two]), bool(exact))
+            by_row[row] = (row, str(other.ids[two]), bool(exact))
         left = ~np.isin(pairs.first, held.first)
         left[heads] = False
         pairs = pairs.pick(left)
-    return list(found.values())
+    return list(by_row.values())
 
 
 def _memory(images: ImageSet, others: Sequence[ImageSet], compared: int) -> Path:
-    """Where a search is remembered: by what the images hold, how they are named and its version."""
+    """Where a search is remembered. The name depends on the images' content and ids, on how many
+    are compared, and on SEARCH_VERSION."""
     key = hashlib.sha256(f"{SEARCH_VERSION} {compared}\n".encode())
     for each in (images, *others):
         key.update(each.fingerprint.encode())
     return cache_root() / "duplicates" / f"{key.hexdigest()[:32]}.json"
 
 
-def find_leakage(splits: Splits) -> Leakage:
-    """Duplicates between and within the splits: from the shipped list, or else searched for.
+def find_duplicates(splits: Splits) -> Duplicates:
+    """Duplicates between and within the splits, by the shipped list or else by a search.
 
-    The search takes some ten seconds a thousand images, and memory for a thumbnail of each.
+    The search takes about ten seconds per thousand images, and holds a thumbnail of each in memory.
     """
     sets = {"test": splits.test, "val": splits.val, "train": splits.train}
     known = known_duplicates(splits.source)
     if known is not None:
-        told = {
+        listed = {
             f"test/{split}": _listed(known, splits.test, sets[split])
             for split in ("train", "val", "test")
         }
-        return Leakage(_counts(sets), told, str(list_source(splits.source)))
+        return Duplicates(_counts(sets), listed, str(list_source(splits.source)))
     between = ("test/train", "test/val", "val/train", "test/test", "val/val", "train/train")
-    found = {}
+    confirmed = {}
     for name in between:
         first, second = (sets[split] for split in name.split("/"))
-        pairs = find_duplicates(first, second)
-        found[name] = _named(pairs.pick(confirm(pairs, first, second)), first, second)
-    return Leakage(_counts(sets), found, BY_SEARCH)
+        pairs = find_pairs(first, second)
+        confirmed[name] = _named(pairs.pick(confirm(pairs, first, second)), first, second)
+    return Duplicates(_counts(sets), confirmed, BY_SEARCH)
 
 
 def _recall(memory: Path) -> list[tuple[int, str, bool]] | None:
@@ -274,7 +284,7 @@ def _recall(memory: Path) -> list[tuple[int, str, bool]] | None:
 
 
 def content_name(digest: bytes) -> str:
-    """What a list calls the image of this SHA-256: its first 16 hex digits."""
+    """An image's name in a list: the first 16 hex digits of its SHA-256."""
     return digest.hex()[:16]
 
 
@@ -283,16 +293,16 @@ def _both_ways(pair: Duplicate) -> tuple[tuple[str, str], tuple[str, str]]:
 
 
 def _listed(known: Sequence[Duplicate], first: ImageSet, second: ImageSet) -> tuple[Duplicate, ...]:
-    """The listed pairs of an image of `first` and one of `second`, by their ids, each once."""
+    """The listed pairs between two splits, by the images' ids, each pair once."""
     firsts, seconds = _ids_by_content(first), _ids_by_content(second)
-    found: dict[frozenset[str], Duplicate] = {}
+    by_ids: dict[frozenset[str], Duplicate] = {}
     for pair in known:
         for mine, theirs in _both_ways(pair):
             for one, other in itertools.product(firsts.get(mine, ()), seconds.get(theirs, ())):
                 if one != other:
-                    told = replace(pair, first=one, second=other)
-                    found.setdefault(frozenset((one, other)), told)
-    return tuple(found.values())
+                    named = replace(pair, first=one, second=other)
+                    by_ids.setdefault(frozenset((one, other)), named)
+    return tuple(by_ids.values())
 
 
 def _ids_by_content(images: ImageSet) -> dict[str, list[str]]:
@@ -321,15 +331,15 @@ def _named(pairs: Pairs, first: ImageSet, second: ImageSet) -> tuple[Duplicate, 
     )
 
 
-def pair_grid(leakage: Leakage, splits: Splits, out: Path, *, most: int = 24) -> Path:
+def pair_grid(duplicates: Duplicates, splits: Splits, out: Path, *, most: int = 24) -> Path:
     """Draw pairs side by side to a PNG at `out`, evenly from the surest to the least sure.
 
-    They are those between the first two splits that have any, with no image twice. Raises
-    ValueError where there are none.
+    The pairs are of the first two splits that have any; no image is drawn twice. Raises ValueError
+    where there is no pair.
     """
     pairs: list[Duplicate] = []
     drawn: set[str] = set()
-    for pair in next((found for found in leakage.pairs.values() if found), ()):
+    for pair in next((between for between in duplicates.pairs.values() if between), ()):
         if not drawn & {pair.first, pair.second}:
             drawn |= {pair.first, pair.second}
             pairs.append(pair)

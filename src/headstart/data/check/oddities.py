@@ -1,4 +1,4 @@
-"""Images and classes that are unlikely to be meant: tiny, blank or extreme in shape; very small."""
+"""Unusual images (tiny, enlarged, very long, blank) and classes with very few images."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ FEW = 5  # images of a class
 
 
 def odd_images(scanned: Mapping[str, Scanned], side: int) -> list[str]:
-    """A line for each way in which images are odd, with how many are and an example.
+    """One line for each kind of unusual image, with their number and an example.
 
-    side: pixels a side that images are read at.
+    side: pixels a side at which images are read.
     """
     good = {path: entry for path, entry in scanned.items() if not entry.reason}
     short = {path: min(entry.width, entry.height) for path, entry in good.items()}
@@ -27,30 +27,30 @@ def odd_images(scanned: Mapping[str, Scanned], side: int) -> list[str]:
         if max(entry.width, entry.height) > STRETCHED * short[path]
     ]
     blank = [path for path, entry in good.items() if entry.blank]
-    told = (
+    kinds = (
         (tiny, f"less than {TINY} pixels on a side", True),
         (low, f"enlarged more than {ENLARGED} times, to {side} pixels a side", True),
         (long, f"more than {STRETCHED} times as long as wide: all but the middle is cut off", True),
         (blank, "of one colour: nothing can be learnt from that", False),
     )
-    return [_line(found, good, what, sized) for found, what, sized in told if found]
+    return [_line(paths, good, what, sized) for paths, what, sized in kinds if paths]
 
 
-def _line(found: list[str], good: Mapping[str, Scanned], what: str, sized: bool) -> str:
-    first = good[found[0]]
+def _line(paths: list[str], good: Mapping[str, Scanned], what: str, sized: bool) -> str:
+    first = good[paths[0]]
     size = f" ({first.width} x {first.height})" if sized else ""
-    are = "is" if len(found) == 1 else "are"
-    return f"{len(found):,} of {len(good):,} images {are} {what}, such as {found[0]}{size}"
+    are = "is" if len(paths) == 1 else "are"
+    return f"{len(paths):,} of {len(good):,} images {are} {what}, such as {paths[0]}{size}"
 
 
 def small_classes(counts: Iterable[tuple[str, int]]) -> list[str]:
-    """A line where classes have very few images to learn from; counts: (class, images)."""
+    """A line where classes have very few training images. counts: (class, images)."""
     small = sorted((n, name) for name, n in counts if n <= FEW)
     if not small:
         return []
     n, name = small[0]
     held = "class has" if len(small) == 1 else "classes have"
     return [
-        f"{len(small)} {held} {FEW} images or fewer, such as {name} ({n}): scores of so small a "
-        "class are left to chance"
+        f"{len(small)} {held} {FEW} images or fewer, such as {name} ({n}): the scores of such a "
+        "class are mostly chance"
     ]

@@ -1,4 +1,4 @@
-"""Thumbnails: small pictures of whole image sets, of a folder's photos as their scan left them."""
+"""Thumbnails of image sets. For a folder, those that its scan has stored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BLOCK = 1024
 
 
 def thumbnails(images: ImageSet) -> np.ndarray:
-    """uint8 (n, 32, 32, 3), whatever side the set is read at.
+    """uint8 (n, 32, 32, 3), whatever the side of the set.
 
     Raises DataError where a photo has to be read again and cannot be.
     """
@@ -33,16 +33,16 @@ def thumbnails(images: ImageSet) -> np.ndarray:
 
 
 def squares(images: ImageSet, rows: np.ndarray, side: int) -> np.ndarray:
-    """uint8 (len(rows), side, side, 3): images of the set at a side of the caller's choice."""
+    """uint8 (len(rows), side, side, 3): images of the set, resized to `side`."""
     if isinstance(images.store, PhotoFiles):
         return replace(images.store, side=side).read(images.rows[rows])
-    found = np.empty((len(rows), side, side, 3), np.uint8)
+    pictures = np.empty((len(rows), side, side, 3), np.uint8)
     for start in range(0, len(rows), _BLOCK):
         pixels = images.read(rows[start : start + _BLOCK])
         if images.side != side:
             pixels = np.stack([np.asarray(Image.fromarray(p).resize((side, side))) for p in pixels])
-        found[start : start + _BLOCK] = pixels
-    return found
+        pictures[start : start + _BLOCK] = pixels
+    return pictures
 
 
 def native_sides(images: ImageSet, rows: np.ndarray) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""Where images come from. Imports no torch."""
+"""The sources of images. Imports no torch."""

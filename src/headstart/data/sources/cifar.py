@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100 in the official binary format: find, verify, read.
 
 A record is one or two label bytes and then 3072 pixel bytes, red plane first. The files are read
-through memory maps, so a set costs no memory of its own, and no pickle is opened.
+through memory maps, so a set takes no memory of its own. No pickle is opened.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _CIFAR100_CLASSES = (
 
 @dataclass(frozen=True)
 class BinaryFile:
-    """One file of the binary format. md5 is None where any order of the images is accepted."""
+    """One file of the binary format. md5: None where the images may come in any order."""
 
     name: str
     split: str
@@ -52,7 +52,8 @@ class BinaryFile:
 
 @dataclass(frozen=True)
 class Cifar:
-    """One of the two data sets. label_ranges has one limit a label byte; the last is the class."""
+    """One of the two data sets. label_ranges: number of classes for each label byte; the last byte
+    is the class."""
 
     name: str
     folder: str
@@ -102,15 +103,15 @@ CIFARS = {kind.name: kind for kind in (CIFAR10, CIFAR100)}
 class RecordFiles:
     """A store over the binary files of one split.
 
-    The maps are opened for each read (about 50 microseconds), so that a set can be sent to another
-    process without sending its pixels, and holds no file open.
+    The maps are opened for each read (about 50 microseconds). So a set holds no file open, and can
+    be sent to another process without its pixels.
     """
 
     paths: tuple[Path, ...]
     images: tuple[int, ...]  # in each file
     label_bytes: int
     side: int = SIDE
-    costly = False  # a copy from a memory map
+    slow_to_read = False  # a copy from a memory map
 
     def planes(self, rows: np.ndarray) -> np.ndarray:
         """uint8 (len(rows), 3072), channel after channel."""
@@ -134,7 +135,7 @@ class RecordFiles:
 
 
 def find(kind: Cifar) -> Path | None:
-    """The folder of the binary files, or else their archive; the user's data before the cache."""
+    """The folder of the binary files, else their archive; HEADSTART_DATA comes before the cache."""
     for root in (data_root(), cache_data()):
         if root is not None:
             for path in (root / kind.folder, root / kind.archive):
@@ -144,7 +145,7 @@ def find(kind: Cifar) -> Path | None:
 
 
 def cache_data() -> Path:
-    """The cache's own folder of data sets, which fetching writes to."""
+    """The folder of fetched data sets, in the cache."""
     return cache_root() / "data"
 
 
@@ -175,10 +176,10 @@ def open_cifar(kind: Cifar, folder: Path) -> Source:
 
 
 def verify(kind: Cifar, folder: Path) -> None:
-    """check_files, unless these very files were found good before.
+    """check_files, unless the same files passed before.
 
-    Remembered with each file's size and time, because reading 180 MB at every start would cost
-    half a second.
+    Remembered by each file's size and time, because reading 180 MB at every start would take half a
+    second.
     """
     stamp, now = _stamp_path(folder), _sizes_and_times(kind, folder)
     if recall(stamp) != now:
@@ -216,8 +217,8 @@ def _sizes_and_times(kind: Cifar, folder: Path) -> dict[str, list[int]]:
 def _check_content(kind: Cifar, folder: Path, file: BinaryFile) -> None:
     path = folder / file.name
     if file.md5 is not None:
-        if (found := md5_of(path)) != file.md5:
-            raise DataError(f"{path}: MD5 {found}, not the official {file.md5}: {_remedy(folder)}")
+        if (actual := md5_of(path)) != file.md5:
+            raise DataError(f"{path}: MD5 {actual}, not the official {file.md5}: {_remedy(folder)}")
         return
     records = _records(path, file.images, kind.record_bytes)
     for column, classes in enumerate(kind.label_ranges):
@@ -232,7 +233,7 @@ def _records(path: Path, images: int, record_bytes: int) -> np.ndarray:
     try:
         return np.memmap(path, dtype=np.uint8, mode="r", shape=(images, record_bytes))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read any more: {error}") from error
+        raise DataError(f"{path}: can no longer be read: {error}") from error
 
 
 def _remedy(folder: Path) -> str:

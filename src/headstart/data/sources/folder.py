@@ -1,4 +1,4 @@
-"""Folders of photos: found, scanned and opened as image sets; odd ones are named."""
+"""Folders of photos: finds and scans them, and opens them as image sets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class PhotoFiles:
     content: tuple[bytes, ...]  # SHA-256 of each file
     side: int
     short_sides: tuple[int, ...]  # pixels, as stored
-    costly = True  # 2 ms for a JPEG of 224 pixels, 11 for one of 12 megapixels
+    slow_to_read = True  # 2 ms for a JPEG of 224 pixels, 11 for one of 12 megapixels
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         squares = np.empty((len(rows), self.side, self.side, 3), dtype=np.uint8)
@@ -42,9 +42,9 @@ class PhotoFiles:
 
 
 def open_folder(root: Path, side: int, progress: Progress | None = None) -> Source:
-    """Find, scan and open the photos below `root`, leaving out those that cannot be read.
+    """Find, scan and open the photos below `root`. Photos that cannot be read are left out.
 
-    Raises DataError where the layout is not clear, and where a class has no image left.
+    Raises DataError where the layout is unclear, or where a class has no image left.
     """
     layout = without_masks(root, find_photos(root))
     scanned = scan(root, layout.paths, progress)
@@ -86,7 +86,7 @@ def _image_sets(
     for split, rows in good.items():
         paths = tuple(path for path, _ in sorted(rows))
         content = tuple(bytes.fromhex(scanned[path].sha256) for path in paths)
-        # Absolute, so that a set outlives a change of the working directory.
+        # Absolute, so that the set works after a change of the working directory.
         short = tuple(min(scanned[path].width, scanned[path].height) for path in paths)
         store = PhotoFiles(root.absolute(), paths, content, side, short)
         sets[split] = build_image_set(store, paths, np.array([label for _, label in sorted(rows)]))
@@ -94,25 +94,25 @@ def _image_sets(
 
 
 def _shown(path: str) -> str:
-    """A path that can be printed and saved, whatever bytes its name is made of."""
+    """A path that can be printed and saved, also if its name is not valid UTF-8."""
     return path.encode(errors="replace").decode()
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
-    """The files named, and every image below the folders named, in order of their path.
+    """The given files, and every image below the given folders, in order of their path.
 
-    A file that is named is taken whatever it is called. Raises DataError for a path that does not
-    exist and for a folder without an image.
+    A given file is taken whatever its suffix. Raises DataError for a path that does not exist and
+    for a folder without an image.
     """
-    found: list[Path] = []
+    images: list[Path] = []
     for path in paths:
         if not path.is_dir():
             if not path.exists():
                 raise DataError(f"{path}: no such file or folder")
-            found.append(path)
+            images.append(path)
             continue
         inside = sorted(entry for entry in path.rglob("*") if is_image(entry))
         if not inside:
             raise DataError(f"{path}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-        found += inside
-    return found
+        images += inside
+    return images

@@ -1,7 +1,7 @@
 """The layout of a folder of photos, read from names alone: which folders are splits and classes.
 
-What can only be meant in one way is taken so and said in a note; what can be meant in two is
-refused, in a line that says what to type or to move.
+An unusual layout with one possible meaning is accepted, with a note. A layout with two possible
+meanings is refused, and the error says what to type or to move.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ _SPLITS = {
     "test": ("test", "testing", "testset", "holdout"),
 }
 _SPLIT_OF = {word: split for split, words in _SPLITS.items() for word in words}
-_BARE = [(split, ()) for split in _SPLITS]  # what split_of finds in "train", "train_set", ...
+_BARE = [(split, ()) for split in _SPLITS]  # what split_of returns for "train", "train_set", ...
 
-# Words that say of a folder that it holds images, and nothing of which.
+# Words that only say that a folder holds images, not which.
 _PLAIN = frozenset(
     ("data", "dataset", "datasets", "dir", "example", "examples", "file", "files", "folder",
      "folders", "image", "images", "img", "imgs", "original", "photo", "photos", "picture",
      "pictures", "pic", "pics", "raw", "sample", "samples", "seg", "set", "split")
 )  # fmt: skip
 MASK_WORDS = "masks?|seg|segmentations?|gt|groundtruth|annotations?"
-_SHOWN = 3  # names in a line
+_SHOWN = 3  # names listed in a message
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What lies in a folder. files: split to class to paths below the folder.
+    """The images in a folder. files: by split and class, the paths below the folder.
 
-    The one split of a plain class-per-folder layout is "train".
+    A folder of class folders has one split, "train".
     """
 
     files: dict[str, dict[str, list[str]]]
@@ -74,15 +74,15 @@ def find_photos(root: Path) -> Layout:
     folders = {root, top, *splits.values()}
     loose = sum(is_image(entry) for folder in folders for entry in list_entries(folder))
     if loose:
-        notes.append(f"{loose} images lie in no class folder: ignored")
+        notes.append(f"{loose} images are in no class folder: ignored")
     notes += _nested(splits["train"].relative_to(root), files["train"])
     return Layout(files, _agreed_classes(root, files), tuple(notes))
 
 
 def split_of(name: str) -> tuple[str, tuple[str, ...]] | None:
-    """The split that a folder's name says, and its other words: "seg_train" says train.
+    """The split in a folder's name, and the other words of the name: "seg_train" is train.
 
-    None where it says none, or two. Words that say nothing are left out, and a number ahead.
+    None where the name has no split, or two. Plain words and a leading number are left out.
     """
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.lstrip("0123456789"))
     words = [word.casefold() for word in re.findall(r"[^\W\d_]+|\d+", spaced)]
@@ -92,7 +92,7 @@ def split_of(name: str) -> tuple[str, tuple[str, ...]] | None:
 
 
 def _unwrapped(root: Path, folder: Path, notes: list[str]) -> Path:
-    """Go down while there is one folder and nothing else, and that holds folders."""
+    """Go down as long as a folder holds one folder and nothing else, and that holds folders."""
     inner = folder
     while len(names := list_folders(inner)) == 1 and not _holds_images(inner):
         below = inner / names[0]
@@ -107,8 +107,8 @@ def _unwrapped(root: Path, folder: Path, notes: list[str]) -> Path:
 
 
 def _find_splits(top: Path, children: Sequence[str], notes: list[str]) -> dict[str, Path]:
-    """Split to its folder; {} where the folders are classes."""
-    said = {child: found for child in children if (found := split_of(child))}
+    """The folder of each split; {} where the folders are classes."""
+    said = {child: meaning for child in children if (meaning := split_of(child))}
     alike = len({others for _, others in said.values()}) == 1
     if not said or not alike:
         return {}
@@ -131,7 +131,7 @@ def _find_splits(top: Path, children: Sequence[str], notes: list[str]) -> dict[s
 
 
 def _ignore(folder: Path, splits: dict[str, Path], notes: list[str]) -> None:
-    """Leave out a folder that is no split, unless it looks like one under another name."""
+    """Ignore a folder that is no split. Raises DataError if it holds the classes of train."""
     classes = set(list_folders(splits["train"])) if "train" in splits else set()
     if len(classes & set(list_folders(folder))) > 1:
         free = [name for name in ("val", "test") if name not in splits]
@@ -144,10 +144,10 @@ def _ignore(folder: Path, splits: dict[str, Path], notes: list[str]) -> None:
 
 
 def _use_val_as_test(splits: dict[str, Path], notes: list[str]) -> None:
-    """Two folders are one to learn from and one to be judged on, whatever the second is called.
+    """With a train and a val folder but no test folder, val becomes the test split.
 
-    A test set cut from train instead would be smaller, cost training images, and flatter wherever
-    train's images are of one series, which a folder of its own usually keeps apart.
+    A test set split off train would be smaller and would cost training images. Its scores would
+    also look too good where photos come in series: a separate folder usually holds other series.
     """
     if "train" in splits and "val" in splits and "test" not in splits:
         name = splits["val"].name
@@ -160,7 +160,7 @@ def _use_val_as_test(splits: dict[str, Path], notes: list[str]) -> None:
 
 
 def _require_classes(top: Path, children: Sequence[str]) -> None:
-    """Refuse folders that may be wrappers of the classes as well as classes."""
+    """Raises DataError where the folders may be classes or may hold the classes."""
     if len(children) < 2:
         return
     inside = {
@@ -189,7 +189,7 @@ def _require_classes(top: Path, children: Sequence[str]) -> None:
         )
     if all(_is_plain(child) or is_mask_folder(child) for child in children):
         raise DataError(
-            f"{top}: {_some(children)} are names of no class: put the images of each class into a "
+            f"{top}: {_some(children)} do not name classes: put the images of each class into a "
             "folder with the name of the class"
         )
 
@@ -200,15 +200,15 @@ def is_mask_folder(name: str) -> bool:
 
 
 def _is_plain(name: str) -> bool:
-    """Whether a name says of no class what it shows."""
+    """Whether a folder's name consists of plain words only, so that it names no class."""
     words = [word.casefold() for word in re.findall(r"[^\W\d_]+", name)]
     return bool(words) and all(word in _PLAIN for word in words)
 
 
 def _nested(above: Path, classes: dict[str, list[str]]) -> list[str]:
-    """A note where classes are made of folders of images: those may be meant as the classes.
+    """A note where classes hold folders of images: these may be the intended classes.
 
-    above: where the class folders are, below the root.
+    above: the folder of the classes, below the root.
     """
     depth = len(above.parts) + 1
     deep = {}
@@ -221,13 +221,13 @@ def _nested(above: Path, classes: dict[str, list[str]]) -> list[str]:
         return []
     count = f"{len(deep)} of {len(classes)} classes hold" if len(deep) > 1 else "1 class holds"
     return [
-        f"{count} no images but folders of images, such as {next(iter(deep.values()))}: all below "
-        "a class is taken as that class"
+        f"{count} no images but folders of images, such as {next(iter(deep.values()))}: all images "
+        "below a class folder count as that class"
     ]
 
 
 def _agreed_classes(root: Path, files: dict[str, dict[str, list[str]]]) -> tuple[str, ...]:
-    """The classes, sorted by name, which every split must have alike."""
+    """The class names, sorted. Raises DataError where the splits differ in classes."""
     names = tuple(sorted(files["train"]))
     if len(names) < 2:
         raise DataError(f"{root}: a single class, {names[0]}: at least two are needed")
@@ -242,7 +242,7 @@ def _agreed_classes(root: Path, files: dict[str, dict[str, list[str]]]) -> tuple
 
 
 def _find_classes(root: Path, folder: Path) -> dict[str, list[str]]:
-    """Class name to the sorted paths, below `root`, of the images anywhere inside it."""
+    """By class name, the sorted paths, below `root`, of all images inside its folder."""
     names = list_folders(folder)
     if not names:
         raise DataError(
@@ -262,7 +262,7 @@ def _find_classes(root: Path, folder: Path) -> dict[str, list[str]]:
 
 
 def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
-    """Images anywhere below. Links to folders are followed, but never back up in a circle."""
+    """All images below a folder. Links to folders are followed, except back into a parent."""
     here = folder.resolve()
     if here in above:
         return
@@ -276,14 +276,14 @@ def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
 def list_folders(folder: Path) -> list[str]:
     """The names of the folders in a folder, sorted."""
     try:
-        with os.scandir(folder) as found:  # which knows without asking the disk again
-            return sorted(e.name for e in found if not _is_hidden(e.name) and e.is_dir())
+        with os.scandir(folder) as entries:  # which knows without asking the disk again
+            return sorted(e.name for e in entries if not _is_hidden(e.name) and e.is_dir())
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed: {error.strerror}") from error
 
 
 def list_entries(folder: Path) -> list[Path]:
-    """What is in a folder but for hidden things and what macOS adds to archives."""
+    """The entries of a folder, without hidden ones and those that macOS adds to archives."""
     try:
         return [entry for entry in folder.iterdir() if not _is_hidden(entry.name)]
     except OSError as error:
@@ -295,7 +295,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def is_image(entry: Path) -> bool:
-    """Whether a path is called like an image, and is no folder."""
+    """Whether a path has the suffix of an image and is no folder."""
     return entry.suffix.casefold() in IMAGE_SUFFIXES and not entry.is_dir()
 
 

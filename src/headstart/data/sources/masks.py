@@ -1,4 +1,4 @@
-"""Masks beside their images: drawn for segmentation, and no photos of a class."""
+"""Segmentation masks beside their images: they are no photos of a class and are left out."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from headstart.errors import DataError
 
 # "benign (1)_mask.png" and "benign (1)_mask_1.png" beside "benign (1).png".
 _NAMED = re.compile(rf"(.+?)[\s_.-]+(?:{MASK_WORDS})(?:[\s_.-]?\d+)?", re.IGNORECASE)
-_UNREADABLE = frozenset((".heic", ".heif"))  # beside the JPEG that a phone exports as well
+_UNREADABLE = frozenset((".heic", ".heif"))  # often beside a JPEG of the same photo
 _DRAWN = frozenset((".png", ".bmp", ".gif", ".tif", ".tiff"))  # formats that keep a mask's values
-_LOOKED_AT = 8  # pairs
-_SIDE = 64  # pixels a side, enlarged or reduced, that a pair is compared at
-_VALUES = 0.9  # share of a mask's pixels that have one of its few most frequent values
+_LOOKED_AT = 8  # number of pairs that are read
+_SIDE = 64  # pixels a side at which a pair is compared
+_VALUES = 0.9  # share of a mask's pixels that have one of its _FEW most frequent values
 _FEW = 4
-_ALLOWED = 0.05  # of the images: fewer pairs of one name are told, more are refused
+_ALLOWED = 0.05  # share of the images: fewer pairs of one name give a note, more are refused
 
 
 def without_masks(root: Path, layout: Layout) -> Layout:
-    """The layout without the masks that lie beside its images, and with a note of them.
+    """The layout without the masks beside its images, and with a note about them.
 
-    A mask is told by its name ("x_mask.png" beside "x.png"), or by its look, where "x.png" lies
-    beside "x.jpg". Raises DataError where two images of one name are not clearly image and mask.
+    A mask is recognised by its name ("x_mask.png" beside "x.png"), or by its few colours where
+    "x.png" is beside "x.jpg". Raises DataError where many images have the same name as another and
+    are not clearly masks.
     """
     of_classes = [paths for classes in layout.files.values() for paths in classes.values()]
     named = {mask: image for paths in of_classes for mask, image in _named_masks(paths).items()}
@@ -64,11 +65,11 @@ def without_masks(root: Path, layout: Layout) -> Layout:
 
 
 def _named_masks(paths: Sequence[str]) -> dict[str, str]:
-    """Of a class, each mask that its name or its folder's tells, and the image it belongs to."""
+    """The masks of a class that are named so, or in a folder named so, each with its image."""
     photos = [path for path in paths if not is_mask_folder(PurePosixPath(path).parent.name)]
     beside = {_place(path): path for path in photos}
     above = {(str(PurePosixPath(path).parents[1]), _stem(path)): path for path in photos}
-    found = {}
+    masks = {}
     for path in paths:
         parent, stem = PurePosixPath(path).parent, PurePosixPath(path).stem
         said = _NAMED.fullmatch(stem)
@@ -77,12 +78,12 @@ def _named_masks(paths: Sequence[str]) -> dict[str, str]:
         else:
             image = beside.get((str(parent), said[1])) if said else None
         if image:
-            found[path] = image
-    return found
+            masks[path] = image
+    return masks
 
 
 def _same_stem(paths: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs in one folder whose names differ in their suffix alone, the drawn format second."""
+    """Pairs in one folder whose names differ only in the suffix; a mask format comes second."""
     by_place: dict[tuple[str, str], list[str]] = defaultdict(list)
     for path in paths:
         if PurePosixPath(path).suffix.casefold() not in _UNREADABLE:
@@ -108,7 +109,7 @@ def _spread(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def _looks_drawn(root: Path, image: str, mask: str) -> bool:
-    """Whether the second has few values where the first has many."""
+    """Whether the second image has few values and the first has many."""
     if PurePosixPath(mask).suffix.casefold() not in _DRAWN:
         return False
     try:
@@ -119,8 +120,8 @@ def _looks_drawn(root: Path, image: str, mask: str) -> bool:
 
 
 def _few_values(pixels: np.ndarray) -> float:
-    """The share of the pixels, uint8 (side, side, 3), that have one of the few most frequent
-    colours; an edge that resizing has blurred has others."""
+    """The share of the pixels, uint8 (side, side, 3), that have one of the _FEW most frequent
+    colours. It is below 1 for a mask too: resizing blurs its edges."""
     codes = pixels.reshape(-1, 3).astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
     counts = np.sort(np.unique(codes, return_counts=True)[1])[::-1]
     return float(counts[:_FEW].sum() / len(codes))

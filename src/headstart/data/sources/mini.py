@@ -1,8 +1,8 @@
 """cifar10-mini: 2,500 real CIFAR-10 images inside the package, for a first run without a network.
 
-Its images keep CIFAR-10's own ids and are those that `train_limit = 2000`, `test_limit = 500` and
-split_seed 0 take of the full set, so a run on it has the same data, and the same fingerprint, as
-that run on the full set.
+Its images keep CIFAR-10's own ids. They are the ones that `train_limit = 2000`, `test_limit = 500`
+and split_seed 0 take from the full set. So a run on it has the same data and the same fingerprint
+as that run on the full set.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The scan of a folder: every image read, hashed and decoded once, and remembered."""
+"""The scan of a folder: reads, hashes and decodes every image once, and remembers the result."""
 
 from __future__ import annotations
 
@@ -18,15 +18,13 @@ from headstart.data.images import PIXELS_VERSION, map_threads
 from headstart.data.sources.download import Progress
 from headstart.files import cache_root, recall, remember, write_atomically
 
-FORMAT = 2  # raise it when more is remembered of a file
+FORMAT = 2  # raise it when more is remembered about a file
 
 
 @dataclass(frozen=True)
 class Scanned:
-    """What was found in one file. reason is empty where it can be read; then sizes are upright.
-
-    blank: the middle square is of one colour.
-    """
+    """The scan of one file. width, height: upright, in pixels. blank: the centre square has one
+    colour. reason: why the file cannot be read; empty where it can."""
 
     bytes: int
     mtime_ns: int
@@ -38,19 +36,19 @@ class Scanned:
 
 
 def scan(root: Path, paths: Sequence[str], progress: Progress | None = None) -> dict[str, Scanned]:
-    """What each of `paths` (below `root`) holds, in the order given.
+    """The scan of each of `paths` (below `root`), in the order given.
 
-    Files whose size and time are those of the last scan are not read again. A scan that is
-    interrupted keeps what it has seen.
+    Files with the size and time of the last scan are not read again. An interrupted scan keeps its
+    results so far.
     """
     memory = _memory_path(root)
     known = _recall(memory)
-    found: dict[str, Scanned] = {}
+    scanned: dict[str, Scanned] = {}
     todo = []
     for path in paths:
         entry = known.get(path)
         if entry is not None and _stamp(root / path) == (entry.bytes, entry.mtime_ns):
-            found[path] = entry
+            scanned[path] = entry
         else:
             todo.append(path)
     fresh: dict[str, Scanned] = {}
@@ -63,18 +61,18 @@ def scan(root: Path, paths: Sequence[str], progress: Progress | None = None) -> 
             if progress is not None:
                 progress("reading images", len(fresh), len(todo))
     finally:
-        found |= fresh
-        if fresh or len(known) > len(found):
-            _remember(memory, found)
-            kept = {bytes.fromhex(entry.sha256) for entry in found.values()}
+        scanned |= fresh
+        if fresh or len(known) > len(scanned):
+            _remember(memory, scanned)
+            kept = {bytes.fromhex(entry.sha256) for entry in scanned.values()}
             old = recall_thumbnails(root).items()
             remember_thumbnails(root, {d: t for d, t in old if d in kept} | small)
-    return {path: found[path] for path in paths}
+    return {path: scanned[path] for path in paths}
 
 
 def recall_thumbnails(root: Path) -> dict[bytes, np.ndarray]:
-    """The thumbnails that a scan of the folder left, by the SHA-256 of the file: uint8
-    (THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3). {} where they have been removed."""
+    """The thumbnails of the folder's scan, by the SHA-256 of the file: uint8 (THUMBNAIL_SIDE,
+    THUMBNAIL_SIDE, 3). {} where they have been removed."""
     try:
         with np.load(_thumbnails_path(root), allow_pickle=False) as arrays:
             if str(arrays["version"]) != _version():
@@ -111,16 +109,16 @@ def _scan_file(path: Path) -> tuple[Scanned, np.ndarray | None]:
     except OSError as error:
         return Scanned(0, 0, reason=str(error.strerror)), None
     try:
-        found = inspect_image(content)
+        inspected = inspect_image(content)
     except UnreadableImageError as error:
         return Scanned(size, mtime_ns, reason=error.reason), None
     digest = hashlib.sha256(content).hexdigest()
-    scanned = Scanned(size, mtime_ns, digest, found.width, found.height, found.blank)
-    return scanned, found.thumbnail
+    scanned = Scanned(size, mtime_ns, digest, inspected.width, inspected.height, inspected.blank)
+    return scanned, inspected.thumbnail
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    """Size and time of a file; None where there is none, which no remembered entry equals."""
+    """Size and time of a file; None where there is no file."""
     try:
         stat = path.stat()
     except OSError:
@@ -138,7 +136,7 @@ def _thumbnails_path(root: Path) -> Path:
 
 
 def _version() -> str:
-    """What a remembered verdict depends on besides the file."""
+    """The versions that a remembered scan depends on."""
     return f"{FORMAT}, {PIXELS_VERSION}, Pillow {PIL.__version__}"
 
 
@@ -152,7 +150,7 @@ def _recall(memory: Path) -> dict[str, Scanned]:
         return {}
 
 
-def _remember(memory: Path, found: dict[str, Scanned]) -> None:
-    # A file that could not even be read has no time, and is looked at again.
-    files = {path: asdict(entry) for path, entry in found.items() if entry.mtime_ns}
+def _remember(memory: Path, scanned: dict[str, Scanned]) -> None:
+    # A file that could not be opened has no time; the next scan reads it again.
+    files = {path: asdict(entry) for path, entry in scanned.items() if entry.mtime_ns}
     remember(memory, {"version": _version(), "files": files})

@@ -137,7 +137,7 @@ def describe_phases(history: History, cost: Cost | None) -> list[PhaseLine]:
         if lowered := [restart.lr for restart in history.restarts if restart.phase == phase]:
             length += f", at a rate of {formats.general(min(lowered))} after higher ones"
         chosen = ""
-        if done and not done.bettered:
+        if done and not done.improved:
             chosen = "its start"
         elif done and done.l2 is not None:
             chosen = f"L2 {formats.general(done.l2)}"

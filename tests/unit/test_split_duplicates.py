@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
 from headstart.data import Splits, find_warnings, load_data
-from headstart.data.check import duplicates as leakage
-from headstart.data.check.duplicates import find_leakage, find_overlap
-from headstart.data.check.pairs import find_duplicates
+from headstart.data.check import duplicates
+from headstart.data.check.duplicates import find_duplicates, find_split_duplicates
+from headstart.data.check.pairs import find_pairs
 from headstart.specs import DataSpec
 
 SHARED = Path(os.environ.get("HEADSTART_SHARED_DATA", Path(__file__).parents[3] / "shared/data"))
@@ -64,14 +64,14 @@ def opened(source: str, size: int = 64, **more: float) -> Splits:
 
 def test_what_is_planted_is_found_and_nothing_else(planted: str) -> None:
     splits = opened(planted)
-    test, val = find_overlap(splits, "test"), find_overlap(splits, "val")
-    assert splits.test.ids[test.leaking].tolist() == ["test/a/1.jpg", "test/b/2.jpg"]
-    assert splits.val.ids[val.leaking].tolist() == ["val/b/0.jpg"]
+    test, val = find_split_duplicates(splits, "test"), find_split_duplicates(splits, "val")
+    assert splits.test.ids[test.duplicated].tolist() == ["test/a/1.jpg", "test/b/2.jpg"]
+    assert splits.val.ids[val.duplicated].tolist() == ["val/b/0.jpg"]
     assert (test.exact, val.exact) == (1, 0)
     assert test.example == ("test/a/1.jpg", "train/a/5.jpg")
-    assert test.searched.all() and test.source == leakage.BY_SEARCH
-    found = find_leakage(splits).pairs
-    assert {pair.first for pair in found["test/train"]} == {"test/a/1.jpg", "test/b/2.jpg"}
+    assert test.searched.all() and test.source == duplicates.BY_SEARCH
+    pairs = find_duplicates(splits).pairs
+    assert {pair.first for pair in pairs["test/train"]} == {"test/a/1.jpg", "test/b/2.jpg"}
 
 
 def test_each_split_has_one_line_with_count_share_and_an_example(planted: str) -> None:
@@ -84,56 +84,57 @@ def test_each_split_has_one_line_with_count_share_and_an_example(planted: str) -
     assert "headstart data duplicates folder:" in test
     assert val.startswith(
         "1 of 6 validation images (16.7 %) has a duplicate in train, "
-        "such as val/b/0.jpg = train/b/7.jpg: what validation chooses"
+        "such as val/b/0.jpg = train/b/7.jpg: validation then chooses"
     )
 
 
 def test_a_search_is_remembered_by_what_the_images_hold(
     planted: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = find_overlap(opened(planted), "test")
+    first = find_split_duplicates(opened(planted), "test")
 
     def refuse(*_: object) -> None:
         raise AssertionError("searched again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(leakage, "find_duplicates", refuse)
-        again = find_overlap(opened(planted, size=96), "test")  # at any size, the same photos
-        np.testing.assert_array_equal(again.leaking, first.leaking)
+        patch.setattr(duplicates, "find_pairs", refuse)
+        again = find_split_duplicates(opened(planted, size=96), "test")  # the size plays no part
+        np.testing.assert_array_equal(again.duplicated, first.duplicated)
         assert (again.exact, again.example) == (first.exact, first.example)
         with pytest.raises(AssertionError, match="searched again"):
-            find_overlap(opened(planted, train_limit=8), "test")
+            find_split_duplicates(opened(planted, train_limit=8), "test")
     for file in (cache / "duplicates").iterdir():
         file.write_text("damaged")
-    np.testing.assert_array_equal(find_overlap(opened(planted), "test").leaking, first.leaking)
+    again = find_split_duplicates(opened(planted), "test")
+    np.testing.assert_array_equal(again.duplicated, first.duplicated)
 
 
 def test_thumbnails_outlive_their_memory(planted: str, cache: Path) -> None:
-    first = find_overlap(opened(planted), "val")
+    first = find_split_duplicates(opened(planted), "val")
     for file in [*(cache / "scans").glob("*.npz"), *(cache / "duplicates").iterdir()]:
         file.unlink()
-    again = find_overlap(opened(planted), "val")
-    np.testing.assert_array_equal(again.leaking, first.leaking)
+    again = find_split_duplicates(opened(planted), "val")
+    np.testing.assert_array_equal(again.duplicated, first.duplicated)
     assert list((cache / "scans").glob("*.npz"))
 
 
-def test_bounds_are_told(planted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bounds_are_reported(planted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = DataSpec(source=planted, size=64)
     splits = load_data(spec)
-    monkeypatch.setattr(leakage, "SEARCHED", 7)
-    sampled = find_overlap(splits, "test")
+    monkeypatch.setattr(duplicates, "SEARCHED", 7)
+    sampled = find_split_duplicates(splits, "test")
     assert 7 <= sampled.searched.sum() <= 8 and sampled.exact == 1
-    monkeypatch.setattr(leakage, "SEARCHED", 1)
+    monkeypatch.setattr(duplicates, "SEARCHED", 1)
     (line, *_) = find_warnings(splits, spec)
     assert "test images that were compared (of 8)" in line
-    monkeypatch.setattr(leakage, "MOST_IMAGES", 20)
+    monkeypatch.setattr(duplicates, "MOST_IMAGES", 20)
     lines = find_warnings(splits, spec)
-    assert lines[0].startswith("so many images are not searched")
+    assert lines[0].startswith("too many images to search")
     assert lines[1].startswith("1 of 8 test images (12.5 %) has a duplicate")  # byte for byte
     assert "test.without_duplicates in metrics.json is without them" in lines[1]
-    found = find_overlap(splits, "test")
-    assert splits.test.ids[~found.kept].tolist() == ["test/a/1.jpg"]
-    assert found.source == leakage.BY_BYTES
+    by_bytes = find_split_duplicates(splits, "test")
+    assert splits.test.ids[~by_bytes.kept].tolist() == ["test/a/1.jpg"]
+    assert by_bytes.source == duplicates.BY_BYTES
 
 
 def test_no_score_is_promised_where_no_image_is_left(tmp_path: Path, cache: Path) -> None:
@@ -169,15 +170,16 @@ def test_drawings_and_sheets_of_grey_are_no_duplicates(tmp_path: Path) -> None:
     images |= {f"blue/{i}.png": bar(rng, True) for i in range(30)}
     images |= {f"grey/{i}.jpg": grey(rng) for i in range(30)}
     splits = opened(folder_of(tmp_path / "drawings", images))
-    alike = find_duplicates(splits.test, splits.train)
+    alike = find_pairs(splits.test, splits.train)
     assert len(alike) > 10  # thumbnails alone take them for duplicates
     for split in ("test", "val"):
-        assert not find_overlap(splits, split).leaking.any()
+        assert not find_split_duplicates(splits, split).duplicated.any()
 
 
 @pytest.mark.usefixtures("cache")
-@pytest.mark.parametrize(("name", "found"), [("flowers12", 33), ("characters136", 0)])
-def test_on_photos_and_drawings_of_others(name: str, found: int) -> None:
+@pytest.mark.parametrize(("name", "duplicated"), [("flowers12", 33), ("characters136", 0)])
+def test_on_photos_and_drawings_of_others(name: str, duplicated: int) -> None:
     if not (SHARED / name).is_dir():
         pytest.skip(f"needs {name} in {SHARED}")
-    assert find_overlap(opened(f"folder:{SHARED / name}"), "test").leaking.sum() == found
+    splits = opened(f"folder:{SHARED / name}")
+    assert find_split_duplicates(splits, "test").duplicated.sum() == duplicated
