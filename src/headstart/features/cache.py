@@ -190,13 +190,11 @@ class BoundaryCache:
         batch = prefix.engine.batch
         compiled = time.perf_counter()
         file, start = None, 0
-        if shape is not None:
-            file = self._rows_file(folder, shape, batch)
-            start = file.start
-            make_room((total - start) * _bytes(shape, self._dtype), self._runtime)
         with contextlib.ExitStack() as held:
-            if file is not None:
-                held.enter_context(file)
+            if shape is not None:
+                file = held.enter_context(self._rows_file(folder, shape, batch))
+                start = file.start
+                make_room((total - start) * _bytes(shape, self._dtype), self._runtime)
             advance = held.enter_context(self._reporter.track(label, total, "images"))
             advance(start)
             inputs = self._batches(images, transform, views, start, batch)
