@@ -1,6 +1,8 @@
 # The whole of setting up, showing, testing and measuring Headstart. Needs python3, make and git.
 BIN := .venv/bin
 export UV_LINK_MODE ?= hardlink
+# A file's tests stay together: they share what is slow to make.
+PYTEST := $(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: setup demo test quick check bench bench-gpu docs lock clean
 
@@ -14,7 +16,7 @@ demo: setup            ## compare four networks on a sample of CIFAR-10, end wit
 	$(BIN)/headstart compare demo
 
 test: setup            ## every test that this machine can run
-	$(BIN)/pytest -q
+	$(PYTEST)
 
 # What needs no weights, no training and no process of its own: docs, recipes, data, statistics, text.
 QUICK := captions data_decode data_layout data_splits docs metrics names recipe report_text rundir
@@ -29,7 +31,7 @@ check: setup           ## format, lint, types, tests
 	$(BIN)/ruff format --check src tests tools bench
 	$(BIN)/ruff check src tests tools bench
 	$(BIN)/mypy
-	$(BIN)/pytest -q
+	$(PYTEST)
 
 bench: setup           ## the numbers that README and docs quote
 	$(BIN)/python bench/two_phase.py
