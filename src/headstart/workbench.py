@@ -24,11 +24,11 @@ from headstart.machine.runtime import (
     seeded,
     within_device_memory,
 )
-from headstart.models.backbones import load_backbone
+from headstart.models.backbones import StagesError, load_backbone
 from headstart.models.classifier import Classifier, load_model
 from headstart.models.heads import create_head
 from headstart.plan.plan import Plan, make_plan
-from headstart.plan.provenance import provenance
+from headstart.plan.provenance import differences, provenance
 from headstart.plan.resolution import resolve
 from headstart.recipe import Recipe
 from headstart.report import write_report
@@ -120,7 +120,11 @@ def carry_out(recipe: Recipe, out: str | Path | None, options: RunOptions) -> Ru
         return _finished(existing, plan, options)
     with section("set-up"):
         warnings = find_warnings(plan.splits, plan.recipe.data, options.reporter.transfer)
-        model = _model(plan)
+        try:
+            model = _model(plan)
+        except StagesError as error:
+            options.reporter.warn(str(error))
+            return carry_out(recipe, out, options)  # the plan's stages are others now
     reset_peak_memory()
     with alone_in(path):
         current = existing or create_run(path, plan.recipe, plan.fingerprint)
@@ -250,13 +254,15 @@ def _finished(run: Run, plan: Plan, options: RunOptions) -> Run:
 
 
 def _begin(current: Run, plan: Plan, warnings: list[str]) -> None:
-    """Write provenance and warnings. A resumed run keeps the warnings of its training."""
+    """Write the provenance of the run. A resumed run keeps its provenance, and the warnings of its
+    training."""
     remove_partial(current)
     created = current.manifest.created or datetime.now(UTC).isoformat(timespec="seconds")
+    now, begun = provenance(plan), current.manifest.provenance
+    if begun and (changes := differences(begun, now)):
+        warnings = [*warnings, f"the run was resumed elsewhere: {changes}"]
     kept = [line for line in current.warnings if line not in warnings]
-    current.update_manifest(
-        created=created, warnings=(*warnings, *kept), provenance=provenance(plan)
-    )
+    current.update_manifest(created=created, warnings=(*warnings, *kept), provenance=begun or now)
 
 
 @contextlib.contextmanager

@@ -223,7 +223,7 @@ def test_a_model_that_cannot_be_loaded_is_said_and_the_others_are_measured(
 ) -> None:
     (runs[0].path / "checkpoints" / "best.safetensors").write_bytes(b"nothing")
     first, second = measure_runs(runs)
-    assert "cannot be loaded" in (first.cost.not_measured or "")
+    assert "best.safetensors: damaged" in (first.cost.not_measured or "")
     assert second.cost.measured is not None
 
 

@@ -349,7 +349,7 @@ def test_an_unreachable_server_costs_seconds_and_not_the_run(
             track(open_run(tmp_path / "run"), uri, "away")
         assert time.monotonic() - started < 10
     assert "no answer from the tracking server at http://127.0.0.1" in line
-    assert "the same command tracks it" in line
+    assert "the same command tracks them" in line
     assert "secret" not in outcome.err
     assert "test accuracy" in outcome.out  # the results are not withheld
     assert "tried again when the run ends" in outcome.err.splitlines()[0]

@@ -43,7 +43,7 @@ def test_create_open_and_refuse(run_path: Path, tmp_path: Path) -> None:
     (tmp_path / "photos" / "a.jpg").touch()
     with pytest.raises(RunError, match="not empty, and not a run"):
         create_run(tmp_path / "photos", recipe, "0" * 8)
-    with pytest.raises(RunError, match=r"a study's: name one of its runs, such as .*killed$"):
+    with pytest.raises(RunError, match=r"a study: name one of its runs, such as .*killed$"):
         open_run(run_path.parent)
     with pytest.raises(RunError, match="not a run directory"):
         open_run(tmp_path / "photos")

@@ -16,7 +16,12 @@ from headstart.data import decode_image, find_images
 from headstart.errors import DataError, PrecisionError, RunError
 from headstart.evaluation.predictions import Predictions
 from headstart.machine.runtime import Runtime, create_runtime
-from headstart.models.backbones import Backbone, build_architecture
+from headstart.models.backbones import (
+    Backbone,
+    StagesError,
+    build_architecture,
+    compare_stages,
+)
 from headstart.models.classifier import Classifier, load_model
 from headstart.models.heads import create_head
 from headstart.rundir.run import Run, open_run
@@ -185,6 +190,10 @@ def read_predictor(run: Run, *, device: str) -> Predictor:
     head = create_head(
         recipe.head, num_features=backbone.num_features, num_classes=len(run.class_names)
     )
+    try:
+        compare_stages(backbone.eval(), made.preprocess.size)
+    except StagesError:
+        backbone = Backbone(architecture, made.weights, made.preprocess)
     model = Classifier(backbone, head)
     model.enter(0, 0)
     load_model(run.path / "checkpoints" / "best.safetensors", model)

@@ -17,7 +17,7 @@ from headstart.errors import HeadstartError
 from headstart.models.identity import Preprocess, Weights, WeightsIdentity
 from headstart.models.names import canonical_name
 from headstart.models.small_cnn import SmallCNN
-from headstart.models.stages import Stage, run_stages, split_stages
+from headstart.models.stages import Stage, run_stages, split_in_two, split_stages
 from headstart.models.weights import check_state, locate_weights, read_state
 from headstart.specs import BackboneSpec
 
@@ -40,6 +40,14 @@ class SqueezeNetTrunk(nn.Module):
         return pooled
 
 
+# Networks whose steps were seen not to give their own forward pass.
+_IN_TWO: set[str] = set()
+
+
+class StagesError(HeadstartError):
+    """Steps that do not give the network's own forward pass. From now on it has two."""
+
+
 class Backbone(nn.Module):
     """A network from normalised pixels (n, 3, size, size) to features (n, num_features).
 
@@ -51,7 +59,8 @@ class Backbone(nn.Module):
         self.model = model
         self.identity = identity
         self.preprocess = preprocess
-        self._stages = tuple(split_stages(model))
+        split = split_in_two if self.name in _IN_TWO else split_stages
+        self._stages = tuple(split(model))
 
     @property
     def name(self) -> str:
@@ -107,14 +116,37 @@ def load_backbone(weights: Weights, *, size: int | None = None) -> Backbone:
     backbone = Backbone(model, weights.identity, weights.preprocess).eval()
     pixels = size or weights.preprocess.size
     try:
-        with torch.inference_mode():
-            backbone(torch.zeros(1, 3, pixels, pixels))
+        compare_stages(backbone, pixels)
     except (AssertionError, RuntimeError, ValueError) as error:
         raise HeadstartError(
             f"{backbone.name} cannot take {pixels} pixels ({str(error).splitlines()[0]}): "
             f"set data.size; its weights were trained at {weights.preprocess.size}"
         ) from error
     return backbone
+
+
+def compare_stages(backbone: Backbone, size: int) -> None:
+    """Hold the steps of a backbone, in eval mode, against the forward pass of its model.
+
+    Raises StagesError where they differ, and what the model raises at a size that it cannot take.
+    """
+    x = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        own, staged = backbone.model(x), backbone(x)
+    tolerance = 1e-3 * float(own.abs().max())
+    if own.shape == staged.shape and torch.allclose(own, staged, rtol=1e-3, atol=tolerance):
+        return
+    name = backbone.name
+    if name in _IN_TWO:
+        raise HeadstartError(
+            f"{name}: its features and its pooling do not give its own forward pass: choose "
+            "another backbone"
+        )
+    _IN_TWO.add(name)
+    raise StagesError(
+        f"{name}: its steps do not give its own forward pass: it is taken in two, features and "
+        "pooling"
+    )
 
 
 def build_architecture(name: str, *, size: int | None = None) -> nn.Module:

@@ -46,9 +46,20 @@ def run_stages(stages: Iterable[Stage], x: torch.Tensor) -> torch.Tensor:
 def split_stages(model: nn.Module) -> list[Stage]:
     """The steps of a timm model created with num_classes=0, or of small_cnn and SqueezeNet."""
     for kind in type(model).__mro__:
-        if kind.__name__ in _SPLITS:
+        if kind.__name__ in _SPLITS and not _differs(type(model), kind):
             return list(_SPLITS[kind.__name__](model))
+    return split_in_two(model)
+
+
+def split_in_two(model: nn.Module) -> list[Stage]:
+    """The features and the pooling of any timm model."""
     return list(_split_unknown(model))
+
+
+def _differs(kind: type[nn.Module], family: type[nn.Module]) -> bool:
+    """Whether a class computes its output in another way than the family that it derives from."""
+    passes = ("forward", "forward_features", "forward_head")
+    return any(getattr(kind, name, None) is not getattr(family, name, None) for name in passes)
 
 
 def _chain(model: nn.Module, *names: str) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -30,6 +30,15 @@ def provenance(plan: Plan) -> Provenance:
     )
 
 
+def differences(begun: Provenance, now: Provenance) -> str:
+    """The versions and the machine of a resumed run that are not those it began with, or ""."""
+    pairs = {name: (begun.versions.get(name), version) for name, version in now.versions.items()}
+    for name in ("cpu", "gpu", "device", "system"):
+        pairs[name] = getattr(begun.machine, name), getattr(now.machine, name)
+    changed = {name: both for name, both in pairs.items() if both[0] != both[1]}
+    return ", ".join(f"{name} {new} instead of {old}" for name, (old, new) in changed.items())
+
+
 def _marks(recipe: Recipe) -> tuple[str, ...]:
     """Notes for tables, where the preprocessing or precision of the scores is unusual."""
     marks = ["unit scaling"] if recipe.data.normalize == "unit" else []
