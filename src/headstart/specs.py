@@ -232,9 +232,9 @@ class PhaseSpec(Spec):
     )
     views: Count | None = Field(
         None,
-        description="augmented views cached per image; 0 draws a new view each epoch, which "
-        "computes the frozen part again; default: 4 with augmentation, else 1; 0 where no stage "
-        "is frozen",
+        description="views cached per image: the plain image, and augmented ones; 0 draws a new "
+        "view each epoch, which computes the frozen part again; default: 4 with augmentation, "
+        "else 1; 0 where no stage is frozen",
     )
     patience: Positive | None = Field(
         None,

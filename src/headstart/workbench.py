@@ -120,6 +120,7 @@ def carry_out(recipe: Recipe, out: str | Path | None, options: RunOptions) -> Ru
         return _finished(existing, plan, options)
     with section("set-up"):
         warnings = find_warnings(plan.splits, plan.recipe.data, options.reporter.transfer)
+        warnings += _idle_augmentation(plan)
         try:
             model = _model(plan)
         except StagesError as error:
@@ -151,6 +152,16 @@ def _train_and_assess(plan: Plan, model: Classifier, journal: Journal) -> None:
     _report(journal.run)
     journal.run.update_manifest(status="finished")
     journal.checkpoint.unlink(missing_ok=True)
+
+
+def _idle_augmentation(plan: Plan) -> list[str]:
+    """A line where the recipe augments, and every phase sees the plain image alone."""
+    if not plan.transform.augment.active or any(phase.views != 1 for phase in plan.phases):
+        return []
+    return [
+        "data.augment does nothing here: with views = 1 a phase sees the plain image alone; use 2 "
+        "views or more"
+    ]
 
 
 def _compare_served(plan: Plan, journal: Journal) -> None:

@@ -60,18 +60,9 @@ KILLED_RUNS = int(os.environ.get("HEADSTART_KILLED_RUNS", "1"))
 
 # Every process is forked from one that has torch loaded and has not yet used it.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    [
-        "headstart.workbench",
-        "headstart.features.cache",
-        "timm",
-        "openvino",
-        "torch._dynamo",
-        "torchcam.methods",
-        "matplotlib.figure",
-        "sklearn.decomposition",
-    ]
-)
+LOADED = ("headstart.workbench", "headstart.features.cache", "timm", "openvino", "torch._dynamo")
+LATER = ("torchcam.methods", "matplotlib.figure", "sklearn.decomposition")  # as a run ends
+CONTEXT.set_forkserver_preload([*LOADED, *LATER])
 
 
 def train(

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from headstart.data import load_data
 from headstart.data.hashing import uniforms
+from headstart.features.feeds import draw_views
 from headstart.models.identity import Preprocess
 from headstart.specs import AugmentSpec, DataSpec
 from headstart.views.transforms import Draws, Transform, erased_pixels, separable_warp
@@ -65,7 +66,7 @@ def test_a_view_depends_on_seed_key_and_number_alone(
 def test_flip_mirrors_half_of_them_exactly(images: tuple[torch.Tensor, np.ndarray]) -> None:
     pixels, keys = images
     x = pixels.permute(0, 3, 1, 2).float() / 255
-    out = Transform(PLAIN, AugmentSpec(flip=True), seed=0)(pixels, keys, 0)
+    out = Transform(PLAIN, AugmentSpec(flip=True), seed=0)(pixels, keys, 1)
     mirrored = torch.isclose(out, x.flip(-1), atol=1e-5).flatten(1).all(dim=1)
     same = torch.isclose(out, x, atol=1e-5).flatten(1).all(dim=1)
     assert (mirrored ^ same).all()
@@ -76,7 +77,7 @@ def test_shift_moves_by_at_most_its_share() -> None:
     pixels = torch.zeros(200, 32, 32, 3, dtype=torch.uint8)
     pixels[:, 15:17, 15:17] = 255
     keys = np.arange(200, dtype=np.uint64)
-    out = Transform(PLAIN, AugmentSpec(shift=0.25), seed=0)(pixels, keys, 0)[:, 0]
+    out = Transform(PLAIN, AugmentSpec(shift=0.25), seed=0)(pixels, keys, 1)[:, 0]
     weight = out.sum(dim=(1, 2))
     centre = (out.sum(dim=1) * torch.arange(32)).sum(dim=1) / weight - 15.5
     assert centre.abs().max() <= 8.01
@@ -88,12 +89,12 @@ def test_brightness_scales_and_contrast_keeps_the_mean() -> None:
     pixels[:, :4] = 60
     keys = np.arange(50, dtype=np.uint64)
     preprocess = Preprocess(8, (0.0,) * 3, (1.0,) * 3, "bilinear")
-    bright = Transform(preprocess, AugmentSpec(brightness=0.3))(pixels, keys, 0) * 255
+    bright = Transform(preprocess, AugmentSpec(brightness=0.3))(pixels, keys, 1) * 255
     ratio = bright[:, 0, 0, 0] / 60
     torch.testing.assert_close(bright[:, 0, 7, 0] / 100, ratio)
     assert 0.7 <= ratio.min() < 0.8
     assert 1.2 < ratio.max() <= 1.3
-    contrast = Transform(preprocess, AugmentSpec(contrast=0.3))(pixels, keys, 0) * 255
+    contrast = Transform(preprocess, AugmentSpec(contrast=0.3))(pixels, keys, 1) * 255
     torch.testing.assert_close(contrast.mean(dim=(1, 2, 3)), torch.full((50,), 80.0))
     assert contrast.std(dim=(2, 3)).std() > 1
 
@@ -184,7 +185,7 @@ def test_saturation_keeps_the_grey() -> None:
     pixels = torch.tensor([120, 90, 60], dtype=torch.uint8).expand(200, 8, 8, 3)
     keys = np.arange(200, dtype=np.uint64)
     preprocess = Preprocess(8, (0.0,) * 3, (1.0,) * 3, "bilinear")
-    out = Transform(preprocess, AugmentSpec(saturation=0.4))(pixels, keys, 0)[:, :, 0, 0] * 255
+    out = Transform(preprocess, AugmentSpec(saturation=0.4))(pixels, keys, 1)[:, :, 0, 0] * 255
     grey = 0.299 * 120 + 0.587 * 90 + 0.114 * 60
     weights = torch.tensor([0.299, 0.587, 0.114])
     torch.testing.assert_close((out * weights).sum(dim=1), torch.full((200,), grey))
@@ -200,7 +201,7 @@ def test_erasing_takes_whole_rectangles_of_the_stated_area() -> None:
     taken = []
     for i in range(0, 2000, 500):
         part = slice(i, i + 500)
-        out = Transform(preprocess, AugmentSpec(erasing=0.6))(pixels[part], keys[part], 0)
+        out = Transform(preprocess, AugmentSpec(erasing=0.6))(pixels[part], keys[part], 1)
         whole = Transform(preprocess)(pixels[part], keys[part])
         erased = out[:, 0] == 0
         assert torch.equal(out, torch.where(erased[:, None], 0, whole))  # in all channels or none
@@ -334,6 +335,25 @@ def test_views_smaller_than_their_images_are_averaged_too(
     pixels, keys = images
     small = Preprocess(16, *MEAN_STD, "bilinear")
     plain = Transform(small)(pixels, keys)
-    views = Transform(small, AugmentSpec(flip=True, rotate=rotate), seed=1)(pixels, keys)
+    views = Transform(small, AugmentSpec(flip=True, rotate=rotate), seed=1)(pixels, keys, 1)
     either = torch.stack([(views - plain).abs(), (views - plain.flip(3)).abs()])
     assert either.mean(dim=(2, 3, 4)).amin(dim=0).max() < 0.01  # single taps: up to 0.3
+
+
+def test_the_first_view_is_the_plain_image(images: tuple[torch.Tensor, np.ndarray]) -> None:
+    pixels, keys = images
+    transform = Transform(PLAIN, AugmentSpec(flip=True, shift=0.3, contrast=0.4), seed=3)
+    plain, changed = transform.plain(pixels, keys), transform(pixels, keys, 2)
+    assert torch.equal(transform(pixels, keys, 0), plain)
+    assert (changed - plain).abs().max() > 0.1
+    # Among others, whatever the order.
+    views = np.arange(len(keys)) % 2 * 2
+    mixed = transform(pixels, keys, views)
+    assert torch.equal(mixed[views == 0], plain[views == 0])
+    assert torch.allclose(mixed[views == 2], changed[views == 2], atol=1e-6)
+
+
+def test_a_new_view_each_epoch_is_never_the_plain_image() -> None:
+    keys = np.arange(5, dtype=np.uint64)
+    drawn = [draw_views(keys, 0, 7, epoch).tolist() for epoch in range(3)]
+    assert drawn == [[1] * 5, [2] * 5, [3] * 5]

@@ -68,7 +68,7 @@ def keys() -> np.ndarray:
 @pytest.fixture(scope="module")
 def drawn(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Names of operations and strengths of each image, view 0, seed 0."""
-    uniform = uniforms(keys, len(Draws._fields), 0, 0)
+    uniform = uniforms(keys, len(Draws._fields), 0, 1)
     chosen = trivial.choose(uniform[:, Draws._fields.index("operation")])
     return np.array(trivial.OPERATIONS)[chosen], uniform[:, Draws._fields.index("strength")]
 
@@ -86,7 +86,7 @@ def test_colour_operations_are_pillow_s(
     rows = np.flatnonzero(names == name)
     assert len(rows) >= 8
     # In the company of all others, as training has them.
-    out = Transform(PLAIN, AugmentSpec(trivial=True))(pixels, keys, 0)
+    out = Transform(PLAIN, AugmentSpec(trivial=True))(pixels, keys, 1)
     reference, tolerance = PILLOW[name]
     for row in rows:
         expected = np.asarray(reference(Image.fromarray(pixels[row].numpy()), strengths[row]))
@@ -151,8 +151,8 @@ def test_geometry_is_pillow_s_after_a_flip(
     names, strengths = drawn
     rows = np.flatnonzero(names == name)
     assert len(rows) >= 8
-    mirrored = uniforms(keys, 1, 0, 0)[:, 0] < 0.5
-    out = Transform(PLAIN, AugmentSpec(trivial=True, flip=flip))(pixels, keys, 0)
+    mirrored = uniforms(keys, 1, 0, 1)[:, 0] < 0.5
+    out = Transform(PLAIN, AugmentSpec(trivial=True, flip=flip))(pixels, keys, 1)
     compared = 0
     for row in rows:
         image = Image.fromarray(pixels[row].numpy())
@@ -171,10 +171,10 @@ def test_geometry_is_pillow_s_after_a_flip(
 
 def test_what_comes_into_view_is_a_reflection() -> None:
     pixels, keys = torch.full((COUNT, 16, 16, 3), 200, dtype=torch.uint8), np.arange(COUNT)
-    uniform = uniforms(keys.astype(np.uint64), len(Draws._fields), 0, 0)
+    uniform = uniforms(keys.astype(np.uint64), len(Draws._fields), 0, 1)
     chosen = trivial.choose(uniform[:, Draws._fields.index("operation")])
     geometric = chosen < len(trivial.GEOMETRY)
-    out = Transform(PLAIN, AugmentSpec(trivial=True))(pixels, keys.astype(np.uint64), 0)[geometric]
+    out = Transform(PLAIN, AugmentSpec(trivial=True))(pixels, keys.astype(np.uint64), 1)[geometric]
     torch.testing.assert_close(out, torch.full_like(out, 200 / 255))
 
 
@@ -190,7 +190,7 @@ def test_all_geometry_is_one_warp(pixels: torch.Tensor, monkeypatch: pytest.Monk
     monkeypatch.setattr(F, "interpolate", lambda *args, **kwargs: pytest.fail("resized apart"))
     spec = AugmentSpec(trivial=True, flip=True, rotate=10, zoom=0.1, shift=0.1)
     out = Transform(Preprocess(96, (0.0,) * 3, (1.0,) * 3, "bicubic"), spec)(
-        pixels[:20], np.arange(20, dtype=np.uint64), 0
+        pixels[:20], np.arange(20, dtype=np.uint64), 1
     )
     assert out.shape == (20, 3, 96, 96)
     assert len(calls) == 1

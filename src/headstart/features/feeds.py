@@ -162,9 +162,10 @@ class CachedFeed:
 
 
 def draw_views(keys: np.ndarray, views: int, seed: int, epoch: int) -> np.ndarray:
-    """int64 (n,): the view of each image in an epoch; with 0 views, a new one in each epoch."""
+    """int64 (n,): the view of each image in an epoch; with 0 views, a new one in each epoch, which
+    is never the plain image (view 0)."""
     if not views:
-        return np.full(len(keys), epoch, np.int64)
+        return np.full(len(keys), epoch + 1, np.int64)
     if views == 1:
         return np.zeros(len(keys), np.int64)
     drawn = hash_keys(keys, named_seed(seed, "view"), epoch)

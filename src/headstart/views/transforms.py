@@ -62,7 +62,8 @@ class Draws(NamedTuple):
 
 @dataclass(frozen=True)
 class Transform:
-    """Pixels to input. With `augment`, view v of an image depends on (seed, key, v).
+    """Pixels to input. With `augment`, view v of an image depends on (seed, key, v); view 0 is the
+    plain image. A head that is trained on augmented views alone is worse on plain images.
 
     via: sizes to which pixels are resized first, one after the other; normally none.
     """
@@ -85,7 +86,7 @@ class Transform:
         if self.augment.active:
             fields = self.augment.model_dump(exclude={"mixup", "cutmix"})
             named = {key: fields[key] for key in fields if key in _FIRST_FIELDS or fields[key]}
-            described |= {"augment": named, "seed": self.seed}
+            described |= {"augment": named, "seed": self.seed, "view 0": "plain"}
         return described
 
     def __call__(
@@ -99,16 +100,24 @@ class Transform:
         """
         # Without autocast, which would round: the output must not depend on the caller.
         with torch.autocast(pixels.device.type, enabled=False), full_float32():
-            return self._transform(pixels, keys, views)
+            x = pixels.permute(0, 3, 1, 2).float().div_(255)
+            for size in self.via:
+                x = self._resize(x, size)
+            numbers = np.broadcast_to(views, len(keys))
+            plain = np.flatnonzero(numbers == 0) if self.augment.active else np.arange(len(keys))
+            if len(plain) == len(keys):
+                return self._scale(self._resize(x))
+            if len(plain) == 0:
+                return self._augmented(x, keys, numbers)
+            changed = np.flatnonzero(numbers)
+            one, other = (to_device(rows, x.device) for rows in (plain, changed))
+            size = self.preprocess.size
+            out = x.new_empty(len(keys), 3, size, size)
+            out[one] = self._scale(self._resize(x[one]))
+            out[other] = self._augmented(x[other], keys[changed], numbers[changed])
+            return out
 
-    def _transform(
-        self, pixels: torch.Tensor, keys: np.ndarray, views: np.ndarray | int
-    ) -> torch.Tensor:
-        x = pixels.permute(0, 3, 1, 2).float().div_(255)
-        for size in self.via:
-            x = self._resize(x, size)
-        if not self.augment.active:
-            return self._scale(self._resize(x))
+    def _augmented(self, x: torch.Tensor, keys: np.ndarray, views: np.ndarray) -> torch.Tensor:
         uniform = _draw(keys, views, self.seed)
         draws = Draws(*to_device(uniform.astype(np.float32), x.device).unbind(dim=1))
         if self.augment.trivial:
