@@ -219,6 +219,21 @@ def test_many_classes_and_long_names_keep_to_their_room(
     context.close()
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_two_classes_with_unbroken_names_keep_to_their_room(
+    browser: Any, tmp_path: Path, width: int
+) -> None:
+    names = [("unbroken_" * 12)[:98] + ending for ending in "ab"]
+    run = fabricate(tmp_path / "two", name="two", classes=2, n=49, class_names=names)
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto(write_report([run], tmp_path / "report.html").as_uri())
+    unfold(page)
+    assert page.locator("#two-classes .intro").is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert beyond(page, width) == []
+    page.close()
+
+
 def test_a_list_of_wrong_answers_can_be_copied(browser: Any, crowded: str) -> None:
     context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
     page = context.new_page()
