@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import headstart as library
 from headstart.errors import RunError
 from headstart.features.cache import BoundaryCache
 from headstart.features.feeds import PixelFeed, draw_views
+from headstart.features.room import clear_cache
 from headstart.files import LOCK
 from headstart.machine.progress import Reporter
 from headstart.specs import BackboneSpec
@@ -206,3 +207,25 @@ def test_the_predictor_takes_opened_images_and_single_paths(recipe: Make, tmp_pa
     assert by_file.probabilities == pytest.approx(unnamed.probabilities, abs=1e-5)
     (alone,) = predictor.predict(str(path))
     assert (alone.image, alone.label) == (str(path), by_file.label)
+
+
+def test_a_cache_that_is_cleared_all_the_time_costs_a_run_nothing(
+    tmp_path: Path, small_backbone: BackboneSpec
+) -> None:
+    class Clearing(library.Reporter):
+        def say(self, line: str) -> None:
+            clear_cache()
+
+        warn = say
+
+        @contextlib.contextmanager
+        def track(self, label: str, total: int | None, unit: str) -> Iterator[Any]:
+            clear_cache()
+            yield lambda done: clear_cache()
+
+    phases = {"train": "head"}, {"train": "last_stage", "epochs": 1}
+    text = recipe_text("tiny", *phases, backbone=small_backbone)
+    recipe = library.load_recipe(write_recipe(tmp_path, text))
+    quiet = library.run(recipe, out=tmp_path / "quiet")
+    again = library.run(recipe, out=tmp_path / "run", reporter=Clearing())
+    assert np.array_equal(quiet.predictions("test").logits, again.predictions("test").logits)

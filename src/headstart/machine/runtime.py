@@ -8,6 +8,7 @@ import hashlib
 import platform
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -181,15 +182,30 @@ def to_device(array: Any, device: torch.device) -> torch.Tensor:
     return staged.to(device, non_blocking=True) if device.type == "cuda" else staged.to(device)
 
 
-@contextlib.contextmanager
-def full_float32() -> Iterator[None]:
-    """Within the block, products of float32 matrices keep all digits, on CUDA too."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+class _FullFloat32:
+    """A setting of the whole process that holds while any thread is within a block."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._before = threading.Lock(), 0, ""
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            if not self._inside:
+                self._before = torch.get_float32_matmul_precision()
+                torch.set_float32_matmul_precision("highest")
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if not self._inside:
+                    torch.set_float32_matmul_precision(self._before)
+
+
+# Within the block, products of float32 matrices keep all digits, on CUDA too.
+full_float32 = _FullFloat32()
 
 
 @contextlib.contextmanager
