@@ -149,7 +149,8 @@ def to_json(value: Any) -> Any:
         return {key: to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [to_json(item) for item in value]
-    return value
+    # Bytes of a file name that are no UTF-8 are half letters, which no reader of JSON takes.
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
 def write_json(path: Path, value: Any) -> None:

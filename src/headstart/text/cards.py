@@ -52,9 +52,9 @@ class Card:
         return f"and {left:,} more" if left > 0 else ""
 
     def text(self) -> str:
-        width = max((len(name) for name, _ in self.facts), default=0)
-        facts = (f"  {name:<{width}}  {one_line(value)}" for name, value in self.facts)
-        lines = [one_line(self.title), *facts]
+        facts = [(one_line(name), one_line(value)) for name, value in self.facts]
+        width = max((len(name) for name, _ in facts), default=0)
+        lines = [one_line(self.title), *(f"  {name:<{width}}  {value}" for name, value in facts)]
         if self.rows:
             table = grid(self.header, self.rows[:MOST_ROWS])
             lines += [f"  {line}" for line in table.splitlines()]

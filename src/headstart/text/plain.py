@@ -64,7 +64,8 @@ def without_home(text: str) -> str:
         return text
     if len(home.parts) < 2:  # of some containers it is /
         return text
-    for written in dict.fromkeys((str(home), escape(str(home)))):
+    quoted = escape(str(home), quote=False).replace("'", "&#39;").replace('"', "&#34;")
+    for written in dict.fromkeys((str(home), quoted)):  # the second as jinja writes it
         if written in text:
             text = re.sub(rf"(?<![\w.~-]){re.escape(written)}(?![\w.-])", "~", text)
     return text
