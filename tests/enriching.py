@@ -16,7 +16,7 @@ from headstart.assessment.assess import split_scores
 from headstart.evaluation.calibration import fit_temperature
 from headstart.evaluation.corruptions import Applied, Corruptions, corrupted_scores
 from headstart.evaluation.duplicates import without_duplicates
-from headstart.evaluation.metrics import score
+from headstart.evaluation.metrics import confusion_matrix
 from headstart.evaluation.predictions import Predictions
 from headstart.evaluation.two_classes import DEFAULT_POSITIVE
 from headstart.files import write_arrays, write_json
@@ -98,7 +98,7 @@ def pictures(test: Predictions, model: Model, pixels: np.ndarray) -> dict[str, n
     """Uncertain answers, confused pairs, and where in the image the answer comes from."""
     ordered = np.sort(test.probabilities, axis=1)
     uncertain = np.argsort(ordered[:, -1] - ordered[:, -2], kind="stable")[:12]
-    wrong = np.array(score(test).confusion)
+    wrong = confusion_matrix(test)
     np.fill_diagonal(wrong, 0)
     pairs = []
     for flat in np.argsort(-wrong, axis=None, kind="stable")[:3]:

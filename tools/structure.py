@@ -17,7 +17,7 @@ LAYERS = (
     ("errors",),
     ("text", "files"),
     ("machine",),
-    ("specs",),
+    ("specs", "recipe_text"),
     ("recipe",),
     ("evaluation",),
     ("rundir",),

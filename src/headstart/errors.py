@@ -31,6 +31,7 @@ class RunError(HeadstartError):
     """A run directory that cannot be used as requested."""
 
 
+_NO_LOCKS = "the file system has no locks: choose a place on another one"
 _DISK_ERRORS = {
     errno.ENOSPC: "no space is left on the device: free some, or move it",
     errno.EDQUOT: "the disk quota is used up: free some space, or move it",
@@ -39,6 +40,11 @@ _DISK_ERRORS = {
     errno.EACCES: "permission denied: choose a place that can be written",
     errno.EPERM: "not permitted: choose a place that can be written",
     errno.ENOTDIR: "a part of the path is a file: choose another place",
+    errno.ENOENT: "no such file or folder: it may have been removed in the meantime",
+    errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
+    errno.ENOLCK: _NO_LOCKS,
+    errno.ENOSYS: _NO_LOCKS,
+    errno.ENOTSUP: _NO_LOCKS,
     errno.EISDIR: "a folder has the name of the file to write: choose another place",
 }
 

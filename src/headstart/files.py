@@ -22,12 +22,14 @@ import numpy as np
 import platformdirs
 from filelock import FileLock, Timeout
 
-from headstart.errors import RunError
+from headstart.errors import HeadstartError, RunError
+from headstart.text.captions import shorten_middle
 
 T = TypeVar("T")
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
-PARTIAL = re.compile(r"\.(.+)\.\d+\.partial")  # the temporary files of partial_path
+PARTIAL = re.compile(r"\.(.+)\.(\d+)\.partial")  # the temporary files of partial_path
+LINE = 100  # characters of JSON that stay on one line
 LOCK = ".lock"  # the lock file of a folder that only one process at a time may write
 
 
@@ -43,7 +45,15 @@ def data_root() -> Path | None:
 
 def _folder(variable: str) -> Path | None:
     value = os.environ.get(variable, "")
-    return Path(value).expanduser() if value else None
+    return expand_user(value) if value else None
+
+
+def expand_user(path: str | Path) -> Path:
+    """A path with ~ as the home folder. Raises HeadstartError where that is not known."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise HeadstartError(f"{path}: no home folder is known for it: write it in full") from error
 
 
 def partial_path(path: Path) -> Path:
@@ -86,6 +96,31 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def remove_partials(folder: Path, of: str | None = None) -> None:
+    """Remove the temporary files that killed processes of this machine left in a folder.
+
+    of: the name of the file that they were to become; None for any.
+    """
+    for path in folder.glob(".*.partial"):
+        match = PARTIAL.fullmatch(path.name)
+        if match and of in (None, match[1]) and not _runs(int(match[2])):
+            with contextlib.suppress(OSError):
+                remove(path)
+
+
+def _runs(process: int) -> bool:
+    """Whether a process may be at work; where the system cannot say, it may."""
+    if os.name == "nt":  # there, any signal would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return process != os.getpid()
+
+
 def remove(path: Path) -> None:
     """Remove a file or a folder, or whatever of it is still there."""
     if path.is_dir() and not path.is_symlink():
@@ -114,17 +149,45 @@ def to_json(value: Any) -> Any:
         return {key: to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [to_json(item) for item in value]
-    return value
+    # Bytes of a file name that are no UTF-8 are half letters, which no reader of JSON takes.
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a record, or plain values, as `to_json` gives them."""
-    write_atomically(path, json.dumps(to_json(value), indent=2) + "\n")
+    write_atomically(path, _json_lines(to_json(value)) + "\n")
+
+
+def _json_lines(value: Any, margin: str = "") -> str:
+    """JSON with a line for each value; what is short, or a list of numbers, stays on one line."""
+    text = json.dumps(value)
+    short = len(text) <= LINE or not isinstance(value, dict | list)
+    if short or (isinstance(value, list) and all(isinstance(v, int | float) for v in value)):
+        return text
+    inner = margin + "  "
+    if isinstance(value, list):
+        opening, closing = "[]"
+        lines = [_json_lines(item, inner) for item in value]
+    else:
+        opening, closing = "{}"
+        lines = [f"{json.dumps(str(k))}: {_json_lines(item, inner)}" for k, item in value.items()]
+    body = f",\n{inner}".join(lines)
+    return f"{opening}\n{inner}{body}\n{margin}{closing}"
 
 
 def read_json(path: Path, kind: type[T]) -> T:
     """Read a record that `write_json` wrote. Raises FileNotFoundError; RunError as `parse_json`."""
-    return parse_json(path.read_bytes(), kind, str(path))
+    return parse_json(read_bytes(path), kind, str(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file. Raises FileNotFoundError, and RunError where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def parse_json(text: bytes | str, kind: type[T], where: str) -> T:
@@ -140,11 +203,12 @@ def parse_json(text: bytes | str, kind: type[T], where: str) -> T:
         record: T = reader.validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(map(str, first["loc"]))
+        field = shorten_middle(".".join(map(str, first["loc"])), 80) or "the whole file"
+        message = shorten_middle(first["msg"], 120)
         if first["type"] == "json_invalid":
-            raise RunError(f"{where}: damaged: {first['msg']}") from error
-        said = "is missing" if first["type"] == "missing" else f"i{first['msg'][1:]}"
-        raise RunError(f"{where}: {field or 'the whole file'}: {said}") from error
+            raise RunError(f"{where}: damaged: {message}") from error
+        said = "is missing" if first["type"] == "missing" else f"i{message[1:]}"
+        raise RunError(f"{where}: {field}: {said}") from error
     return record
 
 
@@ -178,8 +242,19 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+    """The arrays of an npz file. Raises FileNotFoundError, and RunError of anything else."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # whatever numpy, zipfile or zlib meet first
+        if isinstance(error, OSError) and error.errno:
+            raise RunError(f"{path}: cannot be read: {error.strerror}") from error
+        raise RunError(f"{path}: damaged: not an archive of plain arrays") from error
+    if not all(isinstance(array, np.ndarray) for array in found.values()):
+        raise RunError(f"{path}: damaged: not an archive of arrays alone")
+    return found
 
 
 @contextlib.contextmanager
@@ -202,6 +277,10 @@ def locked(
             return
         on_wait()
         lock.acquire()
+    except NotImplementedError as error:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), str(path)) from error
+    except OSError as error:  # filelock's own does not say which file
+        raise OSError(error.errno, error.strerror, str(path)) from error
     try:
         yield True
     finally:

@@ -10,10 +10,9 @@ import copy
 import hashlib
 import itertools
 import json
+import math
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,27 +20,41 @@ import tomli_w
 from pydantic import Field, Strict, ValidationError
 
 from headstart.errors import RecipeError, did_you_mean
+from headstart.recipe_text import (
+    apply_overrides,
+    brief,
+    line_of,
+    read_toml,
+    refuse_extremes,
+    set_key,
+)
+from headstart.recipe_text import shipped_recipes as shipped_recipes
 from headstart.specs import (
+    LONGEST_LIST,
     AugmentSpec,
     BackboneSpec,
     DataSpec,
     EvaluationSpec,
     HeadSpec,
     PhaseSpec,
-    Positive,
+    Seed,
     Spec,
 )
 from headstart.text.cards import Card, Shown
+
+MOST_RUNS = 1_000  # of a study
 
 
 class Recipe(Shown, Spec):
     """One run, stated completely. Equal recipes give equal runs."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)] = Field(
         description="letters, digits, '.', '_' and '-'"
     )
-    seed: int = Field(0, description="seed of initialisation, order and augmentation")
-    batch_size: Positive = Field(128, description="images in a batch, over all devices together")
+    seed: Seed = Field(0, description="seed of initialisation, order and augmentation")
+    batch_size: Annotated[int, Field(gt=0, le=1_000_000)] = Field(
+        128, description="images in a batch, over all devices together"
+    )
     balance: Literal["none", "auto"] = Field(
         "none", description="auto weighs the loss of each class by the inverse of its frequency"
     )
@@ -59,7 +72,9 @@ class Recipe(Shown, Spec):
     data: DataSpec
     backbone: BackboneSpec
     head: HeadSpec = HeadSpec()
-    phases: Annotated[tuple[PhaseSpec, ...], Strict(False), Field(min_length=1)]
+    phases: Annotated[
+        tuple[PhaseSpec, ...], Strict(False), Field(min_length=1, max_length=LONGEST_LIST)
+    ]
     evaluation: EvaluationSpec = EvaluationSpec()
 
     @property
@@ -122,6 +137,7 @@ class Study(Shown, Spec):
 
     def recipes(self) -> list[Recipe]:
         """Every run of the study as a validated recipe, in grid order, each with its own name."""
+        self._refuse_too_many()
         points: list[tuple[dict[str, Any], Mapping[str, Any]]] = []
         if self.grid:
             points += [(point, {}) for point in _cross(self.grid)]
@@ -140,13 +156,21 @@ class Study(Shown, Spec):
                 )
         return recipes
 
+    def _refuse_too_many(self) -> None:
+        """Raises RecipeError, before any run is made, for a grid that nobody would wait for."""
+        grids = [self.grid] if self.grid else []
+        grids += [{k: v for k, v in self.grid.items() if k not in own} for own in self.variants]
+        count = sum(math.prod(map(len, grid.values())) for grid in grids)
+        if count > MOST_RUNS:
+            raise RecipeError(f"study {self.name}: {count:,} runs: at most {MOST_RUNS:,}")
+
     def _recipe(self, point: Mapping[str, Any], own: Mapping[str, Any]) -> Recipe:
         """The run at one point of the grid. own: the keys that its variant sets; the variant's
         name stands for them in the name of the run."""
         raw = copy.deepcopy(self.recipe)
         settings = {key: value for key, value in point.items() if key != "name"}
         for key, value in settings.items():
-            _set(raw, key, value)
+            set_key(raw, key, value)
         axes = [key for key in self.grid if key in settings]
         parts = [str(settings[key]) for key in axes]
         if "name" in point:
@@ -171,17 +195,19 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises RecipeError with the file, the line and the nearest known key.
     """
-    where, text, raw = _read(source)
+    where, text, raw = read_toml(source)
     if "grid" in raw or "variants" in raw:
         raise RecipeError(f"{where}: this is a study; run it with: headstart compare {source}")
-    _apply(raw, overrides)
+    apply_overrides(raw, overrides)
+    refuse_extremes(raw, where)
     return _validate(Recipe, raw, where=where, text=text, overrides=overrides)
 
 
 def load_study(source: str | Path, overrides: Sequence[str] = ()) -> Study:
     """Read a study (a recipe with [grid] or [[variants]]); overrides apply to its recipe."""
-    where, text, raw = _read(source)
-    _apply(raw, overrides)
+    where, text, raw = read_toml(source)
+    apply_overrides(raw, overrides)
+    refuse_extremes(raw, where)
     grid = raw.pop("grid", {})
     variants = raw.pop("variants", [])
     if not isinstance(grid, dict) or not all(isinstance(v, list) and v for v in grid.values()):
@@ -205,7 +231,7 @@ def load_study(source: str | Path, overrides: Sequence[str] = ()) -> Study:
     }
     trial = copy.deepcopy(raw)
     for key, value in first.items():
-        _set(trial, key, value, where=where)
+        set_key(trial, key, value, where=where)
     _validate(Recipe, trial, where=where, text=text, overrides=overrides)
     study.recipes()
     return study
@@ -232,72 +258,10 @@ def _refuse_lost_overrides(
 
 def load_recipes(source: str | Path, overrides: Sequence[str] = ()) -> list[Recipe]:
     """The recipe, or all recipes of the study, that `source` names."""
-    _, _, raw = _read(source)
+    _, _, raw = read_toml(source)
     if "grid" in raw or "variants" in raw:
         return load_study(source, overrides).recipes()
     return [load_recipe(source, overrides)]
-
-
-def shipped_recipes() -> dict[str, str]:
-    """The recipes and studies that come with the package: name to TOML text."""
-    folder = resources.files("headstart") / "recipes"
-    return {
-        entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8")
-        for entry in sorted(folder.iterdir(), key=lambda e: e.name)
-        if entry.name.endswith(".toml")
-    }
-
-
-def _read(source: str | Path) -> tuple[str, str, dict[str, Any]]:
-    path = Path(source)
-    if (path / "recipe.toml").is_file():  # a run's directory
-        path = path / "recipe.toml"
-    if path.suffix == ".toml" or path.is_file():
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not UTF-8 text"
-            raise RecipeError(f"{path}: cannot be read: {reason}") from error
-        where = str(path)
-    else:
-        shipped = shipped_recipes()
-        if str(source) not in shipped:
-            raise RecipeError(
-                f"no recipe {str(source)!r}: not a file, and not shipped"
-                f"{did_you_mean(str(source), shipped)} (list them: headstart recipes)"
-            )
-        text, where = shipped[str(source)], f"{source}.toml"
-    try:
-        return where, text, tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{where}: not valid TOML: {error}") from error
-
-
-def _apply(raw: dict[str, Any], overrides: Sequence[str]) -> None:
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key:
-            raise RecipeError(f"--set {override}: write key=value, such as phases.1.lr=3e-5")
-        try:
-            parsed = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            parsed = value  # a word without quotes is a string: --set data.source=cifar10
-        _set(raw, key.strip(), parsed, where=f"--set {override}")
-
-
-def _set(raw: dict[str, Any], dotted: str, value: Any, *, where: str = "") -> None:
-    """Set `a.1.b` inside nested tables and arrays; missing tables are created."""
-    node: Any = raw
-    *parents, last = dotted.split(".")
-    try:
-        for part in parents:
-            node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
-        if isinstance(node, list):
-            node[int(last)] = value
-        else:
-            node[last] = value
-    except (IndexError, ValueError, TypeError, AttributeError) as error:
-        raise RecipeError(f"{where or dotted}: there is no {dotted} in this recipe") from error
 
 
 def _cross(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -320,17 +284,17 @@ def _validate(
         # A missing key may be misspelt: the error about the unknown key says more.
         first = min(error.errors(include_url=False), key=lambda e: e["type"] == "missing")
         location = tuple(first["loc"])
-        line = _line_of(text, location) if text else None
+        line = line_of(text, location) if text else None
         place = f"{where}, line {line}" if line else where
         dotted = ".".join(str(part) for part in location)
         for override in overrides:
             if f"{dotted}.".startswith(f"{override.partition('=')[0].strip()}."):
-                place = f"--set {override}"  # it has replaced the line of the file
+                place = f"--set {brief(override)}"  # it has replaced the line of the file
         raise RecipeError(f"{place}: {_describe(first, location)}") from None
 
 
 def _describe(error: Any, location: tuple[int | str, ...]) -> str:
-    dotted = ".".join(str(part) for part in location)
+    dotted = brief(".".join(str(part) for part in location))
     if error["type"] == "extra_forbidden":
         known = _fields_at(location[:-1])
         return f"unknown key {dotted}{did_you_mean(str(location[-1]), known)}" + (
@@ -345,7 +309,7 @@ def _describe(error: Any, location: tuple[int | str, ...]) -> str:
     message = message.replace("a valid tuple", "a list, such as [256]")
     if error["type"] == "string_pattern_mismatch":
         message = "takes letters, digits, dots, dashes and underscores, a letter or digit first"
-    shown = f", not {given!r}" if isinstance(given, str | int | float | bool) else ""
+    shown = f", not {brief(repr(given))}" if isinstance(given, str | int | float | bool) else ""
     what, semicolon, rest = message.partition(";")
     return f"{dotted}: {what}{shown}{semicolon}{rest}"
 
@@ -364,27 +328,6 @@ def _fields_at(location: Sequence[int | str]) -> list[str]:
     for part in location:
         table = tables.get(str(part), table)
     return list(table.model_fields)
-
-
-def _line_of(text: str, location: tuple[int | str, ...]) -> int | None:
-    """The line on which the key at `location` stands, or its nearest parent's."""
-    lines: dict[tuple[int | str, ...], int] = {}
-    table: tuple[int | str, ...] = ()
-    arrays: dict[tuple[int | str, ...], int] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        if header := re.match(r"\s*(\[\[?)\s*([^\]]+?)\s*\]", line):
-            table = tuple(part.strip().strip("\"'") for part in header[2].split("."))
-            if header[1] == "[[":
-                arrays[table] = arrays.get(table, -1) + 1
-                table = (*table, arrays[table])
-            lines[table] = number
-        elif key := re.match(r"""\s*([\w.-]+|"[^"]+"|'[^']+')\s*=""", line):
-            dotted = tuple(part.strip("\"'") for part in key[1].split("."))
-            lines[(*table, *dotted)] = number
-    for depth in range(len(location), 0, -1):
-        if location[:depth] in lines:
-            return lines[location[:depth]]
-    return None
 
 
 def _digest(value: Any) -> str:

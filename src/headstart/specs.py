@@ -15,9 +15,15 @@ from headstart.errors import did_you_mean
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Amount = Annotated[float, Field(ge=0)]
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0, le=1e9)]
+# The bounds only stop what cannot be meant, and what no array could hold.
+Positive = Annotated[int, Field(gt=0, le=1_000_000_000)]
+Epochs = Annotated[int, Field(gt=0, le=1_000_000)]
+Count = Annotated[int, Field(ge=0, le=1_000)]
+Width = Annotated[int, Field(gt=0, le=65_536)]
+Side = Annotated[int, Field(ge=8, le=1024)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+LONGEST_LIST = 32
 
 # What a phase may train, besides last_layers:N and from:MODULE.
 PARTS = ("head", "last_stage", "convs", "all", "from_scratch")
@@ -26,14 +32,18 @@ PARTS = ("head", "last_stage", "convs", "all", "from_scratch")
 class Spec(BaseModel):
     """Base of every part of a recipe: immutable, equal by value, refuses unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, str_max_length=4096
+    )
 
 
 class AugmentSpec(Spec):
     """Random changes of a training image; all zero means none. All geometry is one warp."""
 
     flip: bool = Field(False, description="mirror left to right, half of the time")
-    rotate: Amount = Field(0.0, description="largest rotation either way, degrees")
+    rotate: Annotated[float, Field(ge=0, le=360)] = Field(
+        0.0, description="largest rotation either way, degrees"
+    )
     zoom: Fraction = Field(0.0, description="largest change of scale either way, fraction")
     shift: Fraction = Field(0.0, description="largest shift along each axis, fraction of the side")
     brightness: Fraction = Field(0.0, description="largest change of brightness, fraction")
@@ -95,14 +105,15 @@ class DataSpec(Spec):
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.2, description="share set aside as test where a folder has no test split"
     )
-    split_seed: Annotated[int, Field(ge=0)] = Field(
+    split_seed: Annotated[Seed, Field(ge=0)] = Field(
         0, description="seed of the splits; independent of the run's seed"
     )
-    size: Annotated[int, Field(ge=8, le=1024)] | None = Field(
+    size: Side | None = Field(
         None, description="pixels a side of the backbone's input; default: that of the weights"
     )
-    resize_via: Annotated[tuple[Annotated[int, Field(ge=8, le=1024)], ...], Strict(False)] = Field(
+    resize_via: Annotated[tuple[Side, ...], Strict(False)] = Field(
         (),
+        max_length=LONGEST_LIST,
         description="sizes that images are resized to before `size`, such as [64] for "
         "32 -> 64 -> 224; each step blurs, and none is needed",
     )
@@ -130,8 +141,8 @@ class BackboneSpec(Spec):
 class HeadSpec(Spec):
     """The head: the layers on top of the backbone's pooled features."""
 
-    hidden: Annotated[tuple[Positive, ...], Strict(False)] = Field(
-        (), description="sizes of the hidden layers; [] is a linear head"
+    hidden: Annotated[tuple[Width, ...], Strict(False)] = Field(
+        (), max_length=LONGEST_LIST, description="sizes of the hidden layers; [] is a linear head"
     )
     batch_norm: bool = Field(False, description="batch norm after each hidden layer")
     dropout: Fraction = Field(0.0, description="dropout before each linear layer")
@@ -188,8 +199,8 @@ class PhaseSpec(Spec):
         description="lbfgs solves a linear head to the optimum; auto is lbfgs for a head phase "
         "with a linear head and without epochs and lr, otherwise adamw",
     )
-    epochs: Positive | None = Field(None, description="passes over the training images")
-    lr: Annotated[float, Field(gt=0)] | None = Field(
+    epochs: Epochs | None = Field(None, description="passes over the training images")
+    lr: Annotated[float, Field(gt=0, le=1_000)] | None = Field(
         None,
         description="peak learning rate; a phase whose model becomes worse than before it starts "
         "again at a third of the rate, three times at most",
@@ -200,14 +211,14 @@ class PhaseSpec(Spec):
         "unless warmup is set; plateau lowers the rate when the validation loss no longer falls",
     )
     warmup: Fraction = Field(0.0, description="share of the phase spent warming up")
-    plateau_patience: Positive = Field(
+    plateau_patience: Epochs = Field(
         3, description="epochs without a lower validation loss before plateau acts"
     )
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.2, description="what plateau multiplies the rate by"
     )
     momentum: Fraction = Field(0.9, description="Nesterov momentum of sgd")
-    weight_decay: Amount | None = Field(
+    weight_decay: Annotated[float, Field(ge=0, le=1_000)] | None = Field(
         None,
         description="decoupled in adamw (default 0.01), an L2 gradient in sgd (5e-4) and adam (0); "
         "not applied to biases and norms",
@@ -218,7 +229,7 @@ class PhaseSpec(Spec):
     label_smoothing: Fraction = Field(
         0.0, description="share of the target spread over all classes"
     )
-    grad_clip: Annotated[float, Field(gt=0)] | None = Field(
+    grad_clip: Annotated[float, Field(gt=0, le=1e9)] | None = Field(
         None, description="largest L2 norm of the gradient of all trained parameters"
     )
     ema: Fraction = Field(
@@ -236,7 +247,7 @@ class PhaseSpec(Spec):
         "view each epoch, which computes the frozen part again; default: 4 with augmentation, "
         "else 1; 0 where no stage is frozen",
     )
-    patience: Positive | None = Field(
+    patience: Epochs | None = Field(
         None,
         description="epochs without an improvement on validation before the phase stops; an equal "
         "value of the metric at a lower loss is an improvement",
@@ -248,7 +259,7 @@ class PhaseSpec(Spec):
         kind, colon, argument = value.partition(":")
         if not colon and kind in PARTS:
             return value
-        if kind == "last_layers" and re.fullmatch(r"[1-9][0-9]*", argument):
+        if kind == "last_layers" and re.fullmatch(r"[1-9][0-9]{0,5}", argument):
             return value
         if kind == "from" and argument:
             return value

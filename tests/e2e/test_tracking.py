@@ -26,14 +26,16 @@ from PIL import Image
 from headstart import tracking, workbench
 from headstart.data import load_data
 from headstart.files import to_json
+from headstart.machine.progress import Reporter
 from headstart.recipe import load_recipe
 from headstart.rundir.history import Epoch, Extract, History, PhaseBegun, PhaseDone, Solve
 from headstart.rundir.run import Run, open_run
 from headstart.specs import DataSpec
 from headstart.tracking import TrackingError, track
 from headstart.tracking import server as connection
-from headstart.tracking.record import epoch_points
+from headstart.tracking.record import epoch_points, read_record
 from tests.conftest import Outcome
+from tests.fabricating import fabricate
 from tests.recipes import Table, log_of, recipe_text, write_recipe
 
 with warnings.catch_warnings():
@@ -424,3 +426,50 @@ def test_nothing_is_imported_before_something_is_tracked(tmp_path: Path) -> None
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_two_first_commands_at_once_share_a_new_database(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from headstart.rundir.run import open_run; "
+        "from headstart.tracking import track; track(open_run(sys.argv[1]), sys.argv[2], 'both')"
+    )
+    uri = f"sqlite:///{tmp_path / 'new.db'}"
+    environment = {**os.environ, "HEADSTART_CACHE": str(tmp_path / "cache")}
+    runs = [fabricate(tmp_path / name, name=name, n=20).path for name in ("a", "b")]
+    commands = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", code, str(run), uri],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for run in runs
+    ]
+    said = [command.communicate(timeout=120)[1] for command in commands]
+    assert [command.returncode for command in commands] == [0, 0], said
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("both")
+    names = {run.info.run_name for run in client.search_runs([experiment.experiment_id])}
+    assert names == {"a", "b"}
+
+
+def test_home_and_hidden_characters_are_not_in_what_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = {"data": {"source": f"folder:{tmp_path}/photos\u202e"}}
+    run = fabricate(tmp_path / "runs" / "a", name="a", n=20, settings=settings)
+    record = read_record(run)
+    texts = [*record.params.values(), *record.tags.values()]
+    assert record.params["data.source"] == r"folder:~/photos\u202e"
+    assert record.tags["headstart.path"] == "~/runs/a"
+    assert not any(str(tmp_path) in text for text in texts)
+
+
+def test_a_run_with_a_damaged_file_stops_no_study(tmp_path: Path) -> None:
+    run = fabricate(tmp_path / "a", name="a", n=20)
+    (run.path / "metrics.json").write_text("{")
+    tracker = tracking.create_tracker(f"sqlite:///{tmp_path / 'x.db'}", "study", Reporter())
+    tracker(Run(run.path))
+    with pytest.raises(TrackingError, match=r"metrics\.json: damaged"):
+        tracker.close()

@@ -10,6 +10,7 @@ from sklearn import metrics as reference
 
 from headstart.evaluation.metrics import (
     ClassScores,
+    confusion_matrix,
     score,
     selection_key,
     selection_loss,
@@ -37,7 +38,8 @@ def test_scores_agree_with_scikit_learn(seed: int) -> None:
     assert scores.loss == pytest.approx(reference.log_loss(p.labels, p.probabilities), **close)
     top5 = reference.top_k_accuracy_score(p.labels, p.logits, k=5, labels=range(7))
     assert scores.top5 == pytest.approx(top5, **close)
-    assert scores.confusion == reference.confusion_matrix(p.labels, p.predicted).tolist()
+    counted = reference.confusion_matrix(p.labels, p.predicted)
+    assert confusion_matrix(p).tolist() == counted.tolist()
     expected = reference.precision_recall_fscore_support(p.labels, p.predicted)
     for name, column in zip(("precision", "recall", "f1", "n"), expected, strict=True):
         assert [getattr(row, name) for row in scores.per_class] == pytest.approx(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from headstart.evaluation.metrics import confusion_matrix
 from headstart.report import write_report
 from headstart.report.sections.confusion import describe_confusion, draw_grid, families
 from headstart.rundir.run import Run
@@ -61,7 +62,7 @@ def test_136_classes_are_drawn_by_family_with_the_pairs_most_confused(tmp_path: 
     assert names == list(SCRIPTS)
     page = read(path)
     assert "Most often confused" in page.text
-    confusion = np.array(run.metrics.test.confusion)
+    confusion = confusion_matrix(run.predictions("test"))
     true, answer = np.unravel_index(int((confusion * (1 - np.eye(136))).argmax()), (136, 136))
     said = f"{CHARACTERS[true]} taken for {CHARACTERS[answer]}: {confusion[true, answer]} of 5"
     assert said in grid

@@ -21,6 +21,7 @@ from headstart.comparison.records import (
     Round,
     Selected,
 )
+from headstart.evaluation.metrics import confusion_matrix
 from headstart.files import parse_json
 from headstart.report import write_report
 from headstart.report.contenders import find_contenders, match_runs
@@ -213,7 +214,7 @@ def test_a_feature_map_names_each_class_once_and_thins_out(pixels: Study) -> Non
 
 def test_pairs_of_classes_come_with_their_counts(pixels: Study) -> None:
     run = pixels[0][0]
-    confusion = np.array(run.metrics.test.confusion)
+    confusion = confusion_matrix(run.predictions("test"))
     groups = confused_pairs(run, run.class_names, confusion)
     off = confusion - np.diag(np.diag(confusion))
     assert groups[0].count == off.max()

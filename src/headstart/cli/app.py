@@ -7,13 +7,12 @@ the user can fix; its message is one line and says how.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from typer.exceptions import TyperException
@@ -32,6 +31,7 @@ from headstart.cli.options import (
     make_reporter,
 )
 from headstart.cli.recipes import recipes_app
+from headstart.cli.streams import finish, say_error, say_errors, show, show_json, standard_streams
 from headstart.errors import DataError, HeadstartError, explain_os_error
 from headstart.machine.openmp import spin_count
 
@@ -66,24 +66,32 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", spin_count())
     # Operations without a Metal kernel run on the CPU instead of failing.
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
-    try:
-        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
-    except TyperException as error:
-        _fail(error.format_message().replace("\n", " "))
-    except HeadstartError as error:
-        _fail(str(error))
-    except OSError as error:
-        line = explain_os_error(error)
-        if line is None:
+    with standard_streams():
+        try:
+            code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+            finish()
+        except TyperException as error:
+            _fail(error.format_message())
+        except HeadstartError as error:
+            _fail(str(error))
+        except BrokenPipeError:
             raise
-        _fail(line)
-    if code == _INTERRUPTED:
-        _fail("interrupted: the same command continues from here")
+        except OSError as error:
+            line = explain_os_error(error)
+            if line is None:
+                raise
+            _fail(line)
+        except RuntimeError as error:
+            if "home directory" not in str(error):  # of a path that begins with ~
+                raise
+            _fail("~: no home folder is known for it: write the path in full")
+        if code == _INTERRUPTED:
+            _fail("interrupted: the same command continues from here")
     sys.exit(code or 0)
 
 
-def _fail(line: str) -> None:
-    print(f"error: {line}", file=sys.stderr)
+def _fail(line: str) -> NoReturn:
+    say_error(" ".join(line.split("\n")))
     sys.exit(2)
 
 
@@ -95,7 +103,7 @@ def root(
     if version:
         from headstart import __version__
 
-        print(__version__)
+        show(__version__)
         raise typer.Exit
 
 
@@ -130,9 +138,12 @@ def run(
                 reporter=make_reporter(),
                 on_end=on_end,
             )
-        print(json.dumps(run_to_json(done), indent=2) if as_json else format_run(done))
-        if profile and done.profile and not as_json:
-            print(format_profile(done))
+        if as_json:
+            show_json(run_to_json(done))
+        else:
+            show(format_run(done))
+            if profile and done.profile:
+                show(format_profile(done))
     if profile and not done.profile:
         raise HeadstartError(f"{done.path}: finished without a profile: choose another --out")
 
@@ -185,9 +196,9 @@ def compare(
             on_end=on_end,
         )
         if as_json:
-            print(json.dumps(comparison_to_json(result), indent=2))
+            show_json(comparison_to_json(result))
         else:
-            print(format_comparison(result))
+            show(format_comparison(result))
 
 
 @app.command()
@@ -203,9 +214,9 @@ def explain(
 
     explained = explain(*runs)
     if as_json:
-        print(json.dumps(explained.to_json(), indent=2))
+        show_json(explained.to_json())
     else:
-        print(format_explanation(explained))
+        show(format_explanation(explained))
 
 
 @app.command()
@@ -233,11 +244,11 @@ def check(
     )
     if as_json:
         shown = [preview.to_json() for preview in previews]
-        print(json.dumps(shown[0] if len(shown) == 1 else shown, indent=2))
+        show_json(shown[0] if len(shown) == 1 else shown)
     elif details or len(previews) == 1:
-        print(format_previews(previews))
+        show(format_previews(previews))
     else:
-        print(format_study(previews))
+        show(format_study(previews))
 
 
 @app.command()
@@ -245,7 +256,14 @@ def predict(
     run_path: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's directory.")],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     as_json: JSONOption = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with every class.")] = False,
+    as_csv: Annotated[
+        bool,
+        typer.Option(
+            "--csv",
+            help="Print CSV with every class. A name that begins with = + - @ or a tab gets an "
+            "apostrophe before it, so that no spreadsheet computes it.",
+        ),
+    ] = False,
     device: DeviceOption = "auto",
 ) -> None:
     """Classify images with a finished run's model."""
@@ -264,14 +282,13 @@ def predict(
     predictor = load_predictor(opened, device=device)
     answers = predictor.predict(paths, on_unreadable=unreadable.append)
     if as_json:
-        print(json.dumps([vars(answer) for answer in answers], indent=2))
+        show_json([vars(answer) for answer in answers])
     elif as_csv:
-        print(answers_as_csv(answers, predictor.class_names), end="")
+        show(answers_as_csv(answers, predictor.class_names), end="")
     else:
-        print(format_answers(answers))
-    for error in unreadable:
-        print(f"error: {error}", file=sys.stderr)
+        show(format_answers(answers))
     if unreadable:
+        say_errors(unreadable, [str(error.args[0]) for error in unreadable])
         raise typer.Exit(2)
 
 
@@ -297,6 +314,8 @@ def report(
     if form is ReportFormat.html:
         path = page_path(path)
     opened, compared = read_inputs(runs, path.parent)
+    for line in [line for run in opened for line in run.left_out]:
+        make_reporter().warn(line)
     if form is ReportFormat.card:
         if len(opened) != 1:
             raise HeadstartError(
@@ -304,15 +323,15 @@ def report(
             )
         from headstart.report.card import write_card
 
-        print(write_card(opened[0], path))
+        show(write_card(opened[0], path))
     elif form is ReportFormat.md:
         from headstart.report.markdown import write_markdown
 
-        print(write_markdown(opened, path, compared))
+        show(write_markdown(opened, path, compared))
     else:
         from headstart.report import write_report
 
-        print(write_report(opened, path, compared))
+        show(write_report(opened, path, compared))
 
 
 @app.command()
@@ -328,9 +347,9 @@ def models(
 
     backbones = list_backbones(pattern or "*", notice=make_reporter().say)
     if as_json:
-        print(json.dumps([vars(info) for info in backbones], indent=2))
+        show_json([vars(info) for info in backbones])
     else:
-        print(format_backbones(backbones))
+        show(format_backbones(backbones))
 
 
 @contextlib.contextmanager

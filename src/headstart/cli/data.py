@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from headstart.cli.options import JSONOption, make_reporter
+from headstart.cli.streams import show, show_json
 
 data_app = typer.Typer(help="List, fetch, describe and draw data sets.", rich_markup_mode=None)
 
@@ -24,9 +24,9 @@ def data(context: typer.Context, as_json: JSONOption = False) -> None:
     sources = list_sources()
     if as_json:
         rows = [{**vars(info), "path": str(info.path) if info.path else None} for info in sources]
-        print(json.dumps(rows, indent=2))
+        show_json(rows)
     else:
-        print(format_sources(sources))
+        show(format_sources(sources))
 
 
 @data_app.command("fetch")
@@ -36,7 +36,7 @@ def data_fetch(
     """Fetch and verify a data set; prints the folder it is in."""
     from headstart.data import fetch
 
-    print(fetch(name, progress=make_reporter().transfer))
+    show(fetch(name, progress=make_reporter().transfer))
 
 
 @data_app.command("describe")
@@ -50,9 +50,9 @@ def data_describe(
 
     description = describe(source)
     if as_json:
-        print(json.dumps(description.to_json(), indent=2))
+        show_json(description.to_json())
     else:
-        print("\n".join([format_description(description), *fault_lines(description)]))
+        show("\n".join([format_description(description), *fault_lines(description)]))
 
 
 @data_app.command("samples")
@@ -64,7 +64,7 @@ def data_samples(
     """Draw a labelled grid of random training images to a PNG."""
     from headstart.data.inspection import draw_samples
 
-    print(draw_samples(source, out, seed=seed))
+    show(draw_samples(source, out, seed=seed))
 
 
 @data_app.command("duplicates")
@@ -84,7 +84,10 @@ def data_duplicates(
     from headstart.data.inspection import duplicates
 
     result = duplicates(source, out=out)
-    print(json.dumps(result.to_json(), indent=2) if as_json else format_duplicates(result))
+    if as_json:
+        show_json(result.to_json())
+    else:
+        show(format_duplicates(result))
 
 
 @data_app.command("cache")
@@ -100,6 +103,6 @@ def data_cache(
         room.clear_cache()
     entries = room.list_cache()
     if as_json:
-        print(json.dumps([{"path": str(path), "bytes": size} for path, size in entries], indent=2))
+        show_json([{"path": str(path), "bytes": size} for path, size in entries])
     else:
-        print(format_cache(entries, room.entries_root(), room.limit_bytes()))
+        show(format_cache(entries, room.entries_root(), room.limit_bytes()))

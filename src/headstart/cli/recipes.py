@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from headstart.cli.options import JSONOption
+from headstart.cli.streams import show, show_json
 from headstart.errors import HeadstartError
 
 recipes_app = typer.Typer(help="List, show and copy the shipped recipes.", rich_markup_mode=None)
@@ -23,13 +23,16 @@ def recipes(context: typer.Context, as_json: JSONOption = False) -> None:
     from headstart.recipe import shipped_recipes
 
     shipped = shipped_recipes()
-    print(json.dumps(list(shipped), indent=2) if as_json else format_recipes(shipped))
+    if as_json:
+        show_json(list(shipped))
+    else:
+        show(format_recipes(shipped))
 
 
 @recipes_app.command("show")
 def recipes_show(name: Annotated[str, typer.Argument(help="A shipped recipe's name.")]) -> None:
     """Print a shipped recipe."""
-    print(_shipped(name), end="")
+    show(_shipped(name), end="")
 
 
 @recipes_app.command("copy")
@@ -45,7 +48,7 @@ def recipes_copy(
     if path.exists():
         raise HeadstartError(f"{path}: exists already: choose another name")
     write_atomically(path, text)
-    print(path)
+    show(path)
 
 
 def _shipped(name: str) -> str:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from headstart.files import Json, read_json, to_json, write_json
+from headstart.errors import RunError
+from headstart.files import Json, read_json, remove_partials, to_json, write_json
 from headstart.rundir.records import Cost
 from headstart.text.cards import Card, Shown, interval, percent
 
@@ -295,10 +296,16 @@ class Comparison(Shown):
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:
+    remove_partials(folder)
     write_json(folder / FILE, comparison)
 
 
 def read_comparison(folder: Path) -> Comparison | None:
     """A study's comparison; None where there is none. Raises RunError of a damaged file."""
     path = folder / FILE
-    return read_json(path, Comparison) if path.exists() else None
+    if not path.exists():
+        return None
+    read = read_json(path, Comparison)
+    if read.selection is not None and not read.selection.rounds:
+        raise RunError(f"{path}: selection.rounds: is empty")
+    return read

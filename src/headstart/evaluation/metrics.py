@@ -29,7 +29,8 @@ class ClassScores:
 
 @dataclass(frozen=True, repr=False)
 class Scores(Shown):
-    """Scores on one split. Fractions are in 0..1, losses in nats."""
+    """Scores on one split. Fractions are in 0..1, losses in nats. The confusion matrix is not
+    among them: it grows with the square of the classes, and `confusion_matrix` counts it."""
 
     n: int
     accuracy: float
@@ -43,7 +44,6 @@ class Scores(Shown):
     macro_recall: float  # balanced accuracy
     balanced_interval: tuple[float, float]  # 95 %, of balanced accuracy
     majority: float  # accuracy of always predicting the most frequent class of these labels
-    confusion: list[list[int]]  # [true][predicted]
     two_classes: TwoClasses | None  # None unless there are two classes, with images of both
 
     def to_json(self) -> dict[str, Any]:
@@ -89,7 +89,6 @@ def score(predictions: Predictions, *, positive: int = DEFAULT_POSITIVE) -> Scor
         macro_recall=_macro(per_class, "recall", labelled),
         balanced_interval=balanced_interval(np.diag(confusion), confusion.sum(axis=1)),
         majority=float(confusion.sum(axis=1).max() / n),
-        confusion=confusion.tolist(),
         two_classes=two_class_scores(predictions, positive),
     )
 

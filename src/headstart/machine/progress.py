@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from headstart.text.plain import visible
+
 
 class Reporter:
     """A silent reporter, and the base class of all others.
@@ -47,13 +49,14 @@ class TerminalReporter(Reporter):
         self._transfer = TransferLine()
 
     def say(self, line: str) -> None:
-        self._console.print(line, markup=False, soft_wrap=True)
+        self._console.print(visible(line), markup=False, soft_wrap=True)
 
     def transfer(self, label: str, done: int, total: int | None) -> None:
         self._transfer(label, done, total)
 
     def warn(self, line: str) -> None:
-        self._console.print(f"warning: {line}", markup=False, style="yellow", soft_wrap=True)
+        line = visible(f"warning: {line}")
+        self._console.print(line, markup=False, style="yellow", soft_wrap=True)
 
     @contextmanager
     def track(self, label: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
@@ -123,7 +126,7 @@ class TransferLine:
         now = time.monotonic()
         if label != self._label:
             self._label, self._started, self._said = label, now, now
-            print(f"{label} ...", file=sys.stderr, flush=True)
+            print(f"{visible(label)} ...", file=sys.stderr, flush=True)
             return
         finished = total is not None and done >= total
         if now - self._said < self._interval_s and not finished:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -16,11 +17,12 @@ from headstart.comparison.protocol import CHOSEN_ON
 from headstart.comparison.records import Classes
 from headstart.errors import RunError
 from headstart.evaluation.metrics import ClassScores
-from headstart.files import write_atomically
+from headstart.files import remove_partials, write_atomically
 from headstart.report.sections.facts import describe_facts
 from headstart.report.sections.phases import describe_phases
 from headstart.rundir.run import Run
 from headstart.text import formats
+from headstart.text.plain import as_markdown, visible, without_home
 
 # Where the hub keeps what our sources are made of: its id and its name for people.
 _DATASETS = {
@@ -37,6 +39,7 @@ _LICENCES = frozenset(
 
 def write_card(run: Run, out: Path) -> Path:
     """Write a run's model card and return its path. Raises RunError where it did not finish."""
+    remove_partials(out.parent, of=out.name)
     write_atomically(out, render_card(run))
     return out
 
@@ -54,8 +57,9 @@ def render_card(run: Run) -> str:
     environment.filters.update(
         percent=_spaced(formats.percent), interval=formats.interval, decimal=formats.decimal,
         count=formats.count, duration=_spaced(formats.duration), metric=_spaced(formats.metric),
-        megabytes=_spaced(formats.megabytes),
+        megabytes=_spaced(formats.megabytes), plain=as_markdown,
     )  # fmt: skip
+    recipe = (run.path / "recipe.toml").read_text(encoding="utf-8").strip()
     template = resources.files("headstart.report") / "templates" / "card.md.j2"
     body = environment.from_string(template.read_text(encoding="utf-8")).render(
         run=run, made=made, test=test, cost=run.cost,
@@ -65,10 +69,15 @@ def render_card(run: Run) -> str:
         hardest=_hardest(run),
         refit=_refit(run), chosen=CHOSEN_ON,
         findings=[f for f in find_departures(run) if f.mistake],
-        recipe=(run.path / "recipe.toml").read_text(encoding="utf-8").strip(),
+        recipe=recipe, fence=_fence(recipe),
     )  # fmt: skip
     front = _front(run, dataset, title).to_yaml(line_break="\n")
-    return f"---\n{front.strip()}\n---\n\n{body.strip()}\n"
+    return without_home(visible(f"---\n{front.strip()}\n---\n\n{body.strip()}\n"))
+
+
+def _fence(text: str) -> str:
+    """Backticks to put around a text as code: more than it has in a row."""
+    return "`" * max([3, *(len(row) + 1 for row in re.findall("`+", text))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +103,8 @@ def _balance(run: Run) -> Classes | None:
 
 def _listed(names: Sequence[str]) -> str:
     """Names in a row; a name with a comma in it would else read as two."""
-    return ("; " if any("," in name for name in names) else ", ").join(names)
+    between = "; " if any("," in name for name in names) else ", "
+    return between.join(map(as_markdown, names))
 
 
 def _spaced(write: Callable[..., str]) -> Callable[..., str]:

@@ -15,7 +15,8 @@ def read_inputs(paths: Sequence[Path], root: Path) -> tuple[list[Run], Compariso
     """The runs, and their comparison where two or more finished; its paths are relative to `root`.
 
     One study's directory also brings the study's name, and how it selected under a budget or a
-    limit. Raises RunError where a path is no run or study, or where runs saw different test images.
+    limit. Raises RunError where a path is no run or study, where a file of results is damaged, or
+    where runs saw different test images.
     """
     runs = open_runs(paths)
     finished, failures = split_finished(runs)

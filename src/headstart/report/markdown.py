@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from headstart.comparison.records import Comparison
-from headstart.files import write_atomically
+from headstart.files import remove_partials, write_atomically
 from headstart.report.contenders import (
     Contender,
     compare_rows,
@@ -27,8 +27,7 @@ from headstart.report.sections.facts import (
 from headstart.rundir.records import Provenance
 from headstart.rundir.run import Run
 from headstart.text import formats
-
-_LETTERED = str.maketrans({"|": r"\|", "<": "&lt;", "\n": " "})
+from headstart.text.plain import as_markdown, visible, without_home
 
 
 def write_markdown(
@@ -38,6 +37,7 @@ def write_markdown(
     title: str | None = None,
 ) -> Path:
     """Write the page's first screen as Markdown and return its path."""
+    remove_partials(out.parent, of=out.name)
     write_atomically(out, render_markdown(runs, comparison, title, out.parent))
     return out
 
@@ -56,26 +56,30 @@ def render_markdown(
     contenders = find_contenders(compared, match_runs(compared.rows, runs, root))
     failed = [row for row in compared.rows if row.accuracy is None]
     name = title or compared.name or (contenders[0].name if contenders else "Results")
-    parts = [f"## {_cell(name)}", _verdict(compared, contenders)]
+    parts = [f"## {as_markdown(name)}", _verdict(compared, contenders)]
     if warnings := describe_warnings(runs):
-        parts.append("\n".join(["Warnings:", "", *(f"- {_cell(line)}" for line in warnings)]))
+        parts.append("\n".join(["Warnings:", "", *(f"- {as_markdown(line)}" for line in warnings)]))
     if contenders:
         balance = describe_balance(compared, contenders)
         parts.append(_table(contenders, balance is not None))
         if balance:
             parts.append(
-                f"Always answering {_cell(balance.classes.majority_class)} would be right on "
+                f"Always answering {as_markdown(balance.classes.majority_class)} would be right on "
                 f"{_plain(formats.percent(balance.classes.majority))} of the test images."
             )
         parts.append(_marks(contenders, compared.judged))
     if failed:
-        reasons = (f"- {_cell(row.run)}: {_cell(row.error or row.status)}" for row in failed)
+        reasons = (
+            f"- {as_markdown(row.run)}: {as_markdown(row.error or row.status)}" for row in failed
+        )
         parts.append("\n".join(["Without a result:", "", *reasons]))
     if protocol := compared.protocol:
-        lines = (f"- {key.replace('_', ' ')}: {_cell(text)}" for key, text in protocol.items())
+        lines = (
+            f"- {key.replace('_', ' ')}: {as_markdown(text)}" for key, text in protocol.items()
+        )
         parts.append("\n".join(["### Protocol", "", *lines]))
     parts.append(_making(runs))
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return without_home(visible("\n\n".join(part for part in parts if part) + "\n"))
 
 
 def _verdict(compared: Comparison, contenders: Sequence[Contender]) -> str:
@@ -87,14 +91,14 @@ def _verdict(compared: Comparison, contenders: Sequence[Contender]) -> str:
     reached = f"{formats.percent(best.accuracy)} {formats.interval(best.interval)} on {n}"
     if answer.verdict:
         lines = [
-            f"**{_cell(answer.verdict)}**",
-            _cell(answer.more),
-            f"{_cell(best.name)} has {reached}.",
+            f"**{as_markdown(answer.verdict)}**",
+            as_markdown(answer.more),
+            f"{as_markdown(best.name)} has {reached}.",
         ]
     else:
         near = formats.join_words(answer.near)
-        within = f" Within noise of it: {_cell(near)}." if near else ""
-        lines = [f"**{_cell(best.name)}**: {reached}.{within}"]
+        within = f" Within noise of it: {as_markdown(near)}." if near else ""
+        lines = [f"**{as_markdown(best.name)}**: {reached}.{within}"]
     if answer.detectable is not None:
         lines.append(f"Differences under about {answer.detectable} mostly stay hidden in chance.")
     return " ".join(line for line in lines if line)
@@ -146,7 +150,9 @@ def _sign(contender: Contender) -> str:
 
 
 def _named(contender: Contender) -> str:
-    return _cell(contender.name) + "".join(f" ({_cell(mark)})" for mark in contender.marks)
+    return as_markdown(contender.name) + "".join(
+        f" ({as_markdown(mark)})" for mark in contender.marks
+    )
 
 
 def _seeds(contender: Contender) -> str:
@@ -168,23 +174,25 @@ def _marks(contenders: Sequence[Contender], grouped: bool) -> str:
 def _making(runs: Sequence[Run]) -> str:
     """Data, machine, versions, and the way to make the same again."""
     lines = [
-        f"- {label.lower()}: {_cell('; '.join(values))}" for label, values in describe_facts(runs)
+        f"- {label.lower()}: {as_markdown('; '.join(values))}"
+        for label, values in describe_facts(runs)
     ]
     for package in ("headstart", "torch", "timm"):
         if found := distinct(runs, partial(_version, package)):
-            lines.append(f"- {package}: {', '.join(found)}")
+            lines.append(f"- {package}: {as_markdown(', '.join(found))}")
     if commits := distinct(runs, lambda made: made.commit):
-        lines.append(f"- commit: {', '.join(commits)}")
+        lines.append(f"- commit: {as_markdown(', '.join(commits))}")
     lines.append("- again: `headstart run recipe.toml` with the recipe in each run's directory")
     return "\n".join(["### How it was made", "", *lines])
 
 
+def _line(fact: tuple[str, str]) -> str:
+    """A fact in a list: its name, and what is told."""
+    return f"- {as_markdown(fact[0])}: {as_markdown(fact[1])}"
+
+
 def _version(package: str, made: Provenance) -> str | None:
     return made.versions.get(package)
-
-
-def _cell(text: str) -> str:
-    return text.translate(_LETTERED)
 
 
 def _plain(text: str) -> str:

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from headstart.comparison.protocol import CHOSEN_ON
 from headstart.comparison.records import Comparison
-from headstart.files import write_atomically
+from headstart.files import remove_partials, write_atomically
 from headstart.report.contenders import compare_rows, find_contenders, match_runs
 from headstart.report.drawing.svg import Figure
 from headstart.report.sections.balance import (
@@ -53,6 +53,7 @@ from headstart.report.sections.selection import SelectionSection, describe_selec
 from headstart.rundir.records import LeftOut
 from headstart.rundir.run import Run
 from headstart.text import formats
+from headstart.text.plain import visible, without_home
 
 
 def write_report(
@@ -68,6 +69,7 @@ def write_report(
     themselves, and "within noise" means that two intervals overlap.
     """
     path = page_path(out)
+    remove_partials(path.parent, of=path.name)
     write_atomically(path, render(runs, comparison, title, path.parent))
     return path
 
@@ -114,15 +116,19 @@ def render(
     title: str | None = None,
     root: Path | None = None,
 ) -> str:
-    """The page as text; the comparison's paths are relative to `root`."""
+    """The page as text; the comparison's paths are relative to `root`.
+
+    Hidden characters of names are shown as escapes, and the home folder as ~.
+    """
     compared = comparison if comparison is not None else compare_rows(runs)
     page = _describe(runs, compared, title or _title(compared), root)
     style, script = _asset("style.css"), _asset("script.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return _environment().get_template("page.html.j2").render(
+    text = _environment().get_template("page.html.j2").render(
         vars(page), chosen=CHOSEN_ON,
         style=Markup(style), script=Markup(script), script_digest=digest,
     )  # fmt: skip
+    return without_home(visible(text))
 
 
 def _title(compared: Comparison) -> str:
@@ -142,7 +148,7 @@ def _describe(runs: Sequence[Run], compared: Comparison, title: str, root: Path 
         title=title,
         facts=describe_facts(runs),
         protocol=compared.protocol,
-        warnings=describe_warnings(runs),
+        warnings=[*describe_warnings(runs), *(line for run in runs for line in run.left_out)],
         quarantined=quarantined(runs),
         mixed=len(distinct(runs, lambda made: made.data.fingerprint)) > 1,
         versions=distinct(runs, lambda made: made.versions.get("headstart")),

@@ -158,6 +158,7 @@ _KINDS: dict[str, type[Any]] = {
     "corruptions": Corrupted,
     "served": Served,
 }
+_BEGINS = b'{"event": "'  # every line
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 
@@ -166,20 +167,29 @@ def event_line(event: Event) -> str:
     return json.dumps({"event": _NAMES[type(event)], **to_json(event)})
 
 
-def read_events(text: str, where: str) -> list[Event]:
-    """The events of a log. A line that a crash cut short is dropped. A whole line that is no event
-    raises RunError; its text begins with `where`."""
+def read_events(content: bytes, where: str) -> list[Event]:
+    """The events of a log. A line that a crash cut short is dropped. Any other line that is no
+    event raises RunError; its text begins with `where`."""
     events: list[Event] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(content.splitlines(), start=1):
+        place = f"{where}, line {number}"
         try:
-            content = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        kind = _KINDS.get(str(content.get("event"))) if isinstance(content, dict) else None
+            event = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, ValueError) and _is_cut(line):
+                continue
+            raise RunError(f"{place}: damaged: not what a run logs") from error
+        kind = _KINDS.get(str(event.get("event"))) if isinstance(event, dict) else None
         if kind is None:
-            raise RunError(f"{where}, line {number}: event: not one that a run logs")
-        events.append(parse_json(line, kind, f"{where}, line {number}"))
+            raise RunError(f"{place}: event: not one that a run logs")
+        events.append(parse_json(line, kind, place))
     return events
+
+
+def _is_cut(line: bytes) -> bool:
+    """Whether a line is the beginning of an event. A loss of power may leave zeros behind it."""
+    begun = line.rstrip(b"\0")
+    return begun.isascii() and (begun.startswith(_BEGINS) or _BEGINS.startswith(begun))
 
 
 @dataclass(frozen=True)

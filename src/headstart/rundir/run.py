@@ -21,8 +21,7 @@ Raise FORMAT when a reader of the old files would misread the new ones.
 from __future__ import annotations
 
 import os
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -33,15 +32,22 @@ import numpy as np
 from headstart.errors import RunError, explain_os_error
 from headstart.evaluation.predictions import Predictions
 from headstart.files import (
-    LOCK,
     PARTIAL,
-    read_arrays,
+    read_bytes,
     read_json,
     remove,
     write_atomically,
     write_json,
 )
 from headstart.recipe import Recipe, load_recipe
+from headstart.rundir.checks import (
+    check_manifest,
+    check_metrics,
+    read_feature_map,
+    read_pictures,
+    read_predictions,
+)
+from headstart.rundir.folders import is_remnant, refuse_others
 from headstart.rundir.history import Event, History, event_line, read_events
 from headstart.rundir.records import Cost, Manifest, Metrics, Provenance, Split, TimeProfile
 from headstart.text.cards import Card, Shown, interval, percent
@@ -68,10 +74,12 @@ class Run(Shown):
     @property
     def manifest(self) -> Manifest:
         """The manifest at this moment: it is read anew each time, since it changes during a run."""
-        stored = self._record("manifest.json", _Stamp).format
+        path, stored = self.path / "manifest.json", self._record("manifest.json", _Stamp).format
         if stored != FORMAT:
-            raise RunError(f"{self.path}: run format {stored}; this version reads {FORMAT}")
-        return self._record("manifest.json", Manifest)
+            raise RunError(f"{path}: run format {stored}; this version reads {FORMAT}")
+        manifest = self._record("manifest.json", Manifest)
+        check_manifest(path, manifest)
+        return manifest
 
     @property
     def status(self) -> str:
@@ -92,7 +100,9 @@ class Run(Shown):
     @cached_property
     def metrics(self) -> Metrics:
         """The scores of both splits, and the further assessments."""
-        return self._record("metrics.json", Metrics)
+        metrics = self._record("metrics.json", Metrics)
+        check_metrics(self.path / "metrics.json", metrics, self._classes)
+        return metrics
 
     @cached_property
     def cost(self) -> Cost:
@@ -101,16 +111,14 @@ class Run(Shown):
     @property
     def profile(self) -> TimeProfile | None:
         """The time by section; None without --profile."""
-        if not (self.path / "profile.json").exists():
-            return None
-        return self._record("profile.json", TimeProfile)
+        return self._decoration("profile.json", _read_profile)[0]
 
     @cached_property
     def history(self) -> History:
         """The events so far, those that this object has appended included."""
         path = self.path / "log.jsonl"
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        return History.of(read_events(text, str(path)))
+        content = read_bytes(path) if path.exists() else b""
+        return History.of(read_events(content, str(path)))
 
     @cached_property
     def pictures(self) -> dict[str, np.ndarray]:
@@ -121,17 +129,26 @@ class Run(Shown):
         `prediction_images`, random; `mistake_images`, the surest first; `uncertain_images`, the
         narrowest margin first; `pair_images`, by pair of confused classes; `saliency_images`, heat
         over `saliency_plain` by `saliency_method` (a str). `saliency_*` are missing where no heat
-        map can be made. {} of a run that is not finished.
+        map can be made. {} of a run that is not finished, and of a damaged file.
         """
-        path = self.path / "pictures.npz"
-        return read_arrays(path) if path.exists() else {}
+        return self._decoration("pictures.npz", read_pictures)[0] or {}
 
     @cached_property
     def feature_map(self) -> dict[str, np.ndarray]:
         """Test images laid out by their penultimate features: `ids`, `labels`, `predicted`, `xy`
-        (float32 (n, 2)), `method` (a str). {} of a run that is not finished."""
-        path = self.path / "feature_map.npz"
-        return read_arrays(path) if path.exists() else {}
+        (float32 (n, 2)), `method` (a str). {} of a run that is not finished, and of a damaged
+        file."""
+        return self._decoration("feature_map.npz", self._read_map)[0] or {}
+
+    @property
+    def left_out(self) -> list[str]:
+        """A line for each damaged file that only decorates the report, which goes without it."""
+        found = (
+            self._decoration("profile.json", _read_profile)[1],
+            self._decoration("pictures.npz", read_pictures)[1],
+            self._decoration("feature_map.npz", self._read_map)[1],
+        )
+        return [line for line in found if line]
 
     @property
     def class_names(self) -> list[str]:
@@ -150,11 +167,25 @@ class Run(Shown):
         if not path.exists():
             raise RunError(f"{self.path}: no {split} predictions: the run is {self.status}")
         try:
-            return Predictions(**read_arrays(path))
-        except (ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
-            raise RunError(
-                f"{path}: damaged: remove {self.path} and run its recipe again"
-            ) from error
+            return read_predictions(path, self._classes)
+        except RunError as error:
+            advised = "damaged: remove this run and run its recipe again: "
+            raise RunError(str(error).replace("damaged: ", advised, 1)) from error
+
+    def verify(self) -> None:
+        """Read each file of results that is there. Raises HeadstartError of the first that is
+        damaged, or of another run."""
+        _ = self.manifest, self.history
+        results: dict[str, Callable[[], object]] = {
+            "recipe.toml": lambda: self.recipe,
+            "metrics.json": lambda: self.metrics,
+            "cost.json": lambda: self.cost,
+            "predictions/val.npz": lambda: self.predictions("val"),
+            "predictions/test.npz": lambda: self.predictions("test"),
+        }
+        for name, read in results.items():
+            if (self.path / name).exists():
+                read()
 
     def _card(self) -> Card:
         facts = [("directory", str(self.path)), ("backbone", self.recipe.backbone.name)]
@@ -178,6 +209,8 @@ class Run(Shown):
         write_json(self.path / "manifest.json", replace(self.manifest, **changes))
 
     def append_log(self, event: Event) -> None:
+        if not (self.path / "manifest.json").exists():
+            raise RunError(f"{self.path}: was removed while the run wrote to it: start it again")
         with (self.path / "log.jsonl").open("ab+") as log:
             if log.tell():
                 log.seek(-1, os.SEEK_END)
@@ -190,7 +223,31 @@ class Run(Shown):
         try:
             return read_json(self.path / name, kind)
         except FileNotFoundError:
+            if not self.path.exists():
+                raise RunError(f"{self.path}: is not there, or was removed") from None
             raise RunError(f"{self.path}: no {name}: the run has not written it yet") from None
+
+    def _decoration(self, name: str, read: Callable[[Path], T]) -> tuple[T | None, str | None]:
+        """The content of a file that only decorates the report, and a line if it is damaged."""
+        path = self.path / name
+        try:
+            return (read(path), None) if path.exists() else (None, None)
+        except RunError as error:
+            reason = str(error).removeprefix(f"{path}: ")
+            return None, f"{self.path.name}/{name}: left out of the report: {reason}"
+
+    def _read_map(self, path: Path) -> dict[str, np.ndarray]:
+        return read_feature_map(path, self._classes)
+
+    @property
+    def _classes(self) -> int | None:
+        """The number of classes; None until the run has read its images."""
+        made = self.manifest.provenance
+        return len(made.data.class_names) if made else None
+
+
+def _read_profile(path: Path) -> TimeProfile:
+    return read_json(path, TimeProfile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +281,8 @@ def create_run(path: Path, recipe: Recipe, fingerprint: str) -> Run:
     run = Run(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
+        for entry in filter(is_remnant, list(path.iterdir())):
+            remove(entry)
         write_atomically(path / "recipe.toml", recipe.to_toml())
         begun = Manifest(
             format=FORMAT,
@@ -245,43 +304,19 @@ def create_run(path: Path, recipe: Recipe, fingerprint: str) -> Run:
 def require_free_or_run(path: Path) -> None:
     """Raises RunError where `path` holds files, and neither a run nor the first files of one."""
     if not (path / "manifest.json").exists():
-        _refuse_others(path, None)
+        refuse_others(path, None)
 
 
 def require_free(path: Path, recipe: Recipe) -> None:
     """Raises RunError where a new run of `recipe` cannot begin in `path`. Changes nothing there.
 
     A folder is free if it does not exist, is empty, or holds only the first files of a run of this
-    recipe that was killed at once: an equal recipe.toml, or a temporary file.
+    recipe that was killed at once (an equal recipe.toml, or a temporary file), or what a run wrote
+    after its directory was removed.
     """
     if (path / "manifest.json").exists():
         raise RunError(f"{path}: holds a run that has just begun: wait for it to end")
-    _refuse_others(path, recipe)
-
-
-def _refuse_others(path: Path, recipe: Recipe | None) -> None:
-    """Raises RunError where a folder holds other files than a run begins with.
-
-    recipe: the recipe of that run; None for any.
-    """
-    try:
-        entries = sorted(path.iterdir()) if path.is_dir() else []
-        foreign = [entry.name for entry in entries if not _is_first_file(entry, recipe)]
-    except OSError as error:
-        raise RunError(f"{path}: cannot be listed: {error.strerror}") from error
-    if foreign:
-        raise RunError(
-            f"{path}: not empty, and not a run (it holds {foreign[0]}): choose another --out"
-        )
-
-
-def _is_first_file(entry: Path, recipe: Recipe | None) -> bool:
-    if entry.name == LOCK:
-        return True
-    if entry.name == "recipe.toml" and entry.is_file():
-        return recipe is None or entry.read_bytes() == recipe.to_toml().encode()
-    partial = PARTIAL.fullmatch(entry.name)
-    return partial is not None and partial[1] in ("recipe.toml", "manifest.json")
+    refuse_others(path, recipe)
 
 
 def open_run(path: str | Path) -> Run:
@@ -298,9 +333,13 @@ def open_run(path: str | Path) -> Run:
 def open_runs(paths: Sequence[str | Path]) -> list[Run]:
     """Open run directories, and the runs of study directories in the study's order.
 
-    Raises RunError where a path is neither, or a run is of another format.
+    Raises RunError where a path is neither, a run is of another format, or one of its files is
+    damaged.
     """
-    return [open_run(run) for path in paths for run in list_runs(Path(path)) or [Path(path)]]
+    runs = [open_run(run) for path in paths for run in list_runs(Path(path)) or [Path(path)]]
+    for run in runs:
+        run.verify()
+    return runs
 
 
 def list_runs(path: Path) -> list[Path]:

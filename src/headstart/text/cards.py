@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from headstart.text.plain import one_line
+
 MOST_ROWS = 10
 
 
@@ -19,7 +21,7 @@ def interval(interval: Sequence[float]) -> str:
 
 def grid(header: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> str:
     """Columns of text, two spaces apart. right: "r" for a right-aligned column, "l" otherwise."""
-    lines = [header, *rows]
+    lines = [[one_line(cell) for cell in line] for line in (header, *rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     aligned = right.ljust(len(header), "l")
     return "\n".join(
@@ -35,7 +37,8 @@ def grid(header: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") 
 class Card:
     """The summary of an object: a title, facts by name, and a table with a header.
 
-    A longer table shows its first MOST_ROWS rows and the number of the others.
+    Hidden characters are shown as escapes. A longer table shows its first MOST_ROWS rows and the
+    number of the others.
     """
 
     title: str
@@ -49,8 +52,9 @@ class Card:
         return f"and {left:,} more" if left > 0 else ""
 
     def text(self) -> str:
-        width = max((len(name) for name, _ in self.facts), default=0)
-        lines = [self.title, *(f"  {name:<{width}}  {value}" for name, value in self.facts)]
+        facts = [(one_line(name), one_line(value)) for name, value in self.facts]
+        width = max((len(name) for name, _ in facts), default=0)
+        lines = [one_line(self.title), *(f"  {name:<{width}}  {value}" for name, value in facts)]
         if self.rows:
             table = grid(self.header, self.rows[:MOST_ROWS])
             lines += [f"  {line}" for line in table.splitlines()]
@@ -58,19 +62,23 @@ class Card:
 
     def html(self) -> str:
         facts = "".join(
-            f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>"
+            f"<tr><th>{_shown(name)}</th><td>{_shown(value)}</td></tr>"
             for name, value in self.facts
         )
-        parts = [f"<p><strong>{escape(self.title)}</strong></p>"]
+        parts = [f"<p><strong>{_shown(self.title)}</strong></p>"]
         parts += [f"<table>{facts}</table>"] if facts else []
         if self.rows:
-            head = "".join(f"<th>{escape(name)}</th>" for name in self.header)
+            head = "".join(f"<th>{_shown(name)}</th>" for name in self.header)
             body = "".join(
-                f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>"
+                f"<tr>{''.join(f'<td>{_shown(cell)}</td>' for cell in row)}</tr>"
                 for row in self.rows[:MOST_ROWS]
             )
             parts.append(f"<table><tr>{head}</tr>{body}</table>")
         return "".join([*parts, f"<p>{self._more}</p>" if self._more else ""])
+
+
+def _shown(text: str) -> str:
+    return escape(one_line(text))
 
 
 class Shown:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from headstart.errors import HeadstartError
 from headstart.machine.progress import Reporter
 from headstart.rundir.run import Run, open_run
 from headstart.tracking.record import KEY, read_record
@@ -46,15 +47,16 @@ class Tracker:
     def __init__(self, uri: str, experiment: str | None, reporter: Reporter) -> None:
         self._uri, self._experiment, self._reporter = uri, experiment, reporter
         self._tracked = 0
-        self._failures: list[TrackingError] = []
+        self._failures: list[HeadstartError] = []
 
     def __call__(self, run: Run) -> None:
-        """Track one run. A failure for an unfinished run is also a warning at once: the error of
-        the run itself may end the command."""
+        """Track one run. A failure, such as a damaged file, does not stop the others; for an
+        unfinished run it is also a warning at once: the error of the run itself may end the
+        command."""
         name = self._experiment or run.name
         try:
             run_id = track(run, self._uri, name)
-        except TrackingError as error:
+        except HeadstartError as error:
             self._failures.append(error)
             if not run.finished:
                 self._reporter.warn(f"{run.path}: not tracked: {error}")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from headstart.files import to_json
 from headstart.rundir.history import Epoch, Extract, History, PhaseDone, Solve
 from headstart.rundir.run import Run
+from headstart.text.plain import visible, without_home
 
 KEY = "headstart.key"
 ARTEFACTS = (
@@ -33,8 +34,9 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Record:
-    """A run directory in MLflow's terms."""
+    """A run directory in MLflow's terms. Its texts have the home folder as ~."""
 
+    root: Path
     status: str
     started: int  # milliseconds since 1970, as `ended`
     ended: int
@@ -73,6 +75,7 @@ def read_record(run: Run) -> Record:
     changing = ("manifest.json", "log.jsonl", "cost.json")
     state = [file.read_bytes() for file in files if file.name in changing]
     return Record(
+        root=path,
         status=STATUS.get(run.status, "RUNNING"),
         started=started,
         ended=ended,
@@ -129,9 +132,9 @@ def _finals(run: Run, ended: int) -> Iterator[Point]:
 
 
 def _flat(nested: Mapping[str, Any]) -> dict[str, str]:
-    """Text by dotted key: strings unchanged, other values as JSON; None is left out."""
+    """Text by dotted key: strings made harmless, other values as JSON; None is left out."""
     return {
-        key: value if isinstance(value, str) else json.dumps(value)
+        key: without_home(visible(value if isinstance(value, str) else json.dumps(value)))
         for key, value in _leaves(nested, ".")
         if value is not None
     }

@@ -23,7 +23,12 @@ def find_experiment(client: Any, uri: str, name: str) -> str:
     # By default MLflow puts the files of a local experiment into the current folder.
     database = open_sqlite(uri)
     location = (database.parent / "mlartifacts").as_uri() if database else None
-    return str(client.create_experiment(name, artifact_location=location))
+    try:
+        return str(client.create_experiment(name, artifact_location=location))
+    except Exception:
+        if not (made := client.get_experiment_by_name(name)):  # by another command, just now
+            raise
+        return str(made.experiment_id)
 
 
 def find_run(client: Any, experiment_id: str, record: Record) -> Any | None:
@@ -52,9 +57,8 @@ def send(client: Any, mlflow_run: Any, record: Record) -> str:
     for first in range(0, max(len(params), len(metrics)), BATCH):
         chunk = slice(first, first + BATCH)
         client.log_batch(run_id, metrics=metrics[chunk], params=params[chunk])
-    root = Path(record.tags["headstart.path"])
     for file in record.files:
-        folder = Path(FOLDER) / file.parent.relative_to(root)
+        folder = Path(FOLDER) / file.parent.relative_to(record.root)
         client.log_artifact(run_id, str(file), folder.as_posix())
     if record.status == "FINISHED":
         model = Model(artifact_path=FOLDER, run_id=run_id)

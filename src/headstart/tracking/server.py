@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import re
@@ -17,6 +18,7 @@ from typing import Any
 from urllib.request import urlopen
 
 from headstart.errors import HeadstartError
+from headstart.files import cache_root, locked
 from headstart.machine.progress import Reporter
 
 LOCAL = "mlflow.db"  # of `--track local`, in the current folder, where `mlflow ui` looks too
@@ -70,10 +72,9 @@ def resolve_uri(uri: str, reporter: Reporter) -> str:
 @contextlib.contextmanager
 def connected(uri: str) -> Iterator[Any]:
     """An MLflow client whose first request was answered. Any error in the block becomes a
-    TrackingError."""
+    TrackingError. A SQLite file is one command's at a time: two would both make its tables."""
     try:
-        with _surroundings(QUIET):
-            open_sqlite(uri)
+        with _alone_with(open_sqlite(uri)), _surroundings(QUIET):
             from mlflow import MlflowClient
 
             with _surroundings(FIRST):
@@ -85,6 +86,16 @@ def connected(uri: str) -> Iterator[Any]:
         raise TrackingError(MISSING.format(error.name)) from error
     except Exception as error:  # from MLflow, or from the library of its store
         raise TrackingError(_explain(error, uri)) from error
+
+
+@contextlib.contextmanager
+def _alone_with(database: Path | None) -> Iterator[None]:
+    with contextlib.ExitStack() as held:
+        if database:
+            name = hashlib.sha256(os.fsencode(database)).hexdigest()[:16]
+            with contextlib.suppress(OSError):  # without locks it is only less sure
+                held.enter_context(locked(cache_root() / f"tracking-{name}.lock"))
+        yield
 
 
 def open_sqlite(uri: str) -> Path | None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from headstart.text.cards import grid, percent
+from headstart.text.plain import as_csv
 
 if TYPE_CHECKING:
     from headstart.deployment.predictor import Answer
@@ -23,10 +24,13 @@ def format_answers(answers: Sequence[Answer]) -> str:
 
 
 def answers_as_csv(answers: Sequence[Answer], class_names: Sequence[str]) -> str:
+    """A line for each image. A name that a spreadsheet would compute begins with an apostrophe."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "label", "probability", *class_names])
+    writer.writerow(["image", "label", "probability", *map(as_csv, class_names)])
     for answer in answers:
         own = [f"{answer.probabilities[name]:.6f}" for name in class_names]
-        writer.writerow([answer.image, answer.label, f"{answer.probability:.6f}", *own])
+        writer.writerow(
+            [as_csv(answer.image), as_csv(answer.label), f"{answer.probability:.6f}", *own]
+        )
     return text.getvalue()

@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 from headstart.comparison.records import Row
-from headstart.evaluation.metrics import ClassScores
+from headstart.evaluation.metrics import ClassScores, confusion_matrix
 from headstart.report.contenders import manifest_of, metrics_of, optional
 from headstart.report.drawing.svg import Figure
 from headstart.report.sections import pictures
@@ -84,8 +84,9 @@ class RunSection:
 def describe_run(run: Run, row: Row, anchor: str) -> RunSection:
     """anchor: the section's id."""
     manifest, metrics, cost = manifest_of(run), metrics_of(run), optional(lambda: run.cost)
-    confusion = np.asarray(metrics.test.confusion if metrics else [], dtype=np.int64)
-    names = class_names(run, classes=len(confusion))
+    test = optional(lambda: run.predictions("test")) if metrics else None
+    confusion = confusion_matrix(test) if test else np.zeros((0, 0), np.int64)
+    names = class_names(run, classes=len(metrics.test.per_class) if metrics else 0)
     history = optional(lambda: run.history) or History(())
     per_class = metrics.test.per_class if metrics else ()
     return RunSection(
@@ -187,7 +188,7 @@ def _latency(latency: LatencyMs) -> str:
 
 def _recipe_text(run: Run) -> str:
     path = run.path / "recipe.toml"
-    return path.read_text(encoding="utf-8").strip() if path.exists() else ""
+    return path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else ""
 
 
 def _identity(manifest: Manifest, cost: Cost | None) -> list[tuple[str, str]]:
