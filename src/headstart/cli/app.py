@@ -7,6 +7,7 @@ the user can fix; its message is one line and says how.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import sys
@@ -27,9 +28,11 @@ from headstart.cli.options import (
     MaxMbOption,
     MaxMsOption,
     OutOption,
+    RescanOption,
     SetOption,
     TrackOption,
     make_reporter,
+    rescan_folders,
 )
 from headstart.cli.recipes import recipes_app
 from headstart.errors import DataError, HeadstartError, explain_os_error
@@ -66,6 +69,9 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", spin_count())
     # Operations without a Metal kernel run on the CPU instead of failing.
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file's name that is not valid UTF-8 must not lose the answers for all others.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except TyperException as error:
@@ -106,6 +112,7 @@ def run(
     out: OutOption = None,
     device: DeviceOption = "auto",
     cache_limit: CacheLimitOption = None,
+    rescan: RescanOption = False,
     track: TrackOption = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="Measure the time by section, for the report.")
@@ -117,6 +124,7 @@ def run(
     from headstart.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
+    rescan_folders(rescan, [loaded.data.source])
     with _tracking(track) as on_end:
         from headstart import workbench
         from headstart.machine.profiling import profiled
@@ -152,6 +160,7 @@ def compare(
     budget: BudgetOption = None,
     max_ms: MaxMsOption = None,
     max_mb: MaxMbOption = None,
+    rescan: RescanOption = False,
     track: TrackOption = None,
     as_json: JSONOption = False,
 ) -> None:
@@ -168,8 +177,12 @@ def compare(
         raise HeadstartError("--set changes recipes, but these runs exist: give a study instead")
     if runs_given and budget:
         raise HeadstartError("--budget chooses what to run, but these runs exist: give their study")
+    if runs_given and rescan:
+        raise HeadstartError("--rescan reads photos, but these runs exist: give their study")
     budget_s = parse_seconds(budget) if budget else None
     what = open_runs(study) if runs_given else load_study(study[0], overrides or ())
+    if not isinstance(what, list):
+        rescan_folders(rescan, {each.data.source for each in what.recipes()})
     with _tracking(track, None if isinstance(what, list) else what.name) as on_end:
         from headstart import studies
 
@@ -219,6 +232,7 @@ def check(
     details: Annotated[
         bool, typer.Option("--details", help="Show every phase and resolved recipe of a study.")
     ] = False,
+    rescan: RescanOption = False,
     as_json: JSONOption = False,
 ) -> None:
     """Show what a recipe would do, and estimate its time; trains nothing."""
@@ -226,6 +240,7 @@ def check(
     from headstart.recipe import load_recipes
 
     loaded = load_recipes(recipe, overrides or ())
+    rescan_folders(rescan, {each.data.source for each in loaded})
     from headstart.selection.preview import preview_all
 
     previews = preview_all(
