@@ -144,6 +144,7 @@ def _opened(file: BinaryIO, name: str) -> Iterator[Image.Image]:
             raise UnreadableImageError(name, _unidentified(head)) from error
         with image:
             check_opened(image, file)
+            _read_scaled(image, file)
             with _turns if _is_large(image) else contextlib.nullcontext():
                 try:
                     yield image
@@ -188,6 +189,26 @@ def _unidentified(head: bytes) -> str:
     if head[4:8] == b"ftyp":
         return "HEIC and similar formats are not supported: save it as JPEG or PNG"
     return "not in a supported image format, or its header is damaged"
+
+
+def _read_scaled(image: Image.Image, file: BinaryIO) -> None:
+    """Decode binary PGM or PPM whose largest value is not a full 8 or 16 bits: with the result of
+    Pillow's decoder, which takes a second for a million values."""
+    tiles = getattr(image, "tile", None)
+    if not tiles or tiles[0][0] != "ppm":
+        return
+    _, _, offset, (_, most) = tiles[0]
+    file.seek(offset)
+    kind, full = np.dtype(">u2" if most > 255 else "u1"), 65535 if image.mode == "I" else 255
+    count = image.width * image.height * len(image.getbands())
+    content = file.read(count * kind.itemsize)
+    if len(content) < count * kind.itemsize:
+        raise ValueError("image file is truncated")
+    table = np.rint(np.arange(256**kind.itemsize) / most * full).clip(0, full)
+    table = table.astype(np.int32 if image.mode == "I" else np.uint8)
+    shape = (image.height, image.width, -1) if len(image.getbands()) > 1 else image.size[::-1]
+    image.im = Image.fromarray(table[np.frombuffer(content, kind)].reshape(shape)).im
+    image.tile = []
 
 
 def _is_large(image: Image.Image) -> bool:
@@ -291,5 +312,6 @@ def _rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+        clear = image if image.mode == "RGBA" else image.convert("RGBA")
+        return Image.alpha_composite(white, clear).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
