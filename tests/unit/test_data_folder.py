@@ -6,6 +6,7 @@ import errno
 import os
 import struct
 import zlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from headstart.data import Splits, describe, find_warnings, forget_scans, load_d
 from headstart.data.sources import scan as scanning
 from headstart.errors import DataError
 from headstart.specs import DataSpec
+from tests.conftest import Outcome
 
 
 @pytest.fixture(autouse=True)
@@ -304,6 +306,28 @@ def test_a_folder_is_forgotten_and_read_again(
     forget_scans(["cifar10", f"folder:{root}"])
     load(root)
     assert len(looked_at) == 10
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [("run", "folder-probe"), ("check", "folder-study"), ("compare", "folder-study"),
+     ("data", "describe"), ("data", "samples"), ("data", "duplicates")],
+)  # fmt: skip
+def test_every_verb_that_opens_a_folder_can_read_it_again(
+    verb: tuple[str, str], headstart: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgotten: list[str] = []
+
+    def forget(sources: Iterable[str]) -> None:
+        forgotten.extend(sources)
+        raise DataError("enough")
+
+    monkeypatch.setattr("headstart.data.forget_scans", forget)
+    source = ("folder:x",) if verb[0] == "data" else ("--set", "data.source=folder:x")
+    assert headstart(*verb, *source, "--rescan").err == "error: enough\n"
+    assert forgotten == ["folder:x"]
+    assert "enough" not in headstart(*verb, *source).err
+    assert forgotten == ["folder:x"]
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO])

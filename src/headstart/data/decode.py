@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 
 from headstart.data.limits import check_bytes, check_file, check_opened, max_pixels
 from headstart.data.quiet import quiet
@@ -194,11 +194,12 @@ def _unidentified(head: bytes) -> str:
 def _read_scaled(image: Image.Image, file: BinaryIO) -> None:
     """Decode binary PGM or PPM whose largest value is not a full 8 or 16 bits: with the result of
     Pillow's decoder, which takes a second for a million values."""
-    tiles = getattr(image, "tile", None)
-    if not tiles or tiles[0][0] != "ppm":
+    if not isinstance(image, ImageFile.ImageFile) or not image.tile:
         return
-    _, _, offset, (_, most) = tiles[0]
-    file.seek(offset)
+    if image.tile[0].codec_name != "ppm":
+        return
+    most = int(str(image.tile[0].args[1]))  # type: ignore[index]  # (raw mode, largest value)
+    file.seek(image.tile[0].offset)
     kind, full = np.dtype(">u2" if most > 255 else "u1"), 65535 if image.mode == "I" else 255
     count = image.width * image.height * len(image.getbands())
     content = file.read(count * kind.itemsize)
@@ -208,7 +209,7 @@ def _read_scaled(image: Image.Image, file: BinaryIO) -> None:
     table = table.astype(np.int32 if image.mode == "I" else np.uint8)
     shape = (image.height, image.width, -1) if len(image.getbands()) > 1 else image.size[::-1]
     image.im = Image.fromarray(table[np.frombuffer(content, kind)].reshape(shape)).im
-    image.tile = []
+    image.tile = []  # nothing is left to load
 
 
 def _is_large(image: Image.Image) -> bool:
