@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -292,6 +293,35 @@ def test_predict_works_from_the_directory_alone(
     moved = shutil.copytree(probe, tmp_path / "moved")
     monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "empty"))
     assert headstart("predict", moved, pictures).code == 0
+
+
+@pytest.mark.usefixtures("in_shared_cache")
+@pytest.mark.parametrize("form", [(), ("--csv",), ("--json",)])
+def test_a_name_or_a_file_of_an_odd_kind_costs_no_other_answer(
+    probe: Path, pictures: Path, headstart: Command, form: tuple[str, ...]
+) -> None:
+    whole = next(pictures.iterdir())
+    (pictures / "odd-\udcff.png").write_bytes(whole.read_bytes())  # a byte that is not UTF-8
+    os.mkfifo(pipe := pictures.parent / "pipe.jpg")
+    outcome = headstart("predict", probe, pictures, pipe, *form)
+    assert outcome.code == 2
+    (line,) = (line for line in outcome.err.splitlines() if line.startswith("error"))
+    assert line == f"error: {pipe}: not an image that can be read: not a regular file"
+    assert outcome.out.count(".png") == 11 and "odd-\\udcff.png" in outcome.out
+
+
+@pytest.mark.usefixtures("in_shared_cache")
+def test_a_lack_of_memory_ends_predict(
+    probe: Path, pictures: Path, headstart: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("headstart.data.decode._render", short)
+    outcome = headstart("predict", probe, pictures)
+    assert (outcome.code, outcome.out) == (2, "")
+    (line,) = (line for line in outcome.err.splitlines() if line.startswith("error"))
+    assert "not enough memory to read it" in line
 
 
 @pytest.mark.usefixtures("in_shared_cache")

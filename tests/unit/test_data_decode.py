@@ -79,7 +79,6 @@ def test_exif_orientation_is_undone(photo: Image.Image, orientation: int, form: 
     assert inspect_image(content)[:2] == photo.size
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_a_damaged_exif_block_does_not_cost_the_picture(photo: Image.Image) -> None:
     content = encode(photo, "JPEG", exif=b"Exif\0\0MM\0\x2a\xff\xff\xff\xff")
     np.testing.assert_array_equal(
@@ -190,14 +189,6 @@ def test_damaged_files_raise_one_line(photo: Image.Image, tmp_path: Path) -> Non
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No such file"):
         decode_image(tmp_path / "none.png", 32)
-
-
-def test_decompression_bomb(monkeypatch: pytest.MonkeyPatch) -> None:
-    content = encode(Image.new("1", (300, 300)))
-    assert decode_image(content, 16).shape == (16, 16, 3)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
-    with pytest.raises(UnreadableImageError, match="exceeds limit"):
-        decode_image(content, 16)
 
 
 def test_the_error_survives_a_process_boundary() -> None:

@@ -26,9 +26,11 @@ from headstart.cli.options import (
     MaxMbOption,
     MaxMsOption,
     OutOption,
+    RescanOption,
     SetOption,
     TrackOption,
     make_reporter,
+    rescan_folders,
 )
 from headstart.cli.recipes import recipes_app
 from headstart.cli.streams import finish, say_error, say_errors, show, show_json, standard_streams
@@ -114,6 +116,7 @@ def run(
     out: OutOption = None,
     device: DeviceOption = "auto",
     cache_limit: CacheLimitOption = None,
+    rescan: RescanOption = False,
     track: TrackOption = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="Measure the time by section, for the report.")
@@ -125,6 +128,7 @@ def run(
     from headstart.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
+    rescan_folders(rescan, [loaded.data.source])
     with _tracking(track) as on_end:
         from headstart import workbench
         from headstart.machine.profiling import profiled
@@ -163,6 +167,7 @@ def compare(
     budget: BudgetOption = None,
     max_ms: MaxMsOption = None,
     max_mb: MaxMbOption = None,
+    rescan: RescanOption = False,
     track: TrackOption = None,
     as_json: JSONOption = False,
 ) -> None:
@@ -179,8 +184,12 @@ def compare(
         raise HeadstartError("--set changes recipes, but these runs exist: give a study instead")
     if runs_given and budget:
         raise HeadstartError("--budget chooses what to run, but these runs exist: give their study")
+    if runs_given and rescan:
+        raise HeadstartError("--rescan reads photos, but these runs exist: give their study")
     budget_s = parse_seconds(budget) if budget else None
     what = open_runs(study) if runs_given else load_study(study[0], overrides or ())
+    if not isinstance(what, list):
+        rescan_folders(rescan, {each.data.source for each in what.recipes()})
     with _tracking(track, None if isinstance(what, list) else what.name) as on_end:
         from headstart import studies
 
@@ -230,6 +239,7 @@ def check(
     details: Annotated[
         bool, typer.Option("--details", help="Show every phase and resolved recipe of a study.")
     ] = False,
+    rescan: RescanOption = False,
     as_json: JSONOption = False,
 ) -> None:
     """Show what a recipe would do, and estimate its time; trains nothing."""
@@ -237,6 +247,7 @@ def check(
     from headstart.recipe import load_recipes
 
     loaded = load_recipes(recipe, overrides or ())
+    rescan_folders(rescan, {each.data.source for each in loaded})
     from headstart.selection.preview import preview_all
 
     previews = preview_all(

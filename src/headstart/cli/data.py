@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from headstart.cli.options import JSONOption, make_reporter
+from headstart.cli.options import JSONOption, RescanOption, make_reporter, rescan_folders
 from headstart.cli.streams import show, show_json
 
 data_app = typer.Typer(help="List, fetch, describe and draw data sets.", rich_markup_mode=None)
@@ -42,12 +42,14 @@ def data_fetch(
 @data_app.command("describe")
 def data_describe(
     source: Annotated[str, typer.Argument(help="A name, or folder:PATH.")],
+    rescan: RescanOption = False,
     as_json: JSONOption = False,
 ) -> None:
     """Count a data set's images by class and split, and list its faults."""
     from headstart.cli.tables.data import fault_lines, format_description
     from headstart.data.inspection import describe
 
+    rescan_folders(rescan, [source])
     description = describe(source)
     if as_json:
         show_json(description.to_json())
@@ -60,10 +62,12 @@ def data_samples(
     source: Annotated[str, typer.Argument(help="A name, or folder:PATH.")],
     out: Annotated[Path, typer.Option("--out", help="The PNG to write.")] = Path("samples.png"),
     seed: Annotated[int, typer.Option("--seed", min=0, help="Which random samples.")] = 0,
+    rescan: RescanOption = False,
 ) -> None:
     """Draw a labelled grid of random training images to a PNG."""
     from headstart.data.inspection import draw_samples
 
+    rescan_folders(rescan, [source])
     show(draw_samples(source, out, seed=seed))
 
 
@@ -73,6 +77,7 @@ def data_duplicates(
     out: Annotated[
         Path | None, typer.Option("--out", help="A PNG to write, of example pairs.")
     ] = None,
+    rescan: RescanOption = False,
     as_json: JSONOption = False,
 ) -> None:
     """Count the images that have a duplicate in another split, or in their own.
@@ -83,6 +88,7 @@ def data_duplicates(
     from headstart.cli.tables.data import format_duplicates
     from headstart.data.inspection import duplicates
 
+    rescan_folders(rescan, [source])
     result = duplicates(source, out=out)
     if as_json:
         show_json(result.to_json())

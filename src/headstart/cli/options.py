@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,6 +50,12 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe field; repeatable."),
 ]
+RescanOption = Annotated[
+    bool,
+    typer.Option(
+        "--rescan", help="Read every photo of a folder again, not only those that look changed."
+    ),
+]
 JSONOption = Annotated[bool, typer.Option("--json", help="Print one JSON object or list.")]
 TrackOption = Annotated[
     str | None,
@@ -56,6 +63,14 @@ TrackOption = Annotated[
         "--track", metavar="URI", help="Log to MLflow: its URI, or local for mlflow.db here."
     ),
 ]
+
+
+def rescan_folders(rescan: bool, sources: Iterable[str]) -> None:
+    """With --rescan, forget what earlier scans of these sources have found."""
+    if rescan:
+        from headstart.data import forget_scans
+
+        forget_scans(sources)
 
 
 def make_reporter() -> Reporter:

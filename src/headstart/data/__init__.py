@@ -7,7 +7,15 @@ that, or describe a data set.
 from headstart.data.check.faults import find_warnings
 from headstart.data.decode import UnreadableImageError, decode_image
 from headstart.data.images import ImageSet
-from headstart.data.loading import Description, SourceInfo, describe, fetch, list_sources, load_data
+from headstart.data.loading import (
+    Description,
+    SourceInfo,
+    describe,
+    fetch,
+    forget_scans,
+    list_sources,
+    load_data,
+)
 from headstart.data.samples import sample_grid
 from headstart.data.sources.download import Progress
 from headstart.data.sources.folder import find_images
@@ -26,6 +34,7 @@ __all__ = [
     "fetch",
     "find_images",
     "find_warnings",
+    "forget_scans",
     "list_sources",
     "load_data",
     "sample_grid",

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import io
+import stat
+import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile
 
+from headstart.data.limits import check_bytes, check_file, check_opened, max_pixels
+from headstart.data.quiet import quiet
 from headstart.errors import DataError
 
 # An explicit list, because some of Pillow's other readers start programs (EPS runs Ghostscript). An
 # image that a stranger sends to a server must not start a program.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
-
-# Phones write HEIC. It is listed so that such photos are reported, not ignored.
-_HEIC = frozenset({".heic", ".heif"})
-IMAGE_SUFFIXES = _HEIC | {
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif"),
-    *(".tif", ".tiff", ".ppm", ".pgm", ".avif"),
-}
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 
 _BLANK = 2  # of 255 levels: pixels of one colour differ by so much after JPEG's rounding
 # Pixels a side. So small that a JPEG is decoded at an eighth, although every byte is read.
@@ -37,6 +36,21 @@ _TURNS = {
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = frozenset(turn for code, turn in _TURNS.items() if code >= 5)
+
+# A picture of more pixels than this is converted and resized in bands of about so many pixels. That
+# gives the same result in less memory.
+_BAND = 2**22
+# Larger ones take turns, so that eight threads do not need eight times the memory.
+_LARGE, _turns = 2**24, threading.Semaphore(2)
+
+# What the machine lacks is no fault of the picture.
+_SHORTAGES = {
+    errno.EMFILE: "too many files are open: raise the limit (ulimit -n), or close other programs",
+    errno.ENFILE: "too many files are open on this machine: close other programs",
+    errno.ENOMEM: "not enough memory to read it: close other programs, then repeat the command",
+    errno.EIO: "the disk fails to read it: check the disk, or read a copy from elsewhere",
 }
 
 
@@ -61,55 +75,99 @@ def decode_image(source: Path | bytes | Image.Image, side: int) -> np.ndarray:
     DataError) for anything else, such as truncated files and decompression bombs.
     """
     if isinstance(source, Image.Image):
-        with _readable("the image"):
+        with quiet(), _readable("the image"):
             return _render(source.copy(), side)
-    with _opened(source) as image:
+    if isinstance(source, bytes):
+        with _opened(io.BytesIO(source), "the image") as image:
+            return _render(image, side)
+    with open_file(source) as file, _opened(file, str(source)) as image:
         return _render(image, side)
 
 
 class Inspected(NamedTuple):
-    """An image's upright size in pixels, whether its centre square has one colour, and its
-    thumbnail: decode_image at THUMBNAIL_SIDE."""
+    """An image's upright size in pixels, whether its centre square has one colour, the largest
+    value (of 65,535) of a picture with 16 or 32 bits a channel, 0 for others, and its thumbnail:
+    decode_image at THUMBNAIL_SIDE."""
 
     width: int
     height: int
     blank: bool
+    peak: int
     thumbnail: np.ndarray
 
 
-def inspect_image(content: bytes) -> Inspected:
+def inspect_image(content: bytes | BinaryIO, name: str = "the image") -> Inspected:
     """Decode a whole image and describe it.
 
     Raises UnreadableImageError exactly where decode_image would.
     """
-    with _opened(content) as image:
+    stream = io.BytesIO(content) if isinstance(content, bytes) else content
+    with _opened(stream, name) as image:
         width, height = image.size
+        deep = _is_deep(image)
         thumbnail = _render(image, THUMBNAIL_SIDE)
         blank = bool(np.ptp(thumbnail.reshape(-1, 3).astype(int), axis=0).max() <= _BLANK)
         if image.format != "TIFF" and _orientation(image) >= 5:
             width, height = height, width
-        return Inspected(width, height, blank, thumbnail)
+        return Inspected(width, height, blank, _peak(image) if deep else 0, thumbnail)
 
 
 @contextlib.contextmanager
-def _opened(source: Path | bytes) -> Iterator[Image.Image]:
-    name = "the image" if isinstance(source, bytes) else str(source)
-    stream = io.BytesIO(source) if isinstance(source, bytes) else source
-    with _readable(name):
+def open_file(path: Path) -> Iterator[io.BufferedReader]:
+    """A file that may be an image. Raises UnreadableImageError where there is none, or where it is
+    no regular file: to open a named pipe would wait for ever."""
+    with _readable(str(path)):
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise UnreadableImageError(str(path), "not a regular file")
+        if not found.st_size:
+            raise UnreadableImageError(str(path), "the file is empty")
+        check_bytes(found.st_size)
+        with path.open("rb") as file:
+            yield file
+
+
+@contextlib.contextmanager
+def _opened(file: BinaryIO, name: str) -> Iterator[Image.Image]:
+    with quiet(), _readable(name):
+        file.seek(0)
+        head = file.read(16)
+        form = next((f for f in _formats() if _accepts(f, head)), None)
+        if form is None:
+            raise UnreadableImageError(name, _unidentified(head))
+        check_file(file, form)
+        file.seek(0)
         try:
-            with Image.open(stream, formats=_formats()) as image:
-                yield image
-        except UnidentifiedImageError as error:
-            raise UnreadableImageError(name, _unidentified(source)) from error
+            # Not Image.open, whose limit would refuse the JPEGs of a phone.
+            image = Image.OPEN[form][0](file, "")
+        except (SyntaxError, IndexError, TypeError, struct.error) as error:
+            raise UnreadableImageError(name, _unidentified(head)) from error
+        with image:
+            check_opened(image, file)
+            _read_scaled(image, file)
+            with _turns if _is_large(image) else contextlib.nullcontext():
+                try:
+                    yield image
+                except OSError as error:
+                    # libtiff says so of a damaged header too.
+                    if "out of memory" in str(error) and form != "TIFF":
+                        raise MemoryError from error
+                    raise
 
 
 @contextlib.contextmanager
 def _readable(name: str) -> Iterator[None]:
+    """Turn any error into an UnreadableImageError, and a shortage of the machine into a DataError
+    that says what is short."""
     try:
         yield
-    except UnreadableImageError:
+    except DataError:
         raise
+    except MemoryError as error:
+        raise DataError(f"{name}: {_SHORTAGES[errno.ENOMEM]}") from error
     except Exception as error:  # Pillow's parsers raise many kinds of errors on damaged bytes
+        if isinstance(error, OSError) and error.errno in _SHORTAGES:
+            raise DataError(f"{name}: {_SHORTAGES[error.errno]}") from error
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UnreadableImageError(name, " ".join(str(reason).split())) from error
 
@@ -120,34 +178,121 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def _unidentified(source: Path | bytes) -> str:
-    start = source[:12] if isinstance(source, bytes) else _first_bytes(source)
-    if not start:
+def _accepts(form: str, head: bytes) -> bool:
+    accept = Image.OPEN[form][1]
+    return accept is not None and accept(head) is True
+
+
+def _unidentified(head: bytes) -> str:
+    if not head:
         return "the file is empty"
-    if start[4:8] == b"ftyp":
+    if head[4:8] == b"ftyp":
         return "HEIC and similar formats are not supported: save it as JPEG or PNG"
     return "not in a supported image format, or its header is damaged"
 
 
-def _first_bytes(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(12)
+def _read_scaled(image: Image.Image, file: BinaryIO) -> None:
+    """Decode binary PGM or PPM whose largest value is not a full 8 or 16 bits: with the result of
+    Pillow's decoder, which takes a second for a million values."""
+    if not isinstance(image, ImageFile.ImageFile) or not image.tile:
+        return
+    if image.tile[0].codec_name != "ppm":
+        return
+    most = int(str(image.tile[0].args[1]))  # type: ignore[index]  # (raw mode, largest value)
+    file.seek(image.tile[0].offset)
+    kind, full = np.dtype(">u2" if most > 255 else "u1"), 65535 if image.mode == "I" else 255
+    count = image.width * image.height * len(image.getbands())
+    content = file.read(count * kind.itemsize)
+    if len(content) < count * kind.itemsize:
+        raise ValueError("image file is truncated")
+    table = np.rint(np.arange(256**kind.itemsize) / most * full).clip(0, full)
+    table = table.astype(np.int32 if image.mode == "I" else np.uint8)
+    shape = (image.height, image.width, -1) if len(image.getbands()) > 1 else image.size[::-1]
+    image.im = Image.fromarray(table[np.frombuffer(content, kind)].reshape(shape)).im
+    image.tile = []  # nothing is left to load
+
+
+def _is_large(image: Image.Image) -> bool:
+    row_by_row = image.format in ("JPEG", "MPO") and "progressive" not in image.info
+    return not row_by_row and image.width * image.height > _LARGE
 
 
 def _render(image: Image.Image, side: int) -> np.ndarray:
-    # Decoding a JPEG at a half, a quarter or an eighth takes far less time. At least twice the side
-    # is decoded, so that the bicubic filter below decides the pixels.
-    image.draft(None, (2 * side, 2 * side))
+    _draft(image, side)
     image.load()  # before the orientation is read: Pillow rotates TIFFs while loading
-    turn = _TURNS.get(_orientation(image))
-    upright = image if turn is None else image.transpose(turn)
+    return np.array(_square(image, _TURNS.get(_orientation(image)), side))
+
+
+def _draft(image: Image.Image, side: int) -> None:
+    """Have a JPEG decoded at a half, a quarter or an eighth, which takes far less time.
+
+    At least twice the side is decoded, so that the bicubic filter decides the pixels; less only of
+    a very large picture whose short side is not much longer than that.
+    """
+    wanted, (width, height) = 2 * side, image.size
+    while wanted > 1:
+        scale = max(s for s in (8, 4, 2, 1) if s == 1 or min(width, height) // wanted >= s)
+        if width * height <= max_pixels() * scale**2:
+            break
+        wanted //= 2
+    image.draft(None, (wanted, wanted))
+
+
+def _square(image: Image.Image, turn: Image.Transpose | None, side: int) -> Image.Image:
+    """The upright centre square in RGB, resized."""
+    width, height = image.size if turn not in _SIDEWAYS else image.size[::-1]
     # Crop first, then resize: a strip of 10000 x 1 pixels must not grow to 10000 pixels a side.
-    short = min(upright.size)
-    left, top = (upright.width - short) // 2, (upright.height - short) // 2
-    square = _rgb(upright.crop((left, top, left + short, top + short)))
-    if short != side:
-        square = square.resize((side, side), Image.Resampling.BICUBIC)
-    return np.array(square)
+    short = min(width, height)
+    left, top = (width - short) // 2, (height - short) // 2
+
+    def rows(first: int, last: int) -> Image.Image:
+        box = _stored(turn, (width, height), (left, top + first, left + short, top + last))
+        part = image.crop(box)
+        return _rgb(part if turn is None else part.transpose(turn))
+
+    if short == side:
+        return rows(0, short)
+    if short * short <= _BAND:
+        return rows(0, short).resize((side, side), Image.Resampling.BICUBIC)
+    # Pillow resizes along the rows first, and rounds: so its two steps can be done one by one.
+    narrow, step = Image.new("RGB", (side, short)), max(1, _BAND // short)
+    for first in range(0, short, step):
+        last = min(first + step, short)
+        band = rows(first, last).resize((side, last - first), Image.Resampling.BICUBIC)
+        narrow.paste(band, (0, first))
+    return narrow.resize((side, side), Image.Resampling.BICUBIC)
+
+
+def _stored(
+    turn: Image.Transpose | None, size: tuple[int, int], box: tuple[int, int, int, int]
+) -> tuple[int, int, int, int]:
+    """Where a box of the upright picture, which has this size, is in the stored one."""
+    (width, height), (left, top, right, bottom) = size, box
+    if turn in (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180,
+                Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE):  # fmt: skip
+        left, right = width - right, width - left
+    if turn in (Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.ROTATE_180,
+                Image.Transpose.ROTATE_90, Image.Transpose.TRANSVERSE):  # fmt: skip
+        top, bottom = height - bottom, height - top
+    return (top, left, bottom, right) if turn in _SIDEWAYS else (left, top, right, bottom)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether an image that is not loaded yet has 16 or 32 bits a channel."""
+    raw = " ".join(str(tile[3]) for tile in getattr(image, "tile", ()))
+    return image.mode.startswith("I") or (";16" in raw and image.mode != "CMYK")
+
+
+def _peak(image: Image.Image) -> int:
+    """The largest value of a loaded 16- or 32-bit image. Of colour Pillow keeps the upper eight
+    bits; the lower ones are taken as set."""
+    if image.mode.startswith("I;16") and image.mode != "I;16":
+        return int(np.asarray(image).max())
+    ranges = np.reshape(np.array(image.getextrema()), (-1, 2))  # least and most of each channel
+    if image.mode.startswith("I"):
+        return max(int(ranges[0, 1]), 0)
+    colours = ranges[: 1 if image.mode == "LA" else 3]
+    return 256 * int(colours[:, 1].max()) + 255
 
 
 def _orientation(image: Image.Image) -> int:
@@ -168,5 +313,6 @@ def _rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+        clear = image if image.mode == "RGBA" else image.convert("RGBA")
+        return Image.alpha_composite(white, clear).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -15,6 +16,7 @@ from headstart.data.sources.cifar import CIFARS
 from headstart.data.sources.download import Progress
 from headstart.data.sources.fetching import fetch_cifar
 from headstart.data.sources.folder import open_folder
+from headstart.data.sources.scan import forget_scan
 from headstart.data.splits import BadImage, Source, Splits, make_splits, torn_labels
 from headstart.errors import DataError, did_you_mean
 from headstart.specs import DataSpec
@@ -104,6 +106,13 @@ def open_source(spec: DataSpec, *, progress: Progress | None = None) -> Source:
     if name in CIFARS:
         return cifar.open_cifar(CIFARS[name], fetch_cifar(CIFARS[name], progress))
     raise _unknown(name)
+
+
+def forget_scans(sources: Iterable[str]) -> None:
+    """Have the folders among these sources be read again, whatever is remembered of them."""
+    for source in sources:
+        if source.startswith(_FOLDER):
+            forget_scan(Path(source.removeprefix(_FOLDER)).expanduser())
 
 
 def list_sources() -> list[SourceInfo]:

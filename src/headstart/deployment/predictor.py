@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from headstart.data import decode_image, find_images
+from headstart.data import UnreadableImageError, decode_image, find_images
 from headstart.errors import DataError, PrecisionError, RunError
 from headstart.evaluation.predictions import Predictions
 from headstart.machine.runtime import Runtime, create_runtime
@@ -108,7 +108,8 @@ class Predictor(Shown):
         images. Answers are named after the file, or have the image's number, from 0.
 
         An image that cannot be read is left out, and `on_unreadable` is called with its DataError;
-        without `on_unreadable` the error is raised. Anything that is no image raises DataError.
+        without `on_unreadable` the error is raised. Anything that is no image raises DataError, and
+        so does a lack of memory.
         """
         sources = _each_image(images)
         answers: list[Answer] = []
@@ -118,7 +119,7 @@ class Predictor(Shown):
                 try:
                     pixels.append(decode_image(source, self._side))
                     names.append(_name(source, number))
-                except DataError as error:
+                except UnreadableImageError as error:
                     if on_unreadable is None:
                         raise
                     on_unreadable(error)

@@ -1,15 +1,20 @@
-"""Unusual images (tiny, enlarged, very long, blank) and classes with very few images."""
+"""Unusual images (tiny, enlarged, very long, cut, blank, dark) and classes with very few images."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from headstart.data.sources.scan import Scanned
+from headstart.errors import DataError
 
 TINY = 8  # pixels of the shorter side
 ENLARGED = 4  # times, to the size that is read
 STRETCHED = 4  # the longer side to the shorter
 FEW = 5  # images of a class
+CUT = 0.35  # mean share of the pictures outside their centre squares; of 3:2 photos it is a third
+_RANGE = 65535  # of pictures with 16 bits a channel
+_USED = 8  # the range divided by the largest value: more than that is nearly black
 
 
 def odd_images(scanned: Mapping[str, Scanned], side: int) -> list[str]:
@@ -33,7 +38,39 @@ def odd_images(scanned: Mapping[str, Scanned], side: int) -> list[str]:
         (long, f"more than {STRETCHED} times as long as wide: all but the middle is cut off", True),
         (blank, "of one colour: nothing can be learnt from that", False),
     )
-    return [_line(paths, good, what, sized) for paths, what, sized in kinds if paths]
+    lines = [_line(paths, good, what, sized) for paths, what, sized in kinds if paths]
+    return [*lines, *_cut_away(good)]
+
+
+def _cut_away(good: Mapping[str, Scanned]) -> list[str]:
+    """A line where much of the images is outside the centre square, which alone is seen."""
+    lost = {
+        path: 1 - min(entry.width, entry.height) / max(entry.width, entry.height)
+        for path, entry in good.items()
+    }
+    mean = sum(lost.values()) / max(len(lost), 1)
+    if mean <= CUT:
+        return []
+    example = min(lost, key=lambda path: (abs(lost[path] - mean), path))
+    size = f"{good[example].width} x {good[example].height}"
+    return [
+        f"only the centre square of an image is used: on average {mean:.0%} of the picture is cut "
+        f"off, such as of {example} ({size}); cut the images to what matters, where it is elsewhere"
+    ]
+
+
+def require_range(root: Path, scanned: Mapping[str, Scanned]) -> None:
+    """Raises DataError where the 16- and 32-bit images of a folder use a small part of the range,
+    as 12-bit values do: all would be nearly black."""
+    deep = {path: entry.peak for path, entry in scanned.items() if entry.peak and not entry.reason}
+    peak = max(deep.values(), default=_RANGE)
+    if peak * _USED > _RANGE:
+        return
+    many = f"{len(deep):,} images with 16 or 32 bits reach" if len(deep) > 1 else "1 image reaches"
+    raise DataError(
+        f"{root}: {many} at most {peak:,} of {_RANGE:,}, such as {min(deep)}: that is nearly "
+        f"black: scale the values to the full range (multiply by {_RANGE // peak}), or save 8 bits"
+    )
 
 
 def _line(paths: list[str], good: Mapping[str, Scanned], what: str, sized: bool) -> str:

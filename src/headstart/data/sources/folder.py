@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from headstart.data.check.oddities import odd_images, small_classes
-from headstart.data.decode import IMAGE_SUFFIXES, decode_image
+from headstart.data.check.oddities import odd_images, require_range, small_classes
+from headstart.data.decode import decode_image
+from headstart.data.formats import IMAGE_SUFFIXES
 from headstart.data.images import ImageSet, build_image_set, map_threads
 from headstart.data.sources.download import Progress
-from headstart.data.sources.layout import find_photos, is_image
+from headstart.data.sources.layout import find_photos
 from headstart.data.sources.masks import without_masks
-from headstart.data.sources.scan import Scanned, scan
+from headstart.data.sources.scan import Scanned, scan, scan_notes
+from headstart.data.sources.walking import exists, walk
 from headstart.data.splits import BadImage, Source
 from headstart.errors import DataError
 
@@ -44,10 +46,12 @@ class PhotoFiles:
 def open_folder(root: Path, side: int, progress: Progress | None = None) -> Source:
     """Find, scan and open the photos below `root`. Photos that cannot be read are left out.
 
-    Raises DataError where the layout is unclear, or where a class has no image left.
+    Raises DataError where the layout is unclear, where a class has no image left, and where its
+    16-bit images are nearly black.
     """
     layout = without_masks(root, find_photos(root))
     scanned = scan(root, layout.paths, progress)
+    require_range(root, scanned)
     bad = tuple(
         BadImage(_shown(path), entry.reason) for path, entry in scanned.items() if entry.reason
     )
@@ -74,7 +78,7 @@ def open_folder(root: Path, side: int, progress: Progress | None = None) -> Sour
         test=sets.get("test"),
         sizes=np.array([(e.width, e.height) for e in scanned.values() if not e.reason]),
         quarantined=bad,
-        notes=(*layout.notes, *odd_images(scanned, side), *small_classes(held)),
+        notes=(*layout.notes, *scan_notes(root), *odd_images(scanned, side), *small_classes(held)),
     )
 
 
@@ -106,12 +110,12 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     """
     images: list[Path] = []
     for path in paths:
+        if not exists(path):
+            raise DataError(f"{path}: no such file or folder")
         if not path.is_dir():
-            if not path.exists():
-                raise DataError(f"{path}: no such file or folder")
             images.append(path)
             continue
-        inside = sorted(entry for entry in path.rglob("*") if is_image(entry))
+        inside = sorted(walk(path).images)
         if not inside:
             raise DataError(f"{path}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
         images += inside

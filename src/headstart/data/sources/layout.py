@@ -6,14 +6,21 @@ meanings is refused, and the error says what to type or to move.
 
 from __future__ import annotations
 
-import os
 import re
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from headstart.data.decode import IMAGE_SUFFIXES
+from headstart.data.formats import IMAGE_SUFFIXES
+from headstart.data.sources.walking import (
+    counted,
+    holds_images,
+    list_folder,
+    list_folders,
+    tell_others,
+    walk,
+)
 from headstart.errors import DataError
 
 _SPLITS = {
@@ -70,11 +77,13 @@ def find_photos(root: Path) -> Layout:
     else:
         splits = {"train": top}
         _require_classes(top, children)
-    files = {split: _find_classes(root, folder) for split, folder in sorted(splits.items())}
-    folders = {root, top, *splits.values()}
-    loose = sum(is_image(entry) for folder in folders for entry in list_entries(folder))
+    others: dict[str, Counter[str]] = {}
+    files = {split: _find_classes(root, folder, others) for split, folder in sorted(splits.items())}
+    loose = sum(len(list_folder(folder).images) for folder in {root, top, *splits.values()})
     if loose:
         notes.append(f"{loose} images are in no class folder: ignored")
+    if line := tell_others(others):
+        notes.append(line)
     notes += _nested(splits["train"].relative_to(root), files["train"])
     return Layout(files, _agreed_classes(root, files), tuple(notes))
 
@@ -94,7 +103,7 @@ def split_of(name: str) -> tuple[str, tuple[str, ...]] | None:
 def _unwrapped(root: Path, folder: Path, notes: list[str]) -> Path:
     """Go down as long as a folder holds one folder and nothing else, and that holds folders."""
     inner = folder
-    while len(names := list_folders(inner)) == 1 and not _holds_images(inner):
+    while len(names := list_folders(inner)) == 1 and not holds_images(inner):
         below = inner / names[0]
         if (inner == root and split_of(names[0]) in _BARE) or not list_folders(below):
             break
@@ -113,7 +122,7 @@ def _find_splits(top: Path, children: Sequence[str], notes: list[str]) -> dict[s
     if not said or not alike:
         return {}
     train = [top / child for child, (split, _) in said.items() if split == "train"]
-    holds_classes = [bool(list_folders(path)) and not _holds_images(path) for path in train]
+    holds_classes = [bool(list_folders(path)) and not holds_images(path) for path in train]
     # A class may be called "train", among other vehicles.
     if len(said) < len(children) and not (train and all(holds_classes)):
         return {}
@@ -164,7 +173,7 @@ def _require_classes(top: Path, children: Sequence[str]) -> None:
     if len(children) < 2:
         return
     inside = {
-        child: set() if _holds_images(top / child) else set(list_folders(top / child))
+        child: set() if holds_images(top / child) else set(list_folders(top / child))
         for child in children
     }
     common = set.intersection(*inside.values())
@@ -241,66 +250,30 @@ def _agreed_classes(root: Path, files: dict[str, dict[str, list[str]]]) -> tuple
     return names
 
 
-def _find_classes(root: Path, folder: Path) -> dict[str, list[str]]:
-    """By class name, the sorted paths, below `root`, of all images inside its folder."""
+def _find_classes(
+    root: Path, folder: Path, others: dict[str, Counter[str]]
+) -> dict[str, list[str]]:
+    """By class name, the sorted paths, below `root`, of all images inside its folder.
+
+    others: gets the number of each class's other files by suffix.
+    """
     names = list_folders(folder)
     if not names:
         raise DataError(
             f"{folder}: no class folders: put the images of each class into a folder of its own"
         )
-    classes: dict[str, list[str]] = defaultdict(list)
+    classes: dict[str, list[str]] = {}
     for name in names:
-        for path in _walk(folder / name, ()):
-            classes[name].append(path.relative_to(root).as_posix())
-        if not classes[name]:
+        found = walk(folder / name)
+        others.setdefault(name, Counter()).update(found.others)
+        if not found.images:
+            held = f" but for {counted(found.others)}" if found.others else ""
             raise DataError(
-                f"{folder / name}: an empty class folder: add images "
+                f"{folder / name}: an empty class folder{held}: add images "
                 f"({', '.join(sorted(s[1:] for s in IMAGE_SUFFIXES))}), or remove it"
             )
-        classes[name].sort()
-    return dict(classes)
-
-
-def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
-    """All images below a folder. Links to folders are followed, except back into a parent."""
-    here = folder.resolve()
-    if here in above:
-        return
-    for entry in list_entries(folder):
-        if entry.is_dir():
-            yield from _walk(entry, (*above, here))
-        elif is_image(entry):
-            yield entry
-
-
-def list_folders(folder: Path) -> list[str]:
-    """The names of the folders in a folder, sorted."""
-    try:
-        with os.scandir(folder) as entries:  # which knows without asking the disk again
-            return sorted(e.name for e in entries if not _is_hidden(e.name) and e.is_dir())
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be listed: {error.strerror}") from error
-
-
-def list_entries(folder: Path) -> list[Path]:
-    """The entries of a folder, without hidden ones and those that macOS adds to archives."""
-    try:
-        return [entry for entry in folder.iterdir() if not _is_hidden(entry.name)]
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be listed: {error.strerror}") from error
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def is_image(entry: Path) -> bool:
-    """Whether a path has the suffix of an image and is no folder."""
-    return entry.suffix.casefold() in IMAGE_SUFFIXES and not entry.is_dir()
-
-
-def _holds_images(folder: Path) -> bool:
-    return any(map(is_image, list_entries(folder)))
+        classes[name] = sorted(path.relative_to(root).as_posix() for path in found.images)
+    return classes
 
 
 def _some(names: Collection[str]) -> str:

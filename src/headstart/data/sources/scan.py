@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import itertools
+import os
+import random
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,44 +16,64 @@ from pathlib import Path
 import numpy as np
 import PIL
 
-from headstart.data.decode import UnreadableImageError, inspect_image
+from headstart.data.decode import Inspected, UnreadableImageError, inspect_image, open_file
 from headstart.data.images import PIXELS_VERSION, map_threads
+from headstart.data.limits import max_pixels
 from headstart.data.sources.download import Progress
 from headstart.files import cache_root, recall, remember, write_atomically
 
-FORMAT = 2  # raise it when more is remembered about a file
+FORMAT = 3  # raise it when more is remembered about a file
+CHECKED, CHECKED_BYTES = 16, 2**28  # of the files taken as unchanged, those that are read again
+_IN_MEMORY = 2**26  # bytes of a file that is read at once
 
 
 @dataclass(frozen=True)
 class Scanned:
-    """The scan of one file. width, height: upright, in pixels. blank: the centre square has one
-    colour. reason: why the file cannot be read; empty where it can."""
+    """The scan of one file. bytes, mtime_ns, ctime_ns, inode: by which a change is noticed; all 0
+    where the file could not be opened. width, height: upright, in pixels. blank: the centre square
+    has one colour. peak: the largest value, of 65,535, of a picture with 16 or 32 bits a channel; 0
+    for others. reason: why the file cannot be read; empty where it can."""
 
-    bytes: int
-    mtime_ns: int
+    bytes: int = 0
+    mtime_ns: int = 0
+    ctime_ns: int = 0
+    inode: int = 0
     sha256: str = ""
     width: int = 0
     height: int = 0
     blank: bool = False
+    peak: int = 0
     reason: str = ""
+
+    @property
+    def stamp(self) -> tuple[int, int, int, int]:
+        return self.bytes, self.mtime_ns, self.ctime_ns, self.inode
+
+
+# A folder is opened several times by one command; each time it says what the first scan has found.
+_said: dict[Path, str] = {}
 
 
 def scan(root: Path, paths: Sequence[str], progress: Progress | None = None) -> dict[str, Scanned]:
     """The scan of each of `paths` (below `root`), in the order given.
 
-    Files with the size and time of the last scan are not read again. An interrupted scan keeps its
-    results so far.
+    A file with the size, times and inode of the last scan is taken as unchanged. A few of these are
+    read again; if one has changed, all are, and `scan_notes` says so. An interrupted scan keeps its
+    results so far. Raises DataError where the machine lacks memory or open files.
     """
     memory = _memory_path(root)
     known = _recall(memory)
-    scanned: dict[str, Scanned] = {}
-    todo = []
-    for path in paths:
-        entry = known.get(path)
-        if entry is not None and _stamp(root / path) == (entry.bytes, entry.mtime_ns):
-            scanned[path] = entry
-        else:
-            todo.append(path)
+    scanned = {
+        path: entry
+        for path in paths
+        if (entry := known.get(path)) and _stamp(root / path) == entry.stamp
+    }
+    if changed := _changed(root, scanned):
+        _said[memory] = (
+            f"{changed} has changed, but not its size, time and inode: all images are scanned again"
+        )
+        scanned = {}
+    todo = [path for path in paths if path not in scanned]
     fresh: dict[str, Scanned] = {}
     small: dict[bytes, np.ndarray] = {}
     try:
@@ -68,6 +91,40 @@ def scan(root: Path, paths: Sequence[str], progress: Progress | None = None) -> 
             old = recall_thumbnails(root).items()
             remember_thumbnails(root, {d: t for d, t in old if d in kept} | small)
     return {path: scanned[path] for path in paths}
+
+
+def scan_notes(root: Path) -> list[str]:
+    """What this process's scans of a folder have found to say."""
+    said = _said.get(_memory_path(root))
+    return [said] if said else []
+
+
+def forget_scan(root: Path) -> None:
+    """Have the next scan of a folder read every image."""
+    _said.pop(_memory_path(root), None)
+    for path in (_memory_path(root), _thumbnails_path(root)):
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _changed(root: Path, trusted: Mapping[str, Scanned]) -> str | None:
+    """Of the files taken as unchanged, one whose content is another. At most CHECKED are read,
+    spread over the folder, others each time."""
+    paths = [path for path, entry in trusted.items() if entry.sha256]
+    bounds = np.linspace(0, len(paths), min(CHECKED, len(paths)) + 1).astype(int).tolist()
+    left = CHECKED_BYTES
+    for first, last in itertools.pairwise(bounds):
+        path = paths[random.randrange(first, last)]
+        left -= trusted[path].bytes
+        if left < 0:
+            break
+        try:
+            with open_file(root / path) as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != trusted[path].sha256:
+                    return path
+        except UnreadableImageError:
+            return path
+    return None
 
 
 def recall_thumbnails(root: Path) -> dict[bytes, np.ndarray]:
@@ -102,28 +159,38 @@ def _scan_file(path: Path) -> tuple[Scanned, np.ndarray | None]:
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        return Scanned(0, 0, reason="its name is not valid UTF-8"), None
+        return Scanned(reason="its name is not valid UTF-8"), None
+    stamp = (0, 0, 0, 0)
     try:
-        size, mtime_ns = _stamp(path) or (0, 0)
-        content = path.read_bytes()
-    except OSError as error:
-        return Scanned(0, 0, reason=str(error.strerror)), None
-    try:
-        inspected = inspect_image(content)
+        with open_file(path) as file:
+            stamp = _stamp_of(os.fstat(file.fileno()))
+            if stamp[0] > _IN_MEMORY:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                inspected = inspect_image(file, str(path))
+            else:
+                content = file.read()
+                digest = hashlib.sha256(content).hexdigest()
+                inspected = inspect_image(content, str(path))
     except UnreadableImageError as error:
-        return Scanned(size, mtime_ns, reason=error.reason), None
-    digest = hashlib.sha256(content).hexdigest()
-    scanned = Scanned(size, mtime_ns, digest, inspected.width, inspected.height, inspected.blank)
-    return scanned, inspected.thumbnail
+        return Scanned(*stamp, reason=error.reason), None
+    return _scanned(stamp, digest, inspected), inspected.thumbnail
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """Size and time of a file; None where there is no file."""
+def _scanned(stamp: tuple[int, int, int, int], digest: str, inspected: Inspected) -> Scanned:
+    width, height, blank, peak, _ = inspected
+    return Scanned(*stamp, digest, width, height, blank, peak)
+
+
+def _stamp(path: Path) -> tuple[int, int, int, int] | None:
+    """By what a change of a file is noticed; None where there is no file."""
     try:
-        stat = path.stat()
+        return _stamp_of(path.stat())
     except OSError:
         return None
-    return stat.st_size, stat.st_mtime_ns
+
+
+def _stamp_of(found: os.stat_result) -> tuple[int, int, int, int]:
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def _memory_path(root: Path) -> Path:
@@ -137,7 +204,7 @@ def _thumbnails_path(root: Path) -> Path:
 
 def _version() -> str:
     """The versions that a remembered scan depends on."""
-    return f"{FORMAT}, {PIXELS_VERSION}, Pillow {PIL.__version__}"
+    return f"{FORMAT}, {PIXELS_VERSION}, {max_pixels()}, Pillow {PIL.__version__}"
 
 
 def _recall(memory: Path) -> dict[str, Scanned]:
@@ -151,6 +218,6 @@ def _recall(memory: Path) -> dict[str, Scanned]:
 
 
 def _remember(memory: Path, scanned: dict[str, Scanned]) -> None:
-    # A file that could not be opened has no time; the next scan reads it again.
-    files = {path: asdict(entry) for path, entry in scanned.items() if entry.mtime_ns}
+    # A file that could not be opened has no stamp; the next scan reads it again.
+    files = {path: asdict(entry) for path, entry in scanned.items() if any(entry.stamp)}
     remember(memory, {"version": _version(), "files": files})
