@@ -7,6 +7,7 @@ preprocessing that they were trained with, so a user never sets a mean or a chan
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -155,6 +156,8 @@ def build_architecture(name: str, *, size: int | None = None) -> nn.Module:
         return SmallCNN()
     if name == "squeezenet1_1":
         return SqueezeNetTrunk()
+    if not re.fullmatch(r"[\w.-]+", name):  # timm would ask a hub for "hf-hub:..."
+        raise HeadstartError(f"{name}: not the name of a network: addresses are not followed")
     import timm
 
     kwargs: dict[str, Any] = {}
