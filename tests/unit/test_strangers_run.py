@@ -17,10 +17,9 @@ def test_a_backbone_that_is_an_address_is_not_followed(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = fabricate(tmp_path / "run", name="strange")
-    recipe = run.path / "recipe.toml"
-    text = recipe.read_text()
-    assert run.recipe.backbone.name in text
-    recipe.write_text(text.replace(f'"{run.recipe.backbone.name}"', f'"{name}"'))
+    backbone = run.recipe.backbone.model_copy(update={"name": name})
+    recipe = run.recipe.model_copy(update={"backbone": backbone})
+    (run.path / "recipe.toml").write_text(recipe.to_toml())
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("network"))
     with pytest.raises(HeadstartError, match=r"addresses are not followed|no backbone"):
         load_predictor(run.path, device="cpu")
