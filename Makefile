@@ -2,7 +2,7 @@
 BIN := .venv/bin
 export UV_LINK_MODE ?= hardlink
 # A file's tests stay together: they share what is slow to make.
-PYTEST := $(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile
+PYTEST := $(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo test quick check bench bench-gpu docs lock clean
 

@@ -64,7 +64,8 @@ def make_spec(**changes: Any) -> PhaseSpec:
         "warmup": 0.2,
         "norm": "train",
     }
-    return PhaseSpec(**{**known, "weight_decay": 0.01, **changes})
+    # Copied without a check: some rates here are beyond what a recipe may say.
+    return PhaseSpec(**known, weight_decay=0.01).model_copy(update=changes)
 
 
 def make_job(spec: PhaseSpec | None = None, **changes: Any) -> tuple[Classifier, Job]:

@@ -30,7 +30,8 @@ def test_a_runs_warnings_are_in_all_that_is_made_of_it(tmp_path: Path) -> None:
     assert SHARED in run.warnings
     assert run_to_json(run)["warnings"] == run.warnings
     assert f"warning: {SHARED}" in format_run(run).splitlines()
-    assert f"- {SHARED}\n" in render_card(run)
+    escaped = SHARED.replace("<", "&lt;")
+    assert f"- {escaped}\n" in render_card(run)
     markdown = render_markdown([run])
     assert markdown.index(SHARED.replace("<", "&lt;")) < markdown.index("| configuration |")
 
