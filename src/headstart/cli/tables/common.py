@@ -8,12 +8,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from headstart.text.plain import one_line
+
 NONE = "-"
 
 
 def warning_lines(warnings: Sequence[str]) -> list[str]:
     """One line for each warning, as on stderr."""
-    return [f"warning: {line}" for line in warnings]
+    return [f"warning: {one_line(line)}" for line in warnings]
 
 
 def own_command() -> str:

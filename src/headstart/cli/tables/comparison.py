@@ -13,6 +13,7 @@ from headstart.cli.tables.common import NONE, or_none, own_command, warning_line
 from headstart.cli.tables.run import run_to_json
 from headstart.cli.tables.selection import format_selection
 from headstart.text.cards import grid, interval, percent
+from headstart.text.plain import one_line
 
 if TYPE_CHECKING:
     from headstart.comparison.records import Comparison, Row, Standing
@@ -64,7 +65,7 @@ def format_comparison(comparison: Comparison) -> str:
         legend + ("   x failed" if failed else ""),
         "train s: frozen passes and training, with an empty cache"
         + ("   ~ timed on a busy machine" if busy else ""),
-        *(f"failed: {row.run}: {row.error}" for row in failed),
+        *(one_line(f"failed: {row.run}: {row.error}") for row in failed),
         "",
         textwrap.fill(comparison.verdict, width, break_on_hyphens=False, break_long_words=False),
     ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from headstart.cli.tables.common import warning_lines
 from headstart.text.cards import grid, percent
+from headstart.text.plain import one_line
 
 if TYPE_CHECKING:
     from headstart.data import Description, SourceInfo
@@ -47,7 +48,8 @@ def format_description(description: Description) -> str:
 def fault_lines(description: Description) -> list[str]:
     """The faults of a data set: its warnings, and each image that is left out."""
     lines = warning_lines(description.warnings)
-    return [*lines, *(f"left out: {b.path}: {b.reason}" for b in description.quarantined[1:])]
+    left_out = (f"left out: {b.path}: {b.reason}" for b in description.quarantined[1:])
+    return [*lines, *map(one_line, left_out)]
 
 
 def format_duplicates(duplicates: Duplicates) -> str:
