@@ -55,6 +55,19 @@ def test_path_and_bytes_agree(photo: Image.Image, tmp_path: Path) -> None:
         assert opened.size == size
 
 
+@pytest.mark.parametrize("mode", ["CMYK", "I;16", "RGB"])
+def test_path_and_bytes_agree_on_a_turned_tiff(
+    photo: Image.Image, mode: str, tmp_path: Path
+) -> None:
+    # Pillow maps such a file into memory when it is given the name, and mixes up its rows.
+    deep = Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 257)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "a.tif"
+    path.write_bytes(encode(deep if mode == "I;16" else photo.convert(mode), "TIFF", exif=exif))
+    np.testing.assert_array_equal(decode_image(path, 24), decode_image(path.read_bytes(), 24))
+
+
 INVERSE = {  # how a camera that writes this orientation has stored the upright picture
     1: lambda a: a,
     2: lambda a: a[:, ::-1],

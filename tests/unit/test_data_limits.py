@@ -244,6 +244,8 @@ def test_mutated_pictures_neither_crash_nor_hang(photo: Image.Image) -> None:
         ("RGB", "PPM", {}), ("RGB", "AVIF", {"speed": 10}),
     ]  # fmt: skip
     wholes = [encode(small.convert(mode), form, **more) for mode, form, more in options]
+    for whole in wholes:
+        assert decode_image(whole, 32).shape == (32, 32, 3)
     rng, refused = np.random.default_rng(20), 0
     for number in range(MUTATIONS):
         content = bytearray(wholes[number % len(wholes)])
