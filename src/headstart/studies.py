@@ -15,6 +15,7 @@ from headstart.comparison.records import Comparison, write_comparison
 from headstart.data import load_data
 from headstart.deployment import measuring
 from headstart.errors import RunError
+from headstart.files import remove_partials
 from headstart.machine.progress import Reporter, TerminalReporter
 from headstart.recipe import Recipe, Study
 from headstart.report import write_report
@@ -96,6 +97,7 @@ def _run_study(
         options.reporter.warn(note)
     root = Path(out or f"runs/{study.name}-{study.fingerprint(_contents(recipes, options))}")
     with alone_in(root):
+        remove_partials(root)  # of a process that was killed
         if budget_s is None:
             return _Done(study.name, root, *_run_all(recipes, root, options))
         selection, candidates = choose_finalists(

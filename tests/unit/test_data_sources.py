@@ -18,7 +18,7 @@ from headstart.data import Splits, describe, fetch, load_data, sample_grid
 from headstart.data.images import map_threads
 from headstart.data.samples import choose_samples
 from headstart.data.sources import mini
-from headstart.errors import DataError
+from headstart.errors import DataError, HeadstartError
 from headstart.files import cache_root, data_root
 from headstart.specs import DataSpec
 
@@ -149,3 +149,8 @@ def test_loading_data_imports_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_home_folder_that_nobody_knows_is_one_line() -> None:
+    with pytest.raises(HeadstartError, match="no home folder is known"):
+        load_data(DataSpec(source="folder:~nouser/photos"))

@@ -19,6 +19,7 @@ from headstart.data.sources.folder import open_folder
 from headstart.data.sources.scan import forget_scan
 from headstart.data.splits import BadImage, Source, Splits, make_splits, torn_labels
 from headstart.errors import DataError, did_you_mean
+from headstart.files import expand_user
 from headstart.specs import DataSpec
 from headstart.text.cards import Card, Shown
 
@@ -100,7 +101,7 @@ def open_source(spec: DataSpec, *, progress: Progress | None = None) -> Source:
         if spec.size is None:
             raise DataError(f"{name}: data.size is needed: how many pixels a side to read")
         # The name stays as it was typed, so that a run records the same source on any machine.
-        return replace(open_folder(Path(path).expanduser(), spec.size, progress), name=name)
+        return replace(open_folder(expand_user(path), spec.size, progress), name=name)
     if name == mini.NAME:
         return mini.open_mini()
     if name in CIFARS:
@@ -112,7 +113,7 @@ def forget_scans(sources: Iterable[str]) -> None:
     """Have the folders among these sources be read again, whatever is remembered of them."""
     for source in sources:
         if source.startswith(_FOLDER):
-            forget_scan(Path(source.removeprefix(_FOLDER)).expanduser())
+            forget_scan(expand_user(source.removeprefix(_FOLDER)))
 
 
 def list_sources() -> list[SourceInfo]:
@@ -194,6 +195,6 @@ def _split(source: Source, spec: DataSpec) -> Splits:
 
 def _unknown(name: str) -> DataError:
     known = [mini.NAME, *CIFARS]
-    folder = Path(name).expanduser().is_dir()
+    folder = expand_user(name).is_dir()
     hint = f"; did you mean folder:{name}?" if folder else did_you_mean(name, known)
     return DataError(f"unknown data source {name!r}{hint} (known: {', '.join(known)}, folder:PATH)")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart.errors import WeightsError
+from headstart.files import expand_user
 from headstart.models.hub import (
     HubUnreachableError,
     HubWeights,
@@ -59,7 +60,7 @@ def locate_weights(
     if provider == "random":
         return _random(name)
     if provider.startswith("file:"):
-        weights = _from_file(name, Path(provider.removeprefix("file:")).expanduser())
+        weights = _from_file(name, expand_user(provider.removeprefix("file:")))
     elif provider == "hub":
         weights = _from_hub(name, notice)
     elif provider == "registry":

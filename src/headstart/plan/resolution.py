@@ -5,10 +5,10 @@ A run saves the resolved recipe, and its fingerprint is of the resolved recipe.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from headstart.errors import RecipeError
+from headstart.files import expand_user
 from headstart.machine.progress import Reporter, TerminalReporter
 from headstart.models.freezing import norm_mode
 from headstart.models.identity import Weights
@@ -66,7 +66,7 @@ def resolve(recipe: Recipe, reporter: Reporter | None = None) -> tuple[Recipe, W
     # Paths become absolute, so that the saved recipe means the same files in any folder.
     source = recipe.data.source
     if source.startswith("folder:"):
-        source = f"folder:{Path(source.removeprefix('folder:')).expanduser().resolve()}"
+        source = f"folder:{expand_user(source.removeprefix('folder:')).resolve()}"
     size = recipe.data.size or weights.preprocess.size
     data = recipe.data.model_copy(update={"source": source, "size": size})
     chosen = f"file:{weights.path.resolve()}" if provider == "file" and weights.path else provider
