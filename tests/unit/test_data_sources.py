@@ -153,4 +153,4 @@ def test_loading_data_imports_no_torch() -> None:
 
 def test_a_home_folder_that_nobody_knows_is_one_line() -> None:
     with pytest.raises(HeadstartError, match="no home folder is known"):
-        load_data(DataSpec(source="folder:~nouser/photos"))
+        load_data(DataSpec(source="folder:~nouser/photos", size=32))
