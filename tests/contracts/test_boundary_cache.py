@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from headstart.data import ImageSet, load_data
 from headstart.errors import HeadstartError
@@ -98,6 +99,24 @@ def test_the_key_covers_what_changes_the_bytes(backbone: Backbone, images: Image
         assert not make_cache(backbone, top).rows(images, label="a").hit
         weight.div_(1.01)
     assert len(list_cache()) == 4
+
+
+@pytest.mark.usefixtures("cache")
+def test_photos_that_another_pillow_decodes_are_other_images(
+    backbone: Backbone, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, pixels in enumerate(images.read(np.arange(8))):
+        path = tmp_path / "photos" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    photos = load_data(DataSpec(source=f"folder:{tmp_path / 'photos'}", size=32)).train
+    top = len(backbone.stages())
+    for few, versions in ((photos, 2), (images.pick(np.arange(4)), 1)):
+        hits = [make_cache(backbone, top).rows(few, label="a").hit for _ in range(2)]
+        with monkeypatch.context() as patch:
+            patch.setattr("PIL.__version__", "0.0")
+            hits.append(make_cache(backbone, top).rows(few, label="a").hit)
+        assert hits == [False, True, versions == 1]
 
 
 @pytest.mark.usefixtures("cache")

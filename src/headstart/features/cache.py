@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
 
 from headstart.data import ImageSet
@@ -143,6 +144,8 @@ class BoundaryCache:
         transform = self._transform if views else self._transform.plain
         key = {**self._key, **transform.describe(), "images": images.fingerprint, "views": views}
         key["side"] = images.side
+        if images.store.slow_to_read:  # decoded from files, by a library whose pixels may change
+            key["decoder"] = f"Pillow {PIL.__version__}"
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:DIGITS]
         folder = entries_root() / name
         with locked(lock_of(folder)):
