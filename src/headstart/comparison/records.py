@@ -60,7 +60,7 @@ class Row(Shown):
         nothing = dict.fromkeys((f.name for f in fields(cls)), None)
         known = {"run": run, "status": status, "error": error, "backbone": backbone,
                  "weights": weights, "path": path, "marks": marks}  # fmt: skip
-        return cls(**{**nothing, **known, "within_noise": False})  # type: ignore[arg-type]
+        return cls(**{**nothing, **known, "within_noise": False})  # type: ignore[arg-type]  # None or a value of each field
 
     def _card(self) -> Card:
         if self.accuracy is None or self.interval is None:

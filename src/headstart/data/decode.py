@@ -299,7 +299,7 @@ def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; 1 where the EXIF block is damaged."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:
+    except Exception:  # a damaged EXIF block raises many kinds; the pixels are still good
         return 1
 
 
