@@ -118,6 +118,7 @@ def test_smoothing_and_weights_reach_the_loss() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_no_step_awaits_the_device() -> None:
     runtime = create_runtime("cuda")

@@ -87,11 +87,15 @@ class TorchPrefix:
     def run(self, batches: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
         """Rows of each batch in turn, one batch late, so that the device computes the next batch
         while the caller stores this one."""
+        # On CUDA every new shape costs seconds, in which cuDNN times its kernels.
+        padded = self._runtime.device.type == "cuda"
         under_way: deque[Callable[[], np.ndarray]] = deque()
         for batch in batches:
-            x = batch.contiguous(memory_format=torch.channels_last)
+            x = _pad(batch, self.engine.batch) if padded else batch
+            x = x.contiguous(memory_format=torch.channels_last)
             with torch.inference_mode(), self._runtime.autocast():
-                under_way.append(self._runtime.fetch(self._chain(x).float()))
+                rows = self._chain(x)[: len(batch)].float()
+                under_way.append(self._runtime.fetch(rows))
             if len(under_way) > 1:
                 yield under_way.popleft()()  # outside the block: it must not affect the caller
         while under_way:
@@ -124,23 +128,27 @@ class OpenVINOPrefix:
         running: deque[tuple[Any, np.ndarray, int]] = deque()
         try:
             for batch in single_threaded(batches):
-                rows = len(batch)
-                if rows < self.engine.batch:
-                    padding = batch[-1:].expand(self.engine.batch - rows, -1, -1, -1)
-                    batch = torch.cat([batch, padding])
                 if not free:
                     request, outputs = _finish(*running.popleft())
                     free.append(request)
                     yield outputs
-                request, pixels = free.pop(), batch.contiguous().numpy()
+                pixels = _pad(batch, self.engine.batch).contiguous().numpy()
+                request = free.pop()
                 request.start_async({0: pixels}, share_inputs=True)
-                running.append((request, pixels, rows))
+                running.append((request, pixels, len(batch)))
             while running:
                 yield _finish(*running.popleft())[1]
         finally:
             # In all cases: no request may still read pixels that are about to be freed.
             for request, _, _ in running:
                 request.wait()
+
+
+def _pad(batch: torch.Tensor, rows: int) -> torch.Tensor:
+    """A short batch with its last input repeated, to `rows` inputs."""
+    if len(batch) >= rows:
+        return batch
+    return torch.cat([batch, batch[-1:].expand(rows - len(batch), -1, -1, -1)])
 
 
 def _finish(request: Any, pixels: np.ndarray, rows: int) -> tuple[Any, np.ndarray]:
