@@ -30,7 +30,7 @@ def main() -> None:
         call(uv, "venv", "--quiet", "--python", sys.executable, str(ROOT / ".venv"))
     for name in ("requirements.txt", "requirements-dev.txt"):
         install(uv, "--require-hashes", "--requirement", str(ROOT / name))
-    install(uv, "--no-deps", "--editable", str(ROOT))
+    install(uv, "--no-deps", "--editable", str(ROOT), "--editable", str(ROOT / "predictor"))
 
 
 def find_uv() -> list[str]:
@@ -61,6 +61,7 @@ def install(uv: list[str], *arguments: str) -> None:
 
 def lock(uv: list[str]) -> None:
     common = ["--universal", "--generate-hashes", "--quiet", "--no-emit-index-url", "--no-header"]
+    common += ["--no-emit-package", "headstart-predict"]  # it is in this repository
     runtime, development = ROOT / "requirements.txt", ROOT / "requirements-dev.txt"
     upgrade = ["--upgrade"] if "--upgrade" in sys.argv else []
     limits = ("-c", "tools/constraints.txt")

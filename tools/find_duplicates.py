@@ -19,7 +19,7 @@ import numpy as np
 
 from headstart.data.check.duplicates import COLUMNS, content_name, list_name
 from headstart.data.check.pairs import Features, Pairs, find_pairs, unit_rows
-from headstart.data.images import ImageSet, Store
+from headstart.data.images import ImageSet, Store, encode_png
 from headstart.data.loading import open_source
 from headstart.features.cache import BoundaryCache
 from headstart.machine.progress import Reporter
@@ -49,6 +49,9 @@ class Mirrored:
 
     def digests(self, rows: np.ndarray) -> list[bytes]:
         return [b"mirrored" + digest for digest in self.store.digests(rows)]
+
+    def as_file(self, row: int) -> bytes:
+        return encode_png(self.read(np.array([row]))[0])
 
 
 def main() -> None:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from headstart.data.inspection import describe as describe
     from headstart.data.inspection import draw_samples as draw_samples
     from headstart.data.inspection import duplicates as duplicates
-    from headstart.deployment.predictor import Answer as Answer
     from headstart.deployment.predictor import Predictor as Predictor
     from headstart.deployment.predictor import load_predictor as load_predictor
     from headstart.errors import HeadstartError as HeadstartError
@@ -57,55 +56,56 @@ if TYPE_CHECKING:
     from headstart.training.loop import fit as fit
     from headstart.training.loop import predict as predict
     from headstart.workbench import run as run
+    from headstart_predict.answers import Answer as Answer
 
 _HOMES = {
-    "Answer": "deployment.predictor",
-    "Comparison": "comparison.records",
-    "DataSpec": "specs",
-    "Description": "data",
-    "Duplicates": "data.check.duplicates",
-    "Explanation": "comparison.explain",
-    "HeadstartError": "errors",
-    "Predictions": "evaluation.predictions",
-    "Predictor": "deployment.predictor",
-    "Preview": "selection.preview",
-    "Recipe": "recipe",
-    "Reporter": "machine.progress",
-    "Run": "rundir.run",
-    "Study": "recipe",
-    "TerminalReporter": "machine.progress",
-    "clear_cache": "features.room",
-    "compare": "studies",
-    "create_backbone": "models.backbones",
-    "create_head": "models.heads",
-    "describe": "data.inspection",
-    "draw_samples": "data.inspection",
-    "duplicates": "data.inspection",
-    "explain": "comparison.explain",
-    "fetch": "data",
-    "fit": "training.loop",
-    "list_backbones": "models.catalogue",
-    "list_cache": "features.room",
-    "list_sources": "data",
-    "load_data": "data",
-    "load_predictor": "deployment.predictor",
-    "load_recipe": "recipe",
-    "load_recipes": "recipe",
-    "load_study": "recipe",
-    "open_run": "rundir.run",
-    "open_runs": "rundir.run",
-    "predict": "training.loop",
-    "preview": "selection.preview",
-    "preview_all": "selection.preview",
-    "profiled": "machine.profiling",
-    "resolve": "plan.resolution",
-    "run": "workbench",
-    "score": "evaluation.metrics",
-    "shipped_recipes": "recipe",
-    "track": "tracking",
-    "write_card": "report.card",
-    "write_markdown": "report.markdown",
-    "write_report": "report",
+    "Answer": "headstart_predict.answers",
+    "Comparison": "headstart.comparison.records",
+    "DataSpec": "headstart.specs",
+    "Description": "headstart.data",
+    "Duplicates": "headstart.data.check.duplicates",
+    "Explanation": "headstart.comparison.explain",
+    "HeadstartError": "headstart.errors",
+    "Predictions": "headstart.evaluation.predictions",
+    "Predictor": "headstart.deployment.predictor",
+    "Preview": "headstart.selection.preview",
+    "Recipe": "headstart.recipe",
+    "Reporter": "headstart.machine.progress",
+    "Run": "headstart.rundir.run",
+    "Study": "headstart.recipe",
+    "TerminalReporter": "headstart.machine.progress",
+    "clear_cache": "headstart.features.room",
+    "compare": "headstart.studies",
+    "create_backbone": "headstart.models.backbones",
+    "create_head": "headstart.models.heads",
+    "describe": "headstart.data.inspection",
+    "draw_samples": "headstart.data.inspection",
+    "duplicates": "headstart.data.inspection",
+    "explain": "headstart.comparison.explain",
+    "fetch": "headstart.data",
+    "fit": "headstart.training.loop",
+    "list_backbones": "headstart.models.catalogue",
+    "list_cache": "headstart.features.room",
+    "list_sources": "headstart.data",
+    "load_data": "headstart.data",
+    "load_predictor": "headstart.deployment.predictor",
+    "load_recipe": "headstart.recipe",
+    "load_recipes": "headstart.recipe",
+    "load_study": "headstart.recipe",
+    "open_run": "headstart.rundir.run",
+    "open_runs": "headstart.rundir.run",
+    "predict": "headstart.training.loop",
+    "preview": "headstart.selection.preview",
+    "preview_all": "headstart.selection.preview",
+    "profiled": "headstart.machine.profiling",
+    "resolve": "headstart.plan.resolution",
+    "run": "headstart.workbench",
+    "score": "headstart.evaluation.metrics",
+    "shipped_recipes": "headstart.recipe",
+    "track": "headstart.tracking",
+    "write_card": "headstart.report.card",
+    "write_markdown": "headstart.report.markdown",
+    "write_report": "headstart.report",
 }
 __all__ = sorted(_HOMES)
 __version__ = "0.1.0"
@@ -114,7 +114,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'headstart' has no attribute {name!r}")
-    return getattr(import_module(f"headstart.{_HOMES[name]}"), name)
+    return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

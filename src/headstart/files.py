@@ -23,7 +23,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from headstart.errors import HeadstartError, RunError
-from headstart.text.captions import shorten_middle
+from headstart_predict.plain import shorten_middle
 
 T = TypeVar("T")
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"

@@ -40,7 +40,7 @@ from headstart.specs import (
     Seed,
     Spec,
 )
-from headstart.text.cards import Card, Shown
+from headstart_predict.cards import Card, Shown
 
 MOST_RUNS = 1_000  # of a study
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.errors import RecipeError, did_you_mean
-from headstart.text.captions import shorten_middle
-from headstart.text.plain import one_line
+from headstart_predict.plain import one_line, shorten_middle
 
 DEEPEST = 32  # tables and lists inside each other
 _SAID = 120  # characters of a name or value in an error

@@ -317,7 +317,7 @@ def test_a_lack_of_memory_ends_predict(
     def short(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("headstart.data.decode._render", short)
+    monkeypatch.setattr("headstart_predict.decode._render", short)
     outcome = headstart("predict", probe, pictures)
     assert (outcome.code, outcome.out) == (2, "")
     (line,) = (line for line in outcome.err.splitlines() if line.startswith("error"))

@@ -139,8 +139,8 @@ def test_what_killed_processes_left_is_removed_when_the_file_is_written(tmp_path
 def test_many_unreadable_images_are_two_lines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from headstart.cli.streams import say_errors
     from headstart.errors import DataError
+    from headstart_predict.streams import say_errors
 
     errors = [DataError(f"{k}.jpg: no image") for k in range(500)]
     for some, lines in ((errors[:1], 1), (errors[:2], 2), (errors, 2)):

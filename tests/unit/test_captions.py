@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from headstart.text.captions import captions, shorten_middle
+from headstart.text.captions import captions
+from headstart_predict.plain import shorten_middle
 
 LONG = "photograph of a flowering plant found in a garden"
 

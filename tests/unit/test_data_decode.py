@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from headstart.data import UnreadableImageError, decode_image, load_data
-from headstart.data.decode import inspect_image
 from headstart.errors import DataError
 from headstart.specs import DataSpec
+from headstart_predict.decode import inspect_image
 
 
 @pytest.fixture(scope="module")

@@ -361,7 +361,7 @@ def test_too_little_memory_ends_the_command_and_is_not_remembered(
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr("headstart.data.decode._render", short)
+        patch.setattr("headstart_predict.decode._render", short)
         with pytest.raises(DataError, match=r"png: not enough memory to read it: close"):
             load(root)
     assert load(root).quarantined == ()

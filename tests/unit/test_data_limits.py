@@ -18,9 +18,9 @@ from PIL import Image, ImageFile
 
 from headstart.data import UnreadableImageError, decode_image
 from headstart.data import decode as decoding
-from headstart.data.decode import inspect_image
-from headstart.data.limits import VARIABLE
 from headstart.errors import DataError
+from headstart_predict.decode import inspect_image
+from headstart_predict.limits import VARIABLE
 from tests.unit.test_data_decode import INVERSE, encode, photo
 
 assert photo  # a fixture

@@ -22,7 +22,7 @@ from headstart.evaluation.metrics import score
 from headstart.machine.progress import Reporter, TerminalReporter
 from headstart.rundir.run import Run
 from headstart.specs import DataSpec
-from headstart.text.cards import MOST_ROWS, Shown
+from headstart_predict.cards import MOST_ROWS, Shown
 from tests.fabricating import fabricate
 
 VERBS = (

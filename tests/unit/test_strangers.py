@@ -9,16 +9,16 @@ import re
 from pathlib import Path
 
 import pytest
+from headstart.cli.tables.answers import answers_as_csv, format_answers
 from markdown_it import MarkdownIt
 
-from headstart.cli.streams import show, show_json
-from headstart.cli.tables.answers import answers_as_csv, format_answers
 from headstart.deployment.predictor import Answer
 from headstart.machine.progress import TerminalReporter
 from headstart.report.card import render_card
 from headstart.report.markdown import render_markdown
 from headstart.report.page import render
-from headstart.text.plain import as_csv, as_markdown, one_line, visible, without_home
+from headstart_predict.plain import as_csv, as_markdown, one_line, visible, without_home
+from headstart_predict.streams import show, show_json
 from tests.fabricating import fabricate
 
 BIDI = "\u200e\u200f\u202a-\u202e\u2066-\u2069"

@@ -33,9 +33,15 @@ from headstart.cli.options import (
     rescan_folders,
 )
 from headstart.cli.recipes import recipes_app
-from headstart.cli.streams import finish, say_error, say_errors, show, show_json, standard_streams
 from headstart.errors import DataError, HeadstartError, explain_os_error
 from headstart.machine.openmp import spin_count
+from headstart_predict.streams import (
+    finish,
+    say_error,
+    show,
+    show_json,
+    standard_streams,
+)
 
 if TYPE_CHECKING:
     from headstart.rundir.run import Run
@@ -264,7 +270,9 @@ def check(
 
 @app.command()
 def predict(
-    run_path: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's directory.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A finished run's directory, or a bundle.")
+    ],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     as_json: JSONOption = False,
     as_csv: Annotated[
@@ -277,30 +285,54 @@ def predict(
     ] = False,
     device: DeviceOption = "auto",
 ) -> None:
-    """Classify images with a finished run's model."""
-    from headstart.cli.tables.answers import answers_as_csv, format_answers
-    from headstart.rundir.run import open_run
+    """Classify images with a finished run's model, or an exported one."""
+    from headstart.deployment.quickest import finished, is_bundle, open_predictor
+    from headstart_predict.cli import print_answers
+    from headstart_predict.walking import find_images
 
     if as_json and as_csv:
         raise HeadstartError("--json and --csv: choose one")
-    opened = open_run(run_path)
-    from headstart.data import find_images
-
+    if not is_bundle(source):
+        finished(source)
     paths = find_images(images)  # before a model is loaded: a path may not exist
-    from headstart.deployment.predictor import load_predictor
-
+    predictor = open_predictor(source, device=device)
     unreadable: list[DataError] = []
-    predictor = load_predictor(opened, device=device)
-    answers = predictor.predict(paths, on_unreadable=unreadable.append)
+    answers = predictor.stream(paths, on_unreadable=unreadable.append)
+    code = print_answers(answers, predictor.class_names, unreadable, as_json=as_json, as_csv=as_csv)
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command()
+def export(
+    run_path: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's directory.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The folder to write; default: RUN/export.")
+    ] = None,
+    as_json: JSONOption = False,
+) -> None:
+    """Write a bundle: the model as it leaves the house, which answers without torch."""
+    from headstart.deployment.export import export
+    from headstart.files import to_json
+
+    done = export(run_path, out=out, reporter=make_reporter())
     if as_json:
-        show_json([vars(answer) for answer in answers])
-    elif as_csv:
-        show(answers_as_csv(answers, predictor.class_names), end="")
-    else:
-        show(format_answers(answers))
-    if unreadable:
-        say_errors(unreadable, [str(error.args[0]) for error in unreadable])
-        raise typer.Exit(2)
+        show_json(to_json(done))
+        return
+    show(
+        f"{done.path}: {done.megabytes:.1f} MB; {done.parity.images:,} images are answered as by "
+        f"the run, probabilities within {done.parity.largest:.1e}"
+    )
+
+
+@app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle.")],
+) -> None:
+    """Check every file of a bundle, and that it answers as the run did."""
+    from headstart_predict.cli import print_verified
+
+    print_verified(bundle)
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from headstart.cli.options import JSONOption, RescanOption, make_reporter, rescan_folders
-from headstart.cli.streams import show, show_json
+from headstart_predict.streams import show, show_json
 
 data_app = typer.Typer(help="List, fetch, describe and draw data sets.", rich_markup_mode=None)
 

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from headstart.cli.options import JSONOption
-from headstart.cli.streams import show, show_json
 from headstart.errors import HeadstartError
+from headstart_predict.streams import show, show_json
 
 recipes_app = typer.Typer(help="List, show and copy the shipped recipes.", rich_markup_mode=None)
 

@@ -25,8 +25,8 @@ from headstart.evaluation.statistics import LEVEL, paired_change
 from headstart.evaluation.values import image_values, value_difference
 from headstart.files import Json, to_json
 from headstart.rundir.run import Run, list_runs, open_runs
-from headstart.text.cards import Card, Shown, percent
 from headstart.text.formats import p_value
+from headstart_predict.cards import Card, Shown, percent
 
 # A change in these says nothing about how images or training should be handled.
 _PLAIN_CHOICES = frozenset({"backbone", "seed"})

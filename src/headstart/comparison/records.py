@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 from headstart.errors import RunError
 from headstart.files import Json, read_json, remove_partials, to_json, write_json
 from headstart.rundir.records import Cost
-from headstart.text.cards import Card, Shown, interval, percent
+from headstart_predict.cards import Card, Shown, interval, percent
 
 FILE = "comparison.json"
 Interval = tuple[float, float]

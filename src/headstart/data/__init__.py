@@ -5,7 +5,6 @@ that, or describe a data set.
 """
 
 from headstart.data.check.faults import find_warnings
-from headstart.data.decode import UnreadableImageError, decode_image
 from headstart.data.images import ImageSet
 from headstart.data.loading import (
     Description,
@@ -18,8 +17,9 @@ from headstart.data.loading import (
 )
 from headstart.data.samples import sample_grid
 from headstart.data.sources.download import Progress
-from headstart.data.sources.folder import find_images
 from headstart.data.splits import BadImage, Splits
+from headstart_predict.decode import UnreadableImageError, decode_image
+from headstart_predict.walking import find_images
 
 __all__ = [
     "BadImage",

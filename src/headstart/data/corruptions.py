@@ -23,7 +23,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from headstart.data.hashing import hash_keys
-from headstart.data.images import ImageSet, map_threads
+from headstart.data.images import ImageSet, encode_png, map_threads
 
 SMALL_SIDE = 64
 
@@ -80,6 +80,9 @@ class CorruptedImages:
             starts,
         )
         return np.concatenate([pixels[:0], *corrupted])
+
+    def as_file(self, row: int) -> bytes:
+        return encode_png(self.read(np.array([row]))[0])
 
     def digests(self, rows: np.ndarray) -> list[bytes]:
         name = f"{self.corruption.name} {self.severity} {self.seed} {_VERSION} {self.side}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +12,10 @@ from functools import cached_property
 from typing import Protocol, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from headstart.data.hashing import hash_ids
-from headstart.text.cards import Card, Shown
+from headstart_predict.cards import Card, Shown
 
 # Raise it when the same source bytes would give other pixels (a change to decode_image). All
 # fingerprints and the caches keyed by them then change.
@@ -39,6 +41,9 @@ class Store(Protocol):
 
     def digests(self, rows: np.ndarray) -> list[bytes]:
         """SHA-256 of the stored form of each image."""
+
+    def as_file(self, row: int) -> bytes:
+        """An image as a file: the photo itself, or a PNG of its pixels."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -81,6 +86,10 @@ class ImageSet(Shown):
         Raises DataError where a file has been removed or damaged since the set was made.
         """
         return self.store.read(self.rows[rows])
+
+    def as_file(self, row: int) -> bytes:
+        """One image as a file: the photo itself, or a PNG of its pixels."""
+        return self.store.as_file(int(self.rows[row]))
 
     def pick(self, rows: np.ndarray) -> ImageSet:
         """The set of these rows (int64 positions or a boolean mask), in the order given."""
@@ -131,6 +140,16 @@ class PlanarPixels:
 
     def digests(self, rows: np.ndarray) -> list[bytes]:
         return hash_rows(self.planes[rows])
+
+    def as_file(self, row: int) -> bytes:
+        return encode_png(self.read(np.array([row]))[0])
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """uint8 (height, width, 3) as a file that loses nothing."""
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    return content.getvalue()
 
 
 def interleave(planes: np.ndarray, side: int) -> np.ndarray:

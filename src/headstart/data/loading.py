@@ -21,7 +21,7 @@ from headstart.data.splits import BadImage, Source, Splits, make_splits, torn_la
 from headstart.errors import DataError, did_you_mean
 from headstart.files import expand_user
 from headstart.specs import DataSpec
-from headstart.text.cards import Card, Shown
+from headstart_predict.cards import Card, Shown
 
 _FOLDER = "folder:"
 

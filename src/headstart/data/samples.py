@@ -12,7 +12,8 @@ import numpy as np
 from headstart.data.images import ImageSet
 from headstart.data.splits import class_ranks
 from headstart.files import atomic_path
-from headstart.text.captions import captions, shorten_middle
+from headstart.text.captions import captions
+from headstart_predict.plain import shorten_middle
 
 TITLE = 18  # characters over a picture
 _CELL_INCHES = 1.15

@@ -20,7 +20,7 @@ from headstart.data.hashing import scramble
 from headstart.data.images import ImageSet
 from headstart.errors import DataError
 from headstart.specs import DataSpec
-from headstart.text.cards import Card, Shown
+from headstart_predict.cards import Card, Shown
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import numpy as np
 
 from headstart.data import ImageSet
+from headstart.deployment.golden import keep_images
 from headstart.deployment.predictor import read_predictor
 from headstart.errors import RunError
 from headstart.evaluation.predictions import Predictions
 from headstart.rundir.history import Served
 from headstart.rundir.run import Run
 
-IMAGES = 16  # of the test, spread over it
 # The largest difference of a probability that is taken without a word, by the precision of the
 # frozen passes: features are cached in float16 at best.
 NOTED = {"float32": 0.02, "bfloat16": 0.1, "int8": 0.3}
@@ -24,12 +24,12 @@ REFUSED = 0.25  # share of the images with another answer, from which it is anot
 
 
 def compare_served(run: Run, test: ImageSet) -> Served:
-    """Have the saved model answer for some test images.
+    """Have the saved model answer for some test images, which the run keeps.
 
     Raises RunError where its logits are no numbers, or where it is another model than the tested.
     """
-    rows = np.unique(np.linspace(0, len(test) - 1, IMAGES).astype(np.int64))
-    logits = read_predictor(run, device="cpu").logits(test.read(rows))
+    kept = keep_images(run, test)
+    rows, logits = kept.rows, read_predictor(run, device="cpu").logits(kept.pixels)
     if not np.isfinite(logits).all():
         raise RunError(f"{run.path}: the saved model answers with NaN or infinity")
     tested = run.predictions("test")

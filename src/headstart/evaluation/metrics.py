@@ -14,7 +14,7 @@ from headstart.evaluation.predictions import Predictions
 from headstart.evaluation.statistics import wilson_interval
 from headstart.evaluation.two_classes import DEFAULT_POSITIVE, TwoClasses, two_class_scores
 from headstart.files import to_json
-from headstart.text.cards import Card, Shown, interval, percent
+from headstart_predict.cards import Card, Shown, interval, percent
 
 
 @dataclass(frozen=True, slots=True)

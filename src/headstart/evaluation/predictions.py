@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from headstart.text.cards import Card, Shown, percent
+from headstart_predict.cards import Card, Shown, percent
 
 
 @dataclass(frozen=True, repr=False)

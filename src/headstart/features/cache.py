@@ -126,23 +126,31 @@ class BoundaryCache:
             "architecture": backbone.name,
             "boundary": boundary,
             "prefix": backbone.prefix_hash(boundary),
-            "dtype": self._dtype.name,
             "engine": engine_name(runtime),
         }
         if self._calibration:
             self._key["calibration"] = self._calibration.fingerprint
 
     def rows(
-        self, images: ImageSet, *, views: int | None = None, label: str, keep: bool = True
+        self,
+        images: ImageSet,
+        *,
+        views: int | None = None,
+        label: str,
+        keep: bool = True,
+        exact: bool = False,
     ) -> CachedRows:
         """The entry for these images, computed now if it does not exist.
 
         views: augmented views per image; None is the plain image, once. keep: if False, the entry
-        is removed from the disk, and its array lives as long as there is a reference to it. Raises
-        HeadstartError where the entry does not fit the disk or the cache's limit.
+        is removed from the disk, and its array lives as long as there is a reference to it. exact:
+        all digits are kept, so that a test is what the served model answers. Raises HeadstartError
+        where the entry does not fit the disk or the cache's limit.
         """
         transform = self._transform if views else self._transform.plain
+        dtype = np.dtype(np.float32) if exact else self._dtype
         key = {**self._key, **transform.describe(), "images": images.fingerprint, "views": views}
+        key["dtype"] = dtype.name
         key["side"] = images.side
         if images.store.slow_to_read:  # decoded from files, by a library whose pixels may change
             key["decoder"] = f"Pillow {PIL.__version__}"
@@ -154,7 +162,9 @@ class BoundaryCache:
             computed, index = 0, self._finished(folder)
             if index is None:
                 try:
-                    computed = self._write(folder, key, images, transform, views or 1, label, keep)
+                    computed = self._write(
+                        folder, key, images, transform, views or 1, label, keep, dtype
+                    )
                 except HeadstartError:
                     shutil.rmtree(folder, ignore_errors=True)
                     raise
@@ -185,6 +195,7 @@ class BoundaryCache:
         views: int,
         label: str,
         keep: bool,
+        dtype: np.dtype[Any],
     ) -> int:
         """Compute the missing rows; returns their number."""
         started, total = time.perf_counter(), len(images) * views
@@ -195,9 +206,9 @@ class BoundaryCache:
         file, start = None, 0
         with contextlib.ExitStack() as held:
             if shape is not None:
-                file = held.enter_context(self._rows_file(folder, shape, batch))
+                file = held.enter_context(RowsFile(folder / _ROWS, _bytes(shape, dtype), batch))
                 start = file.start
-                make_room((total - start) * _bytes(shape, self._dtype), self._runtime)
+                make_room((total - start) * _bytes(shape, dtype), self._runtime)
             advance = held.enter_context(self._reporter.track(label, total, "images"))
             advance(start)
             inputs = self._batches(images, transform, views, start, batch)
@@ -205,11 +216,11 @@ class BoundaryCache:
             for outputs in each_in_section(prefix.run(batches), "prefix"):
                 if file is None:
                     shape = outputs.shape[1:]
-                    make_room(total * _bytes(shape, self._dtype), self._runtime)
+                    make_room(total * _bytes(shape, dtype), self._runtime)
                     write_json(folder / _BEGUN, _Begun(shape, prefix.engine))
-                    file = held.enter_context(self._rows_file(folder, shape, batch))
+                    file = held.enter_context(RowsFile(folder / _ROWS, _bytes(shape, dtype), batch))
                 with section("cache write"):
-                    file.append(self._pack(outputs))
+                    file.append(self._pack(outputs, dtype))
                 advance(len(outputs))
         if keep:
             with section("cache write"):
@@ -219,7 +230,7 @@ class BoundaryCache:
         whole = (time.perf_counter() - compiled) * total / max(total - start, 1)
         index = _Index(
             shape=(len(images), views, *(shape or ())),
-            dtype=self._dtype.name,
+            dtype=dtype.name,
             batch=batch,
             seconds=compiled - started + whole,
             key=key,
@@ -227,9 +238,6 @@ class BoundaryCache:
         write_json(folder / INDEX, index)
         (folder / _BEGUN).unlink(missing_ok=True)
         return total - start
-
-    def _rows_file(self, folder: Path, shape: tuple[int, ...], batch: int) -> RowsFile:
-        return RowsFile(folder / _ROWS, _bytes(shape, self._dtype), batch)
 
     def _finished(self, folder: Path) -> _Index | None:
         """The index of an entry that is whole and right; a damaged one is removed."""
@@ -268,12 +276,12 @@ class BoundaryCache:
         for rows in np.linspace(0, len(images) - 1, count).astype(np.int64)[:, None]:
             yield self._transform.plain(torch.as_tensor(images.read(rows)), images.keys[rows])
 
-    def _pack(self, outputs: np.ndarray) -> bytes:
-        packed = outputs.astype(self._dtype, copy=False)
+    def _pack(self, outputs: np.ndarray, dtype: np.dtype[Any]) -> bytes:
+        packed = outputs.astype(dtype, copy=False)
         if not np.isfinite(packed).all():
             raise HeadstartError(
                 f"{self._backbone.name}: activations at the boundary do not fit "
-                f"{self._dtype.name}: set views = 0, which recomputes them"
+                f"{dtype.name}: set views = 0, which recomputes them"
             )
         return packed.tobytes()
 

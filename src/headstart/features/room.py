@@ -61,28 +61,31 @@ def _bytes(gigabytes: float) -> int:
 
 @dataclass(frozen=True)
 class Footprint:
-    """The size of a cached boundary: `rows` rows (images times views) of one shape and dtype."""
+    """The size of a cached boundary: `rows` rows (images times views) of one shape and dtype, of
+    which `exact` ones, those of test, are kept in float32."""
 
     rows: int
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    exact: int = 0
 
     @property
     def bytes(self) -> int:
-        return self.rows * math.prod(self.shape) * self.dtype.itemsize
+        each = (self.rows - self.exact) * self.dtype.itemsize + self.exact * 4
+        return each * math.prod(self.shape)
 
     def __str__(self) -> str:
         shape = " x ".join(map(str, self.shape))
         return f"{self.rows:,} rows of {shape} {self.dtype}, {self.bytes / 1e9:.2f} GB"
 
 
-def footprint(backbone: Backbone, boundary: int, size: int, rows: int) -> Footprint:
+def footprint(backbone: Backbone, boundary: int, size: int, rows: int, exact: int = 0) -> Footprint:
     """The footprint of `rows` rows at a boundary, for inputs of `size` pixels a side."""
     parameter = next(backbone.model.parameters())
     example = torch.zeros(1, 3, size, size, device=parameter.device)
     with torch.inference_mode():
         x = run_stages(backbone.stages()[:boundary], example)
-    return Footprint(rows, tuple(x.shape[1:]), row_dtype(backbone, boundary))
+    return Footprint(rows, tuple(x.shape[1:]), row_dtype(backbone, boundary), exact)
 
 
 def row_dtype(backbone: Backbone, boundary: int) -> np.dtype[Any]:

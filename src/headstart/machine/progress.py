@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from headstart.text.plain import visible
+from headstart_predict.plain import visible
 
 
 class Reporter:

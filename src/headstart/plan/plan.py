@@ -199,6 +199,6 @@ def _caching(
     if views == 0:
         return None, "views = 0: every epoch draws a new view of each image"
     rows = cached_rows(plan.counts, views)
-    needs = footprint(backbone, freeze.boundary, plan.size, rows)
+    needs = footprint(backbone, freeze.boundary, plan.size, rows, plan.counts["test"])
     reason = cache_or_recompute(needs, plan.runtime, required=spec.optimizer == "lbfgs")
     return (needs, None) if reason is None else (None, reason)

@@ -22,7 +22,7 @@ from headstart.report.sections.facts import describe_facts
 from headstart.report.sections.phases import describe_phases
 from headstart.rundir.run import Run
 from headstart.text import formats
-from headstart.text.plain import as_markdown, visible, without_home
+from headstart_predict.plain import as_markdown, visible, without_home
 
 # Where the hub keeps what our sources are made of: its id and its name for people.
 _DATASETS = {

@@ -27,7 +27,7 @@ from headstart.report.sections.facts import (
 from headstart.rundir.records import Provenance
 from headstart.rundir.run import Run
 from headstart.text import formats
-from headstart.text.plain import as_markdown, visible, without_home
+from headstart_predict.plain import as_markdown, visible, without_home
 
 
 def write_markdown(

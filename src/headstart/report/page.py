@@ -53,7 +53,7 @@ from headstart.report.sections.selection import SelectionSection, describe_selec
 from headstart.rundir.records import LeftOut
 from headstart.rundir.run import Run
 from headstart.text import formats
-from headstart.text.plain import visible, without_home
+from headstart_predict.plain import visible, without_home
 
 
 def write_report(

@@ -9,6 +9,8 @@
     predictions/corrupted.npz   logits on corrupted test images, if the recipe asks for them
     pictures.npz                thumbnails the report shows: samples, answers, mistakes, heat maps
     feature_map.npz             test images laid out by their features
+    golden.npz                  pixels of some test images: what an exported model is checked with
+    export/                     the bundle, if the run was exported
     metrics.json  cost.json     scores, as functions of the predictions; the cost of the run
     profile.json                the time by section, with --profile
     report/report.html          the report
@@ -50,7 +52,7 @@ from headstart.rundir.checks import (
 from headstart.rundir.folders import is_remnant, refuse_others
 from headstart.rundir.history import Event, History, event_line, read_events
 from headstart.rundir.records import Cost, Manifest, Metrics, Provenance, Split, TimeProfile
-from headstart.text.cards import Card, Shown, interval, percent
+from headstart_predict.cards import Card, Shown, interval, percent
 
 FORMAT = 2
 _FOLDERS = ("checkpoints", "predictions", "report")

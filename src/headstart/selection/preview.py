@@ -12,7 +12,7 @@ from headstart.machine.runtime import create_runtime
 from headstart.plan.plan import PhasePlan, make_plan
 from headstart.recipe import Recipe
 from headstart.selection.estimating import Estimate, Speed, estimate_run, measure_speed
-from headstart.text.cards import Card, Shown
+from headstart_predict.cards import Card, Shown
 
 
 @dataclass(frozen=True, repr=False)

@@ -33,14 +33,6 @@ def captions(names: Sequence[str], most: int) -> list[str]:
     ]
 
 
-def shorten_middle(text: str, most: int) -> str:
-    """A text with its middle cut: both ends of a file name are informative."""
-    if len(text) <= most:
-        return text
-    end = most // 2
-    return text[: most - end - 1] + _CUT + text[-end:]
-
-
 def _numbered(caption: str, number: int, most: int) -> str:
     tail = f"{_CUT}#{number}"
     return caption[: most - len(tail)].rstrip(f" {_CUT}") + tail

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from headstart.files import to_json
 from headstart.rundir.history import Epoch, Extract, History, PhaseDone, Solve
 from headstart.rundir.run import Run
-from headstart.text.plain import visible, without_home
+from headstart_predict.plain import visible, without_home
 
 KEY = "headstart.key"
 ARTEFACTS = (

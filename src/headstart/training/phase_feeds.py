@@ -79,7 +79,8 @@ class PhaseFeeds:
         if not self._cached:
             return self._from_pixels(images, views or 0)
         started = time.perf_counter()
-        rows = self._cache.rows(images, views=views, label=f"frozen pass over {split}")
+        label = f"frozen pass over {split}"
+        rows = self._cache.rows(images, views=views, label=label, exact=split == "test")
         seconds = time.perf_counter() - started
         count = rows.computed
         self._run.append_log(

@@ -140,22 +140,32 @@ class Transform:
         # Bicubic kernels overshoot; the weights were trained on values within 0..1 only.
         return x.clamp_(0, 1).sub_(mean).div_(std)
 
-    def _resize(self, x: torch.Tensor, size: int | None = None) -> torch.Tensor:
-        size = size or self.preprocess.size
-        if x.shape[-1] == size:
+    def _resize(
+        self, x: torch.Tensor, size: int | None = None, *, rows_only: bool = False
+    ) -> torch.Tensor:
+        """Squares of `size` pixels a side; with `rows_only` the columns stay."""
+        size, side = size or self.preprocess.size, x.shape[-2]
+        if side == size:
             return x
         kernel = self.preprocess.interpolation
-        if x.shape[-1] <= min(SMALL_SIDE, size):
+        if side <= min(SMALL_SIDE, size):
             one, none = torch.ones(1, device=x.device), torch.zeros(1, device=x.device)
-            rows = _resampling(one, none, x.shape[-1], size, kernel, reflect=False)[0]
-            return rows @ (x.contiguous() @ rows.T)
+            rows = _resampling(one, none, side, size, kernel, reflect=False)[0]
+            return rows @ (x if rows_only else x.contiguous() @ rows.T)
         return F.interpolate(
             x,
-            size=(size, size),
+            size=(size, x.shape[-1] if rows_only else size),
             mode=kernel,
             align_corners=False,
-            antialias=x.shape[-1] > size,
+            antialias=side > size,
         )
+
+    def resize_matrix(self, side: int) -> torch.Tensor:
+        """float32 (size, side): R, for which R @ x @ R.T is the plain view's resize of a square."""
+        x = torch.eye(side)[None, None]
+        for size in (*self.via, self.preprocess.size):
+            x = self._resize(x, size, rows_only=True)
+        return x[0, 0]
 
     def _warp(
         self, x: torch.Tensor, draws: Draws, operations: np.ndarray | None = None

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from headstart.cli.tables.common import NONE
-from headstart.text.cards import grid
+from headstart_predict.cards import grid
 
 if TYPE_CHECKING:
     from headstart.models.catalogue import BackboneInfo

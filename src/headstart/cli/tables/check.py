@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from headstart.cli.tables.common import warning_lines
 from headstart.cli.tables.data import format_description
-from headstart.text.cards import grid
+from headstart_predict.cards import grid
 
 if TYPE_CHECKING:
     from headstart.plan.plan import PhasePlan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from headstart.text.cards import interval, percent
+from headstart_predict.cards import interval, percent
 
 if TYPE_CHECKING:
     from headstart.comparison.explain import Explanation

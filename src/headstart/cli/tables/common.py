@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from headstart.text.plain import one_line
+from headstart_predict.plain import one_line
 
 NONE = "-"
 

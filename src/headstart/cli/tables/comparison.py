@@ -12,8 +12,8 @@ from headstart.cli.tables.classes import balance_cells, balance_header, val_cell
 from headstart.cli.tables.common import NONE, or_none, own_command, warning_lines
 from headstart.cli.tables.run import run_to_json
 from headstart.cli.tables.selection import format_selection
-from headstart.text.cards import grid, interval, percent
-from headstart.text.plain import one_line
+from headstart_predict.cards import grid, interval, percent
+from headstart_predict.plain import one_line
 
 if TYPE_CHECKING:
     from headstart.comparison.records import Comparison, Row, Standing

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart.cli.tables.common import warning_lines
-from headstart.text.cards import grid, percent
-from headstart.text.plain import one_line
+from headstart_predict.cards import grid, percent
+from headstart_predict.plain import one_line
 
 if TYPE_CHECKING:
     from headstart.data import Description, SourceInfo

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from headstart.cli.tables.classes import balanced_rows
 from headstart.cli.tables.common import or_none, own_command
-from headstart.text.cards import grid, interval, percent
+from headstart_predict.cards import grid, interval, percent
 
 if TYPE_CHECKING:
     from headstart.comparison.explain import Entry, Explanation, Step

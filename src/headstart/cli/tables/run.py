@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.cli.tables.classes import class_lines, scores_to_json
 from headstart.cli.tables.common import own_command, warning_lines
-from headstart.text.cards import grid, interval, percent
+from headstart_predict.cards import grid, interval, percent
 
 if TYPE_CHECKING:
     from headstart.rundir.records import Cost

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from headstart.cli.tables.common import NONE
-from headstart.text.cards import grid
 from headstart.text.durations import format_seconds
+from headstart_predict.cards import grid
 
 if TYPE_CHECKING:
     from headstart.comparison.records import Judged, Selected

@@ -29,7 +29,7 @@ from headstart.data.sources.cifar import CIFARS
 from headstart.data.sources.download import Progress
 from headstart.data.splits import Splits
 from headstart.files import cache_root, write_json
-from headstart.text.cards import Card, Shown
+from headstart_predict.cards import Card, Shown
 
 COLUMNS = ("first", "second", "kind", "mirrored", "correlation", "cosine")
 BY_SEARCH, BY_BYTES = "a search of the pictures", "a search for byte-identical images alone"

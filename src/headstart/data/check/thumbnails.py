@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from headstart.data.decode import THUMBNAIL_SIDE
 from headstart.data.images import ImageSet
 from headstart.data.sources.folder import PhotoFiles
 from headstart.data.sources.scan import recall_thumbnails, remember_thumbnails
+from headstart_predict.decode import THUMBNAIL_SIDE
 
 _BLOCK = 1024
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from headstart.data.images import build_image_set, hash_rows, interleave
+from headstart.data.images import build_image_set, encode_png, hash_rows, interleave
 from headstart.data.sources.download import md5_of
 from headstart.data.splits import Source
 from headstart.errors import DataError
@@ -128,6 +128,9 @@ class RecordFiles:
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         return interleave(self.planes(rows), SIDE)
+
+    def as_file(self, row: int) -> bytes:
+        return encode_png(self.read(np.array([row]))[0])
 
     def digests(self, rows: np.ndarray) -> list[bytes]:
         blocks = np.split(np.asarray(rows), range(4096, len(rows), 4096))  # 12 MB at a time

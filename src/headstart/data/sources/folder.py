@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from headstart.data.check.oddities import odd_images, require_range, small_classes
-from headstart.data.decode import decode_image
-from headstart.data.formats import IMAGE_SUFFIXES
 from headstart.data.images import ImageSet, build_image_set, map_threads
 from headstart.data.sources.download import Progress
 from headstart.data.sources.layout import find_photos
 from headstart.data.sources.masks import without_masks
 from headstart.data.sources.scan import Scanned, scan, scan_notes
-from headstart.data.sources.walking import exists, walk
 from headstart.data.splits import BadImage, Source
 from headstart.errors import DataError
+from headstart_predict.decode import decode_image, open_file
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +38,10 @@ class PhotoFiles:
 
     def digests(self, rows: np.ndarray) -> list[bytes]:
         return [self.content[row] for row in rows.tolist()]
+
+    def as_file(self, row: int) -> bytes:
+        with open_file(self.root / self.paths[row]) as file:
+            return file.read()
 
 
 def open_folder(root: Path, side: int, progress: Progress | None = None) -> Source:
@@ -100,23 +101,3 @@ def _image_sets(
 def _shown(path: str) -> str:
     """A path that can be printed and saved, also if its name is not valid UTF-8."""
     return path.encode(errors="replace").decode()
-
-
-def find_images(paths: Sequence[Path]) -> list[Path]:
-    """The given files, and every image below the given folders, in order of their path.
-
-    A given file is taken whatever its suffix. Raises DataError for a path that does not exist and
-    for a folder without an image.
-    """
-    images: list[Path] = []
-    for path in paths:
-        if not exists(path):
-            raise DataError(f"{path}: no such file or folder")
-        if not path.is_dir():
-            images.append(path)
-            continue
-        inside = sorted(walk(path).images)
-        if not inside:
-            raise DataError(f"{path}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-        images += inside
-    return images

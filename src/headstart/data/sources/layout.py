@@ -12,8 +12,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from headstart.data.formats import IMAGE_SUFFIXES
-from headstart.data.sources.walking import (
+from headstart.errors import DataError
+from headstart_predict.formats import IMAGE_SUFFIXES
+from headstart_predict.walking import (
     counted,
     holds_images,
     list_folder,
@@ -21,7 +22,6 @@ from headstart.data.sources.walking import (
     tell_others,
     walk,
 )
-from headstart.errors import DataError
 
 _SPLITS = {
     "train": ("train", "training", "trainset"),

@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from headstart.data.decode import UnreadableImageError, decode_image
 from headstart.data.sources.layout import MASK_WORDS, Layout, is_mask_folder
 from headstart.errors import DataError
+from headstart_predict.decode import UnreadableImageError, decode_image
 
 # "benign (1)_mask.png" and "benign (1)_mask_1.png" beside "benign (1).png".
 _NAMED = re.compile(rf"(.+?)[\s_.-]+(?:{MASK_WORDS})(?:[\s_.-]?\d+)?", re.IGNORECASE)

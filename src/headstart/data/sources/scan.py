@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import PIL
 
-from headstart.data.decode import Inspected, UnreadableImageError, inspect_image, open_file
 from headstart.data.images import PIXELS_VERSION, map_threads
-from headstart.data.limits import max_pixels
 from headstart.data.sources.download import Progress
 from headstart.files import cache_root, recall, remember, write_atomically
+from headstart_predict.decode import Inspected, UnreadableImageError, inspect_image, open_file
+from headstart_predict.limits import max_pixels
 
 FORMAT = 3  # raise it when more is remembered about a file
 CHECKED, CHECKED_BYTES = 16, 2**28  # of the files taken as unchanged, those that are read again

@@ -13,7 +13,8 @@ from PIL import Image
 from headstart.evaluation.notable import confident_mistakes
 from headstart.report.contenders import optional
 from headstart.rundir.run import Run
-from headstart.text.captions import captions, shorten_middle
+from headstart.text.captions import captions
+from headstart_predict.plain import shorten_middle
 
 SAMPLES, TILES, SALIENCIES = 30, 12, 8  # of a kind in one section
 LISTED = 100  # wrong answers that a section names

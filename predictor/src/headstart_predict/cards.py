@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from headstart.text.plain import one_line
+from headstart_predict.plain import one_line
 
 MOST_ROWS = 10
 

@@ -16,9 +16,9 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
-from headstart.data.limits import check_bytes, check_file, check_opened, max_pixels
-from headstart.data.quiet import quiet
-from headstart.errors import DataError
+from headstart_predict.errors import DataError
+from headstart_predict.limits import check_bytes, check_file, check_opened, max_pixels
+from headstart_predict.quiet import quiet
 
 # An explicit list, because some of Pillow's other readers start programs (EPS runs Ghostscript). An
 # image that a stranger sends to a server must not start a program.

@@ -6,18 +6,19 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from headstart.data.decode import UnreadableImageError, open_file
-from headstart.data.formats import (
+from headstart_predict.decode import UnreadableImageError, open_file
+from headstart_predict.errors import DataError
+from headstart_predict.formats import (
     HEAD_BYTES,
     IMAGE_SUFFIXES,
     OTHER_SUFFIXES,
     begins_like_an_image,
 )
-from headstart.errors import DataError
 
 # Besides hidden names: what systems and servers put beside the files of a user.
 _NEVER_DATA = frozenset(
@@ -120,6 +121,26 @@ def walk(folder: Path) -> Found:
         for name in reversed(listing.folders):  # the first by name is entered first
             (links if name in listing.linked else real).append(here / name)
     return found
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """The given files, and every image below the given folders, in order of their path.
+
+    A given file is taken whatever its suffix. Raises DataError for a path that does not exist and
+    for a folder without an image.
+    """
+    images: list[Path] = []
+    for path in paths:
+        if not exists(path):
+            raise DataError(f"{path}: no such file or folder")
+        if not path.is_dir():
+            images.append(path)
+            continue
+        inside = sorted(walk(path).images)
+        if not inside:
+            raise DataError(f"{path}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        images += inside
+    return images
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from headstart.errors import DataError
+from headstart_predict.errors import DataError
 
 PIXELS = 75_000_000
 VARIABLE = "HEADSTART_MAX_PIXELS"

@@ -20,6 +20,7 @@ _BEGINS = re.compile(r"^(\s*)(?:(\d+)([.)])(?=\s|$)|([#>+=-]))")
 # An underscore within a word stays as it is, as in names of networks. A bracket matters where a
 # link or its definition can follow.
 _MARKUP = re.compile(r"[\\`*<|$]|~(?=~)|(?<=~)~|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|&(?=[#\w])")
+_CUT = "…"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -69,3 +70,11 @@ def without_home(text: str) -> str:
         if written in text:
             text = re.sub(rf"(?<![\w.~-]){re.escape(written)}(?![\w.-])", "~", text)
     return text
+
+
+def shorten_middle(text: str, most: int) -> str:
+    """A text with its middle cut: both ends of a file name are informative."""
+    if len(text) <= most:
+        return text
+    end = most // 2
+    return text[: most - end - 1] + _CUT + text[-end:]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from headstart.data.limits import PIXELS, max_pixels
+from headstart_predict.limits import PIXELS, max_pixels
 
 _lock = threading.Lock()
 _inside = 0  # threads that decode at this moment

@@ -11,8 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from headstart.text.captions import shorten_middle
-from headstart.text.plain import one_line, visible
+from headstart_predict.plain import one_line, shorten_middle, visible
 
 LONGEST_ERROR = 800  # characters
 

@@ -1,0 +1,234 @@
+"""Answers of a model: what a classifier of pictures takes and gives, whichever engine runs it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from headstart_predict.cards import Card, Shown, grid, percent
+from headstart_predict.decode import UnreadableImageError, decode_image
+from headstart_predict.errors import DataError
+from headstart_predict.plain import as_csv
+from headstart_predict.walking import find_images
+
+LONG = 500  # images; before a longer series it pays to measure what is quickest
+
+# The kinds of images that `predict` accepts.
+Picture = str | Path | bytes | Image.Image | np.ndarray
+Source = Path | bytes | Image.Image
+_TAKES = (
+    "a path, the bytes of a file, an image of Pillow, uint8 pixels (height, width, 3) or (height, "
+    "width), a folder, or a list of these"
+)
+
+
+@dataclass(frozen=True, repr=False)
+class Answer(Shown):
+    """The model's answer for one image. probabilities: class name to probability, best first."""
+
+    image: str
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+    def _card(self) -> Card:
+        facts = [(name, percent(p)) for name, p in list(self.probabilities.items())[:3]]
+        return Card(f"Answer for {self.image}: {self.label}", facts)
+
+
+class PictureClassifier(Shown):
+    """What every predictor does alike: it takes pictures of any kind and gives named answers.
+
+    side: pixels along each side of the squares that `logits` takes. temperature: logits are divided
+    by it before they become probabilities, which calibrates them. It changes no answer. A subclass
+    computes the logits; `batch` images at once are quick, and `workers` batches at a time.
+    """
+
+    batch = 32
+    workers = 1
+
+    def __init__(self, class_names: Sequence[str], side: int, temperature: float) -> None:
+        self.class_names, self.side, self.temperature = tuple(class_names), side, temperature
+
+    def logits(self, pixels: np.ndarray) -> np.ndarray:
+        """float32 (n, classes) for uint8 (n, side, side, 3); without temperature."""
+        raise NotImplementedError
+
+    def logits_of_many(self, pixels: np.ndarray) -> np.ndarray:
+        """The same for a batch of a long series; `workers` threads call it at once."""
+        return self.logits(pixels)
+
+    def prepare_for_many(self) -> None:
+        """Called before a series of more than LONG images."""
+
+    def predict(
+        self,
+        images: Picture | Sequence[Picture],
+        *,
+        on_unreadable: Callable[[DataError], None] | None = None,
+    ) -> list[Answer]:
+        """Answers in the order of the images; a single image gives a list of one.
+
+        An image is a path, the bytes of an image file, an image that Pillow has opened, or pixels
+        as a uint8 array: (height, width, 3) in RGB, or (height, width) in grey. A folder means
+        every image below it, in the order of their paths; an array (n, height, width, 3) means n
+        images. Answers are named after the file, or have the image's number, from 0.
+
+        An image that cannot be read is left out, and `on_unreadable` is called with its DataError;
+        without `on_unreadable` the error is raised. Anything that is no image raises DataError, and
+        so does a lack of memory.
+        """
+        return list(self.stream(images, on_unreadable=on_unreadable))
+
+    def stream(
+        self,
+        images: Picture | Iterable[Picture],
+        *,
+        on_unreadable: Callable[[DataError], None] | None = None,
+    ) -> Iterator[Answer]:
+        """As `predict`, one answer after the other, for any number of images: few batches are in
+        memory at a time. Decoding and computing overlap."""
+        numbered = enumerate(_each_image(images))
+        head = list(itertools.islice(numbered, LONG + 1))
+        if len(head) <= self.batch:  # no thread is worth its start
+            yield from _readable(self._answer_batch(head, self.logits), on_unreadable)
+            return
+        if len(head) > LONG:
+            self.prepare_for_many()
+        batches = _batches(itertools.chain(head, numbered), self.batch)
+        with ThreadPoolExecutor(self.workers, "predict") as pool:
+            under_way: deque[Future[list[Answer | DataError]]] = deque()
+            try:
+                for batch in batches:
+                    under_way.append(pool.submit(self._answer_batch, batch, self.logits_of_many))
+                    if len(under_way) > 2 * self.workers:
+                        yield from _readable(under_way.popleft().result(), on_unreadable)
+                while under_way:
+                    yield from _readable(under_way.popleft().result(), on_unreadable)
+            finally:
+                for left in under_way:
+                    left.cancel()
+
+    def _answer_batch(
+        self,
+        batch: Sequence[tuple[int, Source]],
+        compute: Callable[[np.ndarray], np.ndarray],
+    ) -> list[Answer | DataError]:
+        """An answer for each picture, or the error of one that cannot be read."""
+        found: list[DataError | None] = []
+        names, pixels = [], []
+        for number, source in batch:
+            try:
+                pixels.append(decode_image(source, self.side))
+            except UnreadableImageError as error:
+                found.append(error)
+                continue
+            found.append(None)
+            names.append(name_of(source, number))
+        logits = iter(compute(np.stack(pixels)) if pixels else ())
+        answers = map(self.answer, names, logits)
+        return [next(answers) if error is None else error for error in found]
+
+    def answer(self, image: str, logits: np.ndarray) -> Answer:
+        probabilities = softmax(logits / self.temperature)
+        order = np.argsort(-logits, kind="stable")  # distinct logits may share a probability
+        named = {self.class_names[i]: float(probabilities[i]) for i in order}
+        best = self.class_names[order[0]]
+        return Answer(image, best, named[best], named)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """float64 probabilities along the last axis."""
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(axis=-1, keepdims=True)
+    exponents: np.ndarray = np.exp(shifted)
+    return np.asarray(exponents / exponents.sum(axis=-1, keepdims=True))
+
+
+def _readable(
+    found: Sequence[Answer | DataError], on_unreadable: Callable[[DataError], None] | None
+) -> Iterator[Answer]:
+    for each in found:
+        if isinstance(each, Answer):
+            yield each
+        elif on_unreadable is None:
+            raise each
+        else:
+            on_unreadable(each)
+
+
+def _batches(
+    numbered: Iterable[tuple[int, Source]], size: int
+) -> Iterator[list[tuple[int, Source]]]:
+    rest = iter(numbered)
+    while batch := list(itertools.islice(rest, size)):
+        yield batch
+
+
+def _each_image(images: Any) -> Iterator[Source]:
+    """The arguments of `predict`, image by image. Raises DataError for anything else."""
+    single = isinstance(images, Picture) and getattr(images, "ndim", 0) < 4
+    if not single and not isinstance(images, Iterable):
+        raise DataError(f"predict() takes {_TAKES}, not {type(images).__name__}")
+    for number, image in enumerate([images] if single else images):
+        if isinstance(image, str | Path):
+            yield from find_images([Path(image)])
+        elif isinstance(image, np.ndarray):
+            yield _from_array(image, number)
+        elif isinstance(image, bytes | Image.Image):
+            yield image
+        else:
+            raise DataError(f"image {number}: predict() takes {_TAKES}, not {type(image).__name__}")
+
+
+def _from_array(pixels: np.ndarray, number: int) -> Image.Image:
+    shaped = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
+    if pixels.dtype != np.uint8 or not shaped or 0 in pixels.shape:
+        raise DataError(
+            f"image {number}: {pixels.dtype} pixels {pixels.shape}: give uint8, 0 to 255, as "
+            "(height, width, 3) in RGB or (height, width) in grey"
+        )
+    return Image.fromarray(pixels)
+
+
+def name_of(source: Source, number: int) -> str:
+    if isinstance(source, Path):
+        return str(source)
+    return str(getattr(source, "filename", "") or number)
+
+
+def format_answers(answers: Sequence[Answer]) -> str:
+    """A table for people: the answer, how sure it is, and the next class."""
+    rows = []
+    for answer in answers:
+        (_, first), *rest = list(answer.probabilities.items())
+        second = f"{rest[0][0]} {percent(rest[0][1])}" if rest else ""
+        rows.append([answer.image, answer.label, percent(first), second])
+    return grid(["image", "class", "sure", "next"], rows, "llrl")
+
+
+def csv_lines(answers: Iterable[Answer], class_names: Sequence[str]) -> Iterator[str]:
+    """A header, and a line for each image, with their ends. A name that a spreadsheet would compute
+    begins with an apostrophe."""
+    yield _csv_line(["image", "label", "probability", *map(as_csv, class_names)])
+    for answer in answers:
+        own = [f"{answer.probabilities[name]:.6f}" for name in class_names]
+        yield _csv_line(
+            [as_csv(answer.image), as_csv(answer.label), f"{answer.probability:.6f}", *own]
+        )
+
+
+def _csv_line(cells: Sequence[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()

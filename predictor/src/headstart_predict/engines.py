@@ -1,0 +1,137 @@
+"""Engines: run a bundle's model with the libraries that are installed.
+
+Both take an ONNX model as bytes, and several threads may call them. ONNX Runtime is always there;
+OpenVINO, which is faster on some CPUs, may be.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+import numpy as np
+
+from headstart_predict.errors import BundleError
+
+NAMES = ("onnxruntime", "openvino")
+INPUT, LOGITS = "pixels", "logits"
+
+
+class Engine(Protocol):
+    """A model that is ready to run. Any thread may call `run`."""
+
+    name: str
+
+    def run(self, pixels: np.ndarray, output: str = LOGITS) -> np.ndarray:
+        """uint8 (n, side, side, 3) to float32: logits, probabilities (n, classes) or features."""
+        ...
+
+
+class OnnxRuntime:
+    """ONNX Runtime, on `threads` threads a call."""
+
+    name = "onnxruntime"
+
+    def __init__(self, content: bytes, threads: int, streams: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 4  # its errors are raised as well; warnings are of no use here
+        if streams > 1:  # callers wait in threads of their own: a spinning one would hold a core
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = onnxruntime.InferenceSession(
+            content, options, providers=["CPUExecutionProvider"]
+        )
+
+    def run(self, pixels: np.ndarray, output: str = LOGITS) -> np.ndarray:
+        return np.asarray(self._session.run([output], {INPUT: pixels})[0])
+
+
+class OpenVINO:
+    """OpenVINO in float32, with a request for each of `streams` callers at a time."""
+
+    name = "openvino"
+
+    def __init__(self, content: bytes, threads: int, streams: int) -> None:
+        openvino = import_openvino()
+        core = openvino.Core()
+        settings = {
+            "INFERENCE_NUM_THREADS": threads * streams,
+            "NUM_STREAMS": streams,
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        self._compiled = core.compile_model(core.read_model(content), "CPU", settings)
+        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(streams + 1):
+            self._free.put(self._compiled.create_infer_request())
+
+    def run(self, pixels: np.ndarray, output: str = LOGITS) -> np.ndarray:
+        request = self._free.get()
+        try:
+            request.infer({INPUT: np.ascontiguousarray(pixels)}, share_inputs=True)
+            return np.array(request.get_tensor(output).data)
+        finally:
+            self._free.put(request)
+
+
+def import_openvino() -> Any:
+    """OpenVINO without its telemetry, which reports each conversion over the network.
+
+    The telemetry forks a process, which also crashed beside our threads.
+    """
+    silent: Any = None  # makes the import of the telemetry fail; OpenVINO and NNCF then skip it
+    sys.modules.setdefault("openvino_telemetry", silent)
+    import openvino
+
+    return openvino
+
+
+def installed() -> list[str]:
+    """The engines that can be used here, ONNX Runtime first."""
+    return [name for name in NAMES if find_spec(name)]
+
+
+def start(name: str, content: bytes, threads: int, streams: int = 1) -> Engine:
+    """A model, ready. threads: for each of `streams` callers. Raises BundleError where the engine
+    does not take the model."""
+    if name not in NAMES:
+        raise BundleError(f"engine {name!r}: there is no such engine; use {' or '.join(NAMES)}")
+    if not find_spec(name):
+        raise BundleError(f"engine {name!r} is not installed: pip install {name}")
+    kind: Any = {"onnxruntime": OnnxRuntime, "openvino": OpenVINO}[name]
+    try:
+        engine: Engine = kind(content, threads, streams)
+    except Exception as error:  # each library has kinds of its own
+        reason = " ".join(str(error).split())[:200]
+        raise BundleError(f"{name} does not take the model: {reason}") from error
+    return engine
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) or 1
+    return os.cpu_count() or 1
+
+
+class PerProcess:
+    """Something that must be made anew in a forked child: its threads do not come along."""
+
+    def __init__(self) -> None:
+        self._lock, self._process, self._made = threading.Lock(), 0, dict[str, Engine]()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        self._lock, self._made = threading.Lock(), {}
+
+    def get(self, key: str, make: Any) -> Engine:
+        with self._lock:
+            if key not in self._made:
+                self._made[key] = make()
+            return self._made[key]
