@@ -16,12 +16,13 @@ import headstart
 from headstart.comparison.explain import explain
 from headstart.comparison.leaderboard import build_comparison
 from headstart.data.check.duplicates import Duplicates
-from headstart.deployment.predictor import Answer, Predictor
+from headstart.deployment.predictor import Predictor
 from headstart.errors import DataError, RunError
 from headstart.evaluation.metrics import score
 from headstart.machine.progress import Reporter, TerminalReporter
 from headstart.rundir.run import Run
 from headstart.specs import DataSpec
+from headstart_predict.answers import Answer
 from headstart_predict.cards import MOST_ROWS, Shown
 from tests.fabricating import fabricate
 
