@@ -34,14 +34,13 @@ from headstart.files import (
     write_atomically,
     write_json,
 )
-from headstart.machine.host import usable_cores
 from headstart.machine.progress import Reporter, TerminalReporter
 from headstart.models.store import file_sha256
 from headstart.report.card import render_card
 from headstart.rundir.run import Run, open_run
 from headstart_predict import engines
 from headstart_predict.bundle import FORMAT, GOLDEN, MODEL, RECORD, open_bundle
-from headstart_predict.engines import Engine
+from headstart_predict.engines import Engine, usable_cores
 
 TOLERANCE = 1e-4  # of a probability, between the run and the bundle, and between engines
 BATCH = 16
