@@ -18,6 +18,7 @@ import typer
 from typer.exceptions import TyperException
 
 from headstart.cli.data import data_app
+from headstart.cli.deploying import export, predict, verify
 from headstart.cli.options import (
     BudgetOption,
     CacheLimitOption,
@@ -33,7 +34,7 @@ from headstart.cli.options import (
     rescan_folders,
 )
 from headstart.cli.recipes import recipes_app
-from headstart.errors import DataError, HeadstartError, explain_os_error
+from headstart.errors import HeadstartError, explain_os_error
 from headstart.machine.openmp import spin_count
 from headstart_predict.streams import (
     finish,
@@ -269,73 +270,6 @@ def check(
 
 
 @app.command()
-def predict(
-    source: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A finished run's directory, or a bundle.")
-    ],
-    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
-    as_json: JSONOption = False,
-    as_csv: Annotated[
-        bool,
-        typer.Option(
-            "--csv",
-            help="Print CSV with every class. A name that begins with = + - @ or a tab gets an "
-            "apostrophe before it, so that no spreadsheet computes it.",
-        ),
-    ] = False,
-    device: DeviceOption = "auto",
-) -> None:
-    """Classify images with a finished run's model, or an exported one."""
-    from headstart.deployment.quickest import finished, is_bundle, open_predictor
-    from headstart_predict.cli import print_answers
-    from headstart_predict.walking import find_images
-
-    if as_json and as_csv:
-        raise HeadstartError("--json and --csv: choose one")
-    if not is_bundle(source):
-        finished(source)
-    paths = find_images(images)  # before a model is loaded: a path may not exist
-    predictor = open_predictor(source, device=device)
-    unreadable: list[DataError] = []
-    answers = predictor.stream(paths, on_unreadable=unreadable.append)
-    code = print_answers(answers, predictor.class_names, unreadable, as_json=as_json, as_csv=as_csv)
-    if code:
-        raise typer.Exit(code)
-
-
-@app.command()
-def export(
-    run_path: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's directory.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="The folder to write; default: RUN/export.")
-    ] = None,
-    as_json: JSONOption = False,
-) -> None:
-    """Write a bundle: the model as it leaves the house, which answers without torch."""
-    from headstart.deployment.export import export
-    from headstart.files import to_json
-
-    done = export(run_path, out=out, reporter=make_reporter())
-    if as_json:
-        show_json(to_json(done))
-        return
-    show(
-        f"{done.path}: {done.megabytes:.1f} MB; {done.parity.images:,} images are answered as by "
-        f"the run, probabilities within {done.parity.largest:.1e}"
-    )
-
-
-@app.command()
-def verify(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle.")],
-) -> None:
-    """Check every file of a bundle, and that it answers as the run did."""
-    from headstart_predict.cli import print_verified
-
-    print_verified(bundle)
-
-
-@app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Directories of runs or studies.")],
     out: Annotated[
@@ -393,6 +327,10 @@ def models(
         show_json([vars(info) for info in backbones])
     else:
         show(format_backbones(backbones))
+
+
+for verb in (predict, export, verify):
+    app.command()(verb)
 
 
 @contextlib.contextmanager

@@ -18,11 +18,11 @@ import numpy as np
 
 from headstart.data import load_data
 from headstart.data.images import ImageSet, encode_png
+from headstart.deployment.finished import EXPORT
+from headstart.deployment.finished import MODEL as BEST
 from headstart.deployment.golden import Kept, kept_images
 from headstart.deployment.onnx_export import Deployed, to_onnx
 from headstart.deployment.predictor import Predictor, load_predictor
-from headstart.deployment.quickest import EXPORT
-from headstart.deployment.quickest import MODEL as BEST
 from headstart.errors import BundleError, DataError, RunError
 from headstart.evaluation.predictions import Predictions
 from headstart.files import (
@@ -73,12 +73,14 @@ def export(
     source: Run | str | Path,
     *,
     out: str | Path | None = None,
+    whole_test: bool = True,
     reporter: Reporter | None = None,
 ) -> Exported:
     """Write the bundle of a finished run; by default to RUN/export.
 
-    A bundle that is there is replaced, anything else refused. Raises RunError where the run is not
-    finished, and BundleError where an answer differs, which names the worst image.
+    whole_test: every test image is answered before it is published; without it, those that the run
+    keeps. A bundle that is there is replaced, anything else refused. Raises RunError where the run
+    is not finished, and BundleError where an answer differs, which names the worst image.
     """
     reporter = reporter or TerminalReporter()
     run = source if isinstance(source, Run) else open_run(source)
@@ -91,11 +93,11 @@ def export(
         predictor.side,
     )
     engine = engines.start("onnxruntime", model, 1, usable_cores())
-    test = test_images(run)
+    test = test_images(run) if whole_test else None
     kept = kept_images(run, test)
     parity = check_parity(run, predictor, engine, test, kept, reporter)
     with _published(folder) as partial:
-        _write(partial, run, model, kept, predictor, test)
+        _write(partial, run, model, kept, predictor, test, parity)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return Exported(folder, parity, size / 1e6)
 
@@ -189,9 +191,10 @@ def _write(
     kept: Kept,
     predictor: Predictor,
     test: ImageSet | None,
+    parity: Parity,
 ) -> None:
     """Every file of a bundle, its record last."""
-    made, tested = run.provenance, run.predictions("test")
+    tested = run.predictions("test")
     files: dict[str, bytes] = {
         MODEL: model,
         "recipe.toml": (run.path / "recipe.toml").read_bytes(),
@@ -222,9 +225,17 @@ def _write(
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+    write_json(folder / RECORD, _record(run, parity, listed))
+    for name in listed:
+        sync(folder / name)
+
+
+def _record(run: Run, parity: Parity, listed: dict[str, Any]) -> dict[str, Any]:
+    """What bundle.json says."""
+    made = run.provenance
     scores = run.metrics.test
     low, high = scores.interval
-    record: dict[str, Any] = {
+    return {
         "format": FORMAT,
         "name": run.name,
         "class_names": run.class_names,
@@ -239,11 +250,9 @@ def _write(
         "preprocess": asdict(made.preprocess),
         "weights": asdict(made.weights),
         "scores": {"images": scores.n, "accuracy": scores.accuracy, "low": low, "high": high},
+        "parity": asdict(parity),
         "files": listed,
     }
-    write_json(folder / RECORD, record)
-    for name in listed:
-        sync(folder / name)
 
 
 def sure_from(val: Predictions) -> float:
