@@ -52,7 +52,10 @@ class PictureClassifier(Shown):
     side: pixels along each side of the squares that `logits` takes. temperature: logits are divided
     by it before they become probabilities, which calibrates them. It changes no answer. A subclass
     computes the logits; `batch` images at once are quick, and `workers` batches at a time.
+    engine_name: the library that computes.
     """
+
+    engine_name = ""
 
     batch = 32
     workers = 1
@@ -67,6 +70,14 @@ class PictureClassifier(Shown):
     def logits_of_many(self, pixels: np.ndarray) -> np.ndarray:
         """The same for a batch of a long series; `workers` threads call it at once."""
         return self.logits(pixels)
+
+    def logits_of_series(self, pixels: np.ndarray) -> np.ndarray:
+        """The same for many images, in batches that share out the cores."""
+        parts = [pixels[first : first + self.batch] for first in range(0, len(pixels), self.batch)]
+        if len(parts) < 2 or self.workers == 1:
+            return np.concatenate([self.logits(part) for part in parts])
+        with ThreadPoolExecutor(self.workers, "predict") as pool:
+            return np.concatenate(list(pool.map(self.logits_of_many, parts)))
 
     def prepare_for_many(self) -> None:
         """Called before a series of more than LONG images."""

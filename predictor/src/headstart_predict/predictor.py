@@ -79,8 +79,12 @@ class BundlePredictor(PictureClassifier):
         if self.engine == "auto" and len(engines.installed()) > 1:
             self.engine = self._quickest()
 
+    @property
+    def engine_name(self) -> str:  # type: ignore[override]  # it may change before a long series
+        return engines.NAMES[0] if self.engine == "auto" else self.engine
+
     def _start(self, streams: int) -> Engine:
-        name = engines.NAMES[0] if self.engine == "auto" else self.engine
+        name = self.engine_name
 
         def make() -> Engine:
             content = _model(self.bundle) if self._content is None else self._content

@@ -1,6 +1,7 @@
 """Serving costs of finished runs, measured in a separate process.
 
-The process of a run is not suitable: compiled prefixes and their threads stay in it, and its peak
+What is measured is what is served: the bundle of a run, which is exported first, without torch. The
+process of a run is not suitable: compiled prefixes and their threads stay in it, and its peak
 memory is that of training. One process measures all runs of a study: first each model alone, then
 the times of all in turns, so that they can be compared. A lock keeps two commands on one machine
 from measuring at the same time. If a measurement fails, cost.json holds the reason, and the next
@@ -24,6 +25,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from headstart.deployment.finished import EXPORT
+from headstart.errors import HeadstartError
 from headstart.files import cache_root, locked, parse_json, to_json, write_json
 from headstart.machine.openmp import spin_count
 from headstart.machine.processes import python_command, python_environment
@@ -64,6 +67,8 @@ def measure_runs(
     if not waiting:
         return list(runs)
 
+    _export(waiting, reporter)
+
     def tell() -> None:
         reporter.say("another headstart is measuring: waiting for it to end")
 
@@ -83,6 +88,21 @@ def measure_runs(
             write_report([run], run.path / "report" / "report.html", title=run.name)
         on_measured(run)
     return [fresh.get(run.path, run) for run in runs]
+
+
+def _export(runs: Sequence[Run], reporter: Reporter) -> None:
+    """Have each run a bundle, since that is what is served. Where it cannot, torch is measured."""
+    without = [run for run in runs if not (run.path / EXPORT).exists()]
+    if not without:
+        return
+    from headstart.deployment.export import export
+
+    reporter.say("exporting " + ("the run" if len(without) == 1 else f"{len(without)} runs"))
+    for run in without:
+        try:
+            export(run, whole_test=False, reporter=Reporter())
+        except (HeadstartError, OSError) as error:
+            reporter.warn(f"{run.path}: torch is measured, because it cannot be exported: {error}")
 
 
 def _due(runs: Sequence[Run]) -> list[Run]:

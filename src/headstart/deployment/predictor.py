@@ -32,6 +32,7 @@ class Predictor(PictureClassifier):
     """A trained model with its preprocessing, class names and temperature, run by torch."""
 
     batch = BATCH
+    engine_name = "torch"
 
     def __init__(
         self,

@@ -6,22 +6,22 @@ import gc
 from datetime import UTC, datetime
 
 import numpy as np
-import torch
 
-from headstart.deployment.predictor import Predictor, load_predictor
+from headstart.deployment.quickest import open_predictor
 from headstart.deployment.timing import batch_for, milliseconds, side_of
-from headstart.machine.host import peak_memory_mb, reset_peak_memory
-from headstart.machine.runtime import create_runtime, machine
+from headstart.machine.host import cpu_name, may_have_cuda, peak_memory_mb, reset_peak_memory
 from headstart.rundir.records import LatencyMs, Measured, OnCuda, Serving, Throughput
 from headstart.rundir.run import Run
+from headstart_predict.answers import PictureClassifier
+from headstart_predict.engines import usable_cores
 
 WARM_UP = 3  # calls before those that are timed
 CALLS, CUDA_CALLS = 3, 50  # calls with single images; with a batch a tenth as many
 
 
 def serving_cost(run: Run, device: str = "auto") -> Serving:
-    """The serving cost of a finished run, measured with its predictor. Call it in a process that
-    does nothing else.
+    """The serving cost of a finished run, measured with its bundle; with torch if it has none. Call
+    it in a process that does nothing else.
 
     serving_rss_mb: the largest resident set while the model is loaded and answers. latency_ms,
     throughput: on the CPU, from stored pixels to probabilities, without decoding. They are a first
@@ -31,13 +31,14 @@ def serving_cost(run: Run, device: str = "auto") -> Serving:
     gc.collect()
     reset_peak_memory()
     side = side_of(run)
-    latency, throughput = _speed(load_predictor(run, device="cpu"), side)
+    predictor = open_predictor(run.path)
+    latency, throughput = _speed(predictor, side)
     measured = Measured(
-        process="its own, after the runs",
+        process=f"its own, after the runs, by {predictor.engine_name}",
         warm_up=WARM_UP,
         precision=run.recipe.precision,
-        threads=torch.get_num_threads(),
-        cpu=machine()["cpu"],
+        threads=usable_cores(),
+        cpu=cpu_name(),
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         session=None,
         rounds=None,
@@ -48,7 +49,14 @@ def serving_cost(run: Run, device: str = "auto") -> Serving:
 
 
 def _on_cuda(run: Run, device: str) -> OnCuda | None:
-    """The same on CUDA; None where `device` is another one."""
+    """The same on CUDA, by torch; None where `device` is another one."""
+    if device == "cpu" or (device == "auto" and not may_have_cuda()):
+        return None
+    import torch
+
+    from headstart.deployment.predictor import load_predictor
+    from headstart.machine.runtime import create_runtime, machine
+
     chosen = create_runtime(device).device
     if chosen.type != "cuda":
         return None
@@ -58,7 +66,9 @@ def _on_cuda(run: Run, device: str) -> OnCuda | None:
     return OnCuda(latency, throughput, name=str(machine()["gpu"]), memory_mb=peak)
 
 
-def _speed(predictor: Predictor, side: int, calls: int = CALLS) -> tuple[LatencyMs, Throughput]:
+def _speed(
+    predictor: PictureClassifier, side: int, calls: int = CALLS
+) -> tuple[LatencyMs, Throughput]:
     """Latency of one image, and images/s of a batch, from a few calls."""
     one = [milliseconds(predictor, side, 1) for _ in range(WARM_UP + calls)][WARM_UP:]
     batch = batch_for(float(np.median(one)))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import math
 import secrets
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,13 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from scipy import stats
 
-from headstart.deployment.predictor import BATCH, Predictor, load_predictor
+from headstart.deployment.quickest import open_predictor
 from headstart.evaluation.predictions import Predictions
 from headstart.rundir.records import LatencyMs, Throughput
 from headstart.rundir.run import Run
+from headstart_predict.answers import PictureClassifier
+from headstart_predict.engines import usable_cores
 
 STEADY = 0.05  # rounds end when half a 95 % interval is at most this share of the median
 FEWEST_ROUNDS = 6  # the fewest rounds with which the median has a 95 % interval
@@ -34,10 +36,11 @@ MOST_S_SLOW = 30.0  # the limit where models are so slow that FEWEST_ROUNDS take
 TURN_S = 0.1  # of single images, for each model in each round
 # A process needs a warm-up: in its first two seconds an image took up to half as long again.
 WARM_UP_S = 2.5
-BATCH_S, BATCH_ROUNDS, SMALLEST_BATCH = 0.4, 3, 4
+BATCH, SMALLEST_BATCH = 32, 4  # images
+BATCH_S, BATCH_ROUNDS = 0.4, 3
 HELD_MB = 2000  # models of up to this size together stay loaded; otherwise each turn loads one
 LEFT = 0.8  # with a smaller share of the cores' time, other processes used them
-PROBED_S, PROBED = 0.03, 2**20  # seconds in each round; numbers, enough for every thread
+PROBED_S, PROBED = 0.03, 2**16  # seconds in each round; numbers of each thread
 
 
 @dataclass
@@ -46,14 +49,14 @@ class Turns:
     each turn. batches: calls with a batch."""
 
     run: Run
-    predictor: Predictor | None = None
+    predictor: PictureClassifier | None = None
     calls: list[float] = field(default_factory=list)
     rounds: list[float] = field(default_factory=list)
     batches: list[float] = field(default_factory=list)
 
     def take(self, *, hold: bool, batch: bool) -> None:
         """Measure one turn. hold: keep the model loaded. batch: time a batch, too."""
-        predictor = self.predictor or load_predictor(self.run, device="cpu")
+        predictor = self.predictor or open_predictor(self.run.path)
         self.predictor = predictor if hold else None
         side, began, own = side_of(self.run), time.perf_counter(), list[float]()
         while not own or time.perf_counter() - began < TURN_S:
@@ -162,15 +165,27 @@ class Cores:
     process runs. Time above a container's quota does not count."""
 
     def __init__(self) -> None:
-        self._numbers = torch.rand(PROBED)
+        self._numbers = np.random.default_rng(0).random(PROBED, np.float32)
         self._had = self._asked = 0.0
-        self._most = min(torch.get_num_threads(), cores_granted())
+        self._threads = usable_cores()
+        self._most = min(self._threads, cores_granted())
 
     def look(self) -> None:
         """Compute on every thread for PROBED_S."""
         began, had = time.perf_counter(), time.process_time()
-        while (wall := time.perf_counter() - began) < PROBED_S:
-            torch.exp(self._numbers)
+
+        def compute() -> None:
+            out = np.empty_like(self._numbers)
+            while time.perf_counter() - began < PROBED_S:
+                np.exp(self._numbers, out=out)
+
+        others = [threading.Thread(target=compute) for _ in range(self._threads - 1)]
+        for thread in others:
+            thread.start()
+        compute()
+        for thread in others:
+            thread.join()
+        wall = time.perf_counter() - began
         self._had += time.process_time() - had
         self._asked += wall * self._most
 
@@ -187,12 +202,13 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
     return ordered[rank - 1], ordered[-rank]
 
 
-def milliseconds(predictor: Predictor, side: int, batch: int) -> float:
+def milliseconds(predictor: PictureClassifier, side: int, batch: int) -> float:
     """The time of one call with `batch` random images, probabilities included."""
     pixels = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
     ids, labels = np.arange(batch).astype(str), np.zeros(batch, np.int64)
+    ask = predictor.logits if batch == 1 else predictor.logits_of_series
     began = time.perf_counter()
-    _ = Predictions(ids, labels, predictor.logits(pixels)).probabilities
+    _ = Predictions(ids, labels, ask(pixels)).probabilities
     return 1e3 * (time.perf_counter() - began)
 
 
@@ -210,7 +226,7 @@ def side_of(run: Run) -> int:
 
 def _warm_up(run: Run, until: float) -> None:
     """Run a model until the process is warm."""
-    predictor = load_predictor(run, device="cpu")
+    predictor = open_predictor(run.path)
     while time.perf_counter() < until:
         milliseconds(predictor, side_of(run), 1)
 

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from headstart.errors import HeadstartError, PrecisionError, RunError
+from headstart.machine.host import cpu_name
 from headstart_predict.engines import import_openvino, usable_cores
 
 DEVICES = "use auto, cpu, cuda, cuda:N or mps"
@@ -233,13 +234,7 @@ def seeded(seed: int, *names: object) -> Iterator[None]:
 @lru_cache(maxsize=1)
 def machine() -> dict[str, Any]:
     """CPU model, usable cores, GPU (None without one) and operating system."""
-    cpu = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                cpu = line.partition(":")[2].strip()
-                break
-    return {"cpu": cpu, "cores": usable_cores(), "gpu": _gpu(), "system": platform.system()}
+    return {"cpu": cpu_name(), "cores": usable_cores(), "gpu": _gpu(), "system": platform.system()}
 
 
 def _gpu() -> str | None:
