@@ -7,7 +7,6 @@ import time
 import torch
 
 from headstart.features.feeds import Feed, batch_bounds
-from headstart.features.room import footprint
 from headstart.machine.profiling import section
 from headstart.machine.runtime import named_seed
 from headstart.models.classifier import Classifier, compiling_pays
@@ -146,8 +145,9 @@ def _epoch_line(done: Epoch, epochs: int, images: int) -> str:
 
 
 def _warn_of_idle_cutmix(plan: Plan, phase: PhasePlan, model: Classifier, journal: Journal) -> None:
-    shape = footprint(model.backbone, phase.freeze.boundary, plan.size, 1).shape
-    if plan.recipe.data.augment.cutmix and len(shape) != 3:
+    if not plan.recipe.data.augment.cutmix:
+        return
+    if len(model.backbone.shapes(plan.size)[phase.freeze.boundary]) != 3:
         journal.warn(
             f"phase {phase.number + 1} begins at {phase.freeze.boundary_name}, where an image has "
             "no height and width: CutMix does nothing here; mixup would"
