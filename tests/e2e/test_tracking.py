@@ -25,10 +25,11 @@ from PIL import Image
 
 from headstart import tracking, workbench
 from headstart.data import load_data
-from headstart.files import to_json
+from headstart.files import to_json, write_json
 from headstart.machine.progress import Reporter
 from headstart.recipe import load_recipe
 from headstart.rundir.history import Epoch, Extract, History, PhaseBegun, PhaseDone, Solve
+from headstart.rundir.records import LatencyMs
 from headstart.rundir.run import Run, open_run
 from headstart.specs import DataSpec
 from headstart.tracking import TrackingError, track
@@ -87,12 +88,15 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 @pytest.fixture(scope="module")
 def trained(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of three epochs in two phases."""
+    """A finished run of three epochs in two phases, with times as if it had been measured."""
     folder = tmp_path_factory.mktemp("trained")
     recipe = load_recipe(write_recipe(folder, recipe_text("tiny", *SCRATCH, **TINY)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEADSTART_CACHE", str(shared_cache))
-        return workbench.run(recipe, out=folder / "run").path
+        run = workbench.run(recipe, out=folder / "run")
+    latency = LatencyMs(4.0, 3.9, 4.1, 4.5, 30)
+    write_json(run.path / "cost.json", replace(run.cost, latency_ms=latency))
+    return run.path
 
 
 @pytest.fixture
