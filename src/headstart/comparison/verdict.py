@@ -139,8 +139,8 @@ def _detectable(decision: Decision, n: int, metric: Metric) -> float | None:
     """The smallest difference shown with 80 % power, at the level that Holm left to be passed; None
     where there is none, as beyond 1 of a share.
 
-    The median over the pairs that do not differ significantly, for these are where one may hide; over all
-    where all were.
+    The median over the pairs that do not differ significantly, for these are where one may hide;
+    over all where all differ.
     """
     unresolved = [p >= LEVEL for p in decision.adjusted]
     left = [

@@ -127,9 +127,10 @@ def fit(
     """Train one phase from `state` on, and leave the model at its best by validation.
 
     Best is by the metric of the inputs, the lower loss on a tie. A model that was given to
-    `consider` is a candidate too. The rate is too high where the loss is no number, or where every epoch so far is
-    worse than that candidate beyond chance and either half of them are over or COLLAPSE of the
-    metric is lost. Training then starts again at a third of the rate, RESTARTS times at most.
+    `consider` is a candidate too. The rate is too high where the loss is no number, or where every
+    epoch so far is worse than that candidate beyond chance and either half of them are over or
+    COLLAPSE of the metric is lost. Training then starts again at a third of the rate, RESTARTS
+    times at most.
 
     `on_epoch` takes each epoch. `on_checkpoint` is called every minute and after short
     epochs, when all can be saved; `on_restart` with the state that an attempt begins with. Raises
