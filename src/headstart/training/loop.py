@@ -126,11 +126,10 @@ def fit(
 ) -> FitState:
     """Train one phase from `state` on, and leave the model at its best by validation.
 
-    Best is by the metric of the inputs, the lower loss on a tie. A model that was given to
-    `consider` is a candidate too. The rate is too high where the loss is no number, or where every
-    epoch so far is worse than that candidate beyond chance and either half of them are over or
-    COLLAPSE of the metric is lost. Training then starts again at a third of the rate, RESTARTS
-    times at most.
+    Best is by `inputs.select_by`, the lower loss on a tie. The model that `consider` was given is a
+    candidate too. The rate is too high where the loss is no number, or where every epoch so far is
+    worse than that candidate beyond chance and either half of them are over or COLLAPSE of the
+    metric is lost. Training then starts again at a third of the rate, RESTARTS times at most.
 
     `on_epoch` takes each epoch. `on_checkpoint` is called every minute and after short
     epochs, when all can be saved; `on_restart` with the state that an attempt begins with. Raises
