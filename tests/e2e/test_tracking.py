@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from headstart import tracking, workbench
@@ -35,6 +34,7 @@ from headstart.tracking.record import epoch_points, read_record
 from tests.conftest import Outcome
 from tests.fabricating import fabricate
 from tests.recipes import Table, log_of, recipe_text, write_recipe
+from tests.tracked import error_line, tracked_runs
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of MLflow and of what it imports
@@ -118,34 +118,12 @@ def _no_telemetry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Several would wait for each other, for longer than so small a network computes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def tracked_runs(uri: str, experiment: str) -> list[Any]:
-    client = mlflow.MlflowClient(uri)
-    found = client.get_experiment_by_name(experiment)
-    return list(client.search_runs([found.experiment_id]))
-
-
 def files_of(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
         if path.is_file()
     }
-
-
-def error_line(outcome: Outcome) -> str:
-    assert outcome.code == 2, outcome
-    assert "Traceback" not in outcome.err
-    (line,) = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
-    return line
 
 
 def test_the_server_gets_parameters_curves_scores_and_tags(finished: Run, server: str) -> None:

@@ -6,12 +6,11 @@ import builtins
 import socket
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from headstart import tracking
 from headstart.machine.progress import Reporter
@@ -21,10 +20,11 @@ from headstart.tracking import server as connection
 from tests.conftest import Outcome
 from tests.fabricating import fabricate
 from tests.recipes import recipe_text, write_recipe
+from tests.tracked import error_line, tracked_runs
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of MLflow and of what it imports
-    mlflow = pytest.importorskip("mlflow", reason="needs the extra mlflow")
+    pytest.importorskip("mlflow", reason="needs the extra mlflow")
 
 # SQLAlchemy's, of what MLflow's local store is written with.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
@@ -50,28 +50,6 @@ def recipe(tmp_path: Path, cache: Path) -> Path:
 def _no_telemetry(monkeypatch: pytest.MonkeyPatch) -> None:
     """For the client that a test uses itself."""
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Several would wait for each other, for longer than so small a network computes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def tracked_runs(uri: str, experiment: str) -> list[Any]:
-    client = mlflow.MlflowClient(uri)
-    found = client.get_experiment_by_name(experiment)
-    return list(client.search_runs([found.experiment_id]))
-
-
-def error_line(outcome: Outcome) -> str:
-    assert outcome.code == 2, outcome
-    assert "Traceback" not in outcome.err
-    (line,) = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
-    return line
 
 
 def test_an_unreachable_server_costs_seconds_and_not_the_run(

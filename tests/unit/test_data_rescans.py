@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.data import Splits, forget_scans, load_data
+from headstart.data import forget_scans
 from headstart.data.sources import scan as scanning
 from headstart.errors import DataError
-from headstart.specs import DataSpec
 from tests.conftest import Outcome
+from tests.photos import fill, load, real_pixels
 
 
 @pytest.fixture(autouse=True)
@@ -26,24 +26,12 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def pixels() -> np.ndarray:
-    """64 real images of airplanes and cats, 32 of each: uint8 (64, 32, 32, 3)."""
-    train = load_data(DataSpec(source="cifar10-mini")).train
-    return train.read(np.concatenate([np.flatnonzero(train.labels == c)[:32] for c in (0, 3)]))
+    return real_pixels()
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     return tmp_path / "photos"
-
-
-def fill(folder: Path, pixels: np.ndarray, form: str = "png") -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for i, image in enumerate(pixels):
-        Image.fromarray(image).save(folder / f"{i:03}.{form}")
-
-
-def load(root: Path, size: int = 32, **settings: object) -> Splits:
-    return load_data(DataSpec(source=f"folder:{root}", size=size, **settings))  # type: ignore[arg-type]
 
 
 def test_the_scan_is_remembered_until_a_file_changes(
