@@ -73,3 +73,10 @@ def ratio(theirs: Sequence[float], ours: Sequence[float]) -> str:
     """Their time divided by ours: the median over the pairs, and the range."""
     ratios = sorted(a / b for a, b in zip(theirs, ours, strict=True))
     return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+
+
+def spread(values: list[float], digits: int) -> str:
+    """The median and the range."""
+    low, high = min(values), max(values)
+    middle = statistics.median(values)
+    return f"{middle:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,20 +28,36 @@ ROOT = Path(__file__).parents[1]
 SMALL = "test_efficientnet"
 
 
-def leave_unmeasured(patch: pytest.MonkeyPatch) -> None:
-    """Serving costs are not looked at: each measurement imports torch in a process of its own."""
-    patch.setattr("headstart.deployment.measuring.measure_runs", lambda runs, **_: list(runs))
+@pytest.fixture(scope="session", autouse=True)
+def measure_runs() -> Iterator[Callable[..., Any]]:
+    """Serving costs are not looked at: each measurement imports torch in a process of its own.
+
+    The function that measures is left to `measured`.
+    """
+    from headstart.deployment import measuring
+
+    really = measuring.measure_runs
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring, "measure_runs", lambda runs, **_: list(runs))
+        yield really
 
 
 @pytest.fixture
-def measured() -> None:
-    """For tests whose finished runs are to be measured, as they are everywhere else."""
+def measured(measure_runs: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests whose finished runs are to be measured, as they are everywhere else: briefly."""
+    monkeypatch.setattr("headstart.deployment.measuring.measure_runs", measure_runs)
+    measure_briefly(monkeypatch)
 
 
-@pytest.fixture(autouse=True)
-def _unmeasured(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "measured" not in request.fixturenames:
-        leave_unmeasured(monkeypatch)
+def measure_briefly(patch: pytest.MonkeyPatch) -> None:
+    """Have the measuring process take times that are too short to be steady."""
+    from headstart.deployment import measuring
+
+    def command(*arguments: str) -> list[str]:
+        assert arguments[:2] == ("-m", measuring.__name__)
+        return [sys.executable, str(ROOT / "tests" / "measuring_briefly.py"), *arguments[2:]]
+
+    patch.setattr(measuring, "python_command", command)
 
 
 @pytest.fixture(scope="session")

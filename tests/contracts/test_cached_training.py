@@ -23,11 +23,11 @@ from headstart.models.freezing import set_training
 from headstart.models.heads import create_head
 from headstart.rundir.history import Epoch
 from headstart.specs import AugmentSpec, BackboneSpec, DataSpec, HeadSpec, PhaseSpec
-from headstart.training.loop import FitState, Job, fit, predict_logits
+from headstart.training.loop import FitInputs, FitState, fit, predict_logits
 from headstart.training.optimisation import create_optimizer
 from headstart.views.mixing import Mixer
 from headstart.views.transforms import Transform
-from tests.jobs import make_phase
+from tests.fits import make_phase
 
 RUNTIME = create_runtime("cpu")
 AUGMENT = AugmentSpec(flip=True, rotate=20)
@@ -96,7 +96,7 @@ def train(spec: BackboneSpec, phase: PhaseSpec, size: int, *, cached: bool, augm
             feeds.append(CachedFeed(array, images.labels, images.keys, 0, RUNTIME))
         else:
             feeds.append(PixelFeed(images, transform, RUNTIME, views or 1, 0))
-    job = Job(plan, feeds[0], feeds[1], 50, 1, 0.0, RUNTIME, mixer)
+    inputs = FitInputs(plan, feeds[0], feeds[1], 50, 1, 0.0, RUNTIME, mixer)
     records: list[Epoch] = []
     call = Transform.__call__
 
@@ -106,7 +106,7 @@ def train(spec: BackboneSpec, phase: PhaseSpec, size: int, *, cached: bool, augm
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Transform, "__call__", noted)
-        fit(model, job, FitState(), create_optimizer(model, plan), on_epoch=records.append)
+        fit(model, inputs, FitState(), create_optimizer(model, plan), on_epoch=records.append)
         logits = predict_logits(model, feeds[1], RUNTIME)
     losses = [e.train_loss for e in records], [e.val_loss for e in records]
     return End(*losses, logits, reads)

@@ -20,7 +20,7 @@ from headstart.models.stages import run_stages
 from headstart.specs import BackboneSpec, DataSpec, PhaseSpec
 from headstart.training import fitting, loop
 from headstart.views.transforms import Transform
-from tests.jobs import Killed
+from tests.fits import Killed
 from tests.recipes import recipe_text, write_recipe
 
 pytestmark = [

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from headstart.rundir.run import open_run
-from tests.conftest import Outcome, leave_unmeasured, link_weights
+from tests.conftest import Outcome, link_weights
 
 Command = Callable[..., Outcome]
 
@@ -29,7 +29,6 @@ def ladder(
     folder = tmp_path_factory.mktemp("ladder")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEADSTART_CACHE", str(link_weights(folder / "cache", weights_folder)))
-        leave_unmeasured(patch)
         study = load_study("ladder", [*SMALL, f"backbone.name={real_weights}"])
         compare(study, out=folder / "study")
     return folder / "study"

@@ -23,10 +23,15 @@ from headstart.machine.progress import Reporter
 from headstart.recipe import load_recipe
 from headstart.rundir.records import LatencyMs, Measured, Serving, Throughput
 from headstart.rundir.run import Run, open_run
-from tests.conftest import Outcome, leave_unmeasured
+from tests.conftest import Outcome, measure_briefly
 from tests.recipes import Table, log_of, recipe_text, write_recipe
 
 PHASES: tuple[Table, ...] = ({"train": "from_scratch", "epochs": 1}, {"train": "head"})
+
+
+@pytest.fixture(autouse=True)
+def _briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    measure_briefly(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +41,6 @@ def finished(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     recipe = load_recipe(write_recipe(folder, recipe_text("tiny", *PHASES)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEADSTART_CACHE", str(shared_cache))
-        leave_unmeasured(patch)
         return library.run(recipe, out=folder / "run").path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import json
 import os
 import shutil
@@ -20,23 +19,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from headstart import tracking, workbench
 from headstart.data import load_data
-from headstart.files import to_json
-from headstart.machine.progress import Reporter
+from headstart.files import to_json, write_json
 from headstart.recipe import load_recipe
 from headstart.rundir.history import Epoch, Extract, History, PhaseBegun, PhaseDone, Solve
+from headstart.rundir.records import LatencyMs
 from headstart.rundir.run import Run, open_run
 from headstart.specs import DataSpec
-from headstart.tracking import TrackingError, track
-from headstart.tracking import server as connection
+from headstart.tracking import track
 from headstart.tracking.record import epoch_points, read_record
 from tests.conftest import Outcome
 from tests.fabricating import fabricate
 from tests.recipes import Table, log_of, recipe_text, write_recipe
+from tests.tracked import error_line, tracked_runs
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of MLflow and of what it imports
@@ -87,12 +85,15 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 @pytest.fixture(scope="module")
 def trained(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of three epochs in two phases."""
+    """A finished run of three epochs in two phases, with times as if it had been measured."""
     folder = tmp_path_factory.mktemp("trained")
     recipe = load_recipe(write_recipe(folder, recipe_text("tiny", *SCRATCH, **TINY)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEADSTART_CACHE", str(shared_cache))
-        return workbench.run(recipe, out=folder / "run").path
+        run = workbench.run(recipe, out=folder / "run")
+    latency = LatencyMs(4.0, 3.9, 4.1, 4.5, 30)
+    write_json(run.path / "cost.json", replace(run.cost, latency_ms=latency))
+    return run.path
 
 
 @pytest.fixture
@@ -117,34 +118,12 @@ def _no_telemetry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Several would wait for each other, for longer than so small a network computes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def tracked_runs(uri: str, experiment: str) -> list[Any]:
-    client = mlflow.MlflowClient(uri)
-    found = client.get_experiment_by_name(experiment)
-    return list(client.search_runs([found.experiment_id]))
-
-
 def files_of(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
         if path.is_file()
     }
-
-
-def error_line(outcome: Outcome) -> str:
-    assert outcome.code == 2, outcome
-    assert "Traceback" not in outcome.err
-    (line,) = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
-    return line
 
 
 def test_the_server_gets_parameters_curves_scores_and_tags(finished: Run, server: str) -> None:
@@ -338,85 +317,6 @@ def test_a_study_is_an_experiment_and_its_failed_run_is_failed(
     assert (root / "run" / "metrics.json").exists()
 
 
-def test_an_unreachable_server_costs_seconds_and_not_the_run(
-    recipe: Path, tmp_path: Path, local: str, headstart: Command
-) -> None:
-    with socket.socket() as held:  # bound and not listening: every connection is refused
-        held.bind(("127.0.0.1", 0))
-        uri = f"http://someone:secret@127.0.0.1:{held.getsockname()[1]}"
-        outcome = headstart("run", recipe, "--out", tmp_path / "run", "--track", uri)
-        line = error_line(outcome)
-        started = time.monotonic()
-        with pytest.raises(TrackingError, match="no answer"):
-            track(open_run(tmp_path / "run"), uri, "away")
-        assert time.monotonic() - started < 10
-    assert "no answer from the tracking server at http://127.0.0.1" in line
-    assert "the same command tracks them" in line
-    assert "secret" not in outcome.err
-    assert "test accuracy" in outcome.out  # the results are not withheld
-    assert "tried again when the run ends" in outcome.err.splitlines()[0]
-    assert open_run(tmp_path / "run").finished
-    later = headstart("run", recipe, "--out", tmp_path / "run", "--track", local)
-    assert later.code == 0
-    assert "nothing to repeat" in later.err
-    assert [run.info.status for run in tracked_runs(local, "tiny")] == ["FINISHED"]
-
-
-def test_a_server_that_hangs_is_given_up_on(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(connection.FIRST, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
-        started = time.monotonic()
-        with pytest.raises(TrackingError, match="no answer"):
-            track(finished, f"http://127.0.0.1:{silent.getsockname()[1]}", "away")
-        assert time.monotonic() - started < 10
-
-
-@pytest.mark.parametrize("package", ["mlflow", "sqlalchemy"])
-def test_a_missing_package_is_reported_before_training(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, headstart: Command, package: str
-) -> None:
-    find = connection.find_spec
-    monkeypatch.setattr(
-        connection, "find_spec", lambda name: None if name == package else find(name)
-    )
-    outcome = headstart("run", recipe, "--out", tmp_path / "run", "--track", "sqlite:///x.db")
-    line = error_line(outcome)
-    assert f"{package} is not installed" in line
-    assert "pip install mlflow-skinny sqlalchemy alembic" in line
-    assert not (tmp_path / "run").exists()
-
-
-def test_the_library_without_mlflow_says_how_to_install_it(
-    finished: Run, local: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    load = builtins.__import__
-
-    def without(name: str, *rest: Any) -> Any:
-        if name == "mlflow":
-            raise ModuleNotFoundError("No module named 'mlflow'", name="mlflow")
-        return load(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(TrackingError, match="pip install mlflow-skinny"):
-        track(finished, local, "missing")
-
-
-@pytest.mark.parametrize(
-    ("uri", "says"),
-    [
-        ("localhost:5000", "use local, sqlite:///FILE.db or http://HOST:PORT"),
-        ("sqlite:///{}/text.db", "file is not a database"),
-    ],
-)
-def test_a_wrong_uri_is_reported_before_training(
-    recipe: Path, tmp_path: Path, headstart: Command, uri: str, says: str
-) -> None:
-    (tmp_path / "text.db").write_text("words, and no tables of a database in it at all" * 50)
-    outcome = headstart("run", recipe, "--out", tmp_path / "run", "--track", uri.format(tmp_path))
-    assert says in error_line(outcome)
-    assert not (tmp_path / "run").exists()
-
-
 def test_nothing_is_imported_before_something_is_tracked(tmp_path: Path) -> None:
     program = (
         "import sys\nfrom headstart.machine.progress import Reporter\n"
@@ -464,12 +364,3 @@ def test_home_and_hidden_characters_are_not_in_what_is_sent(
     assert record.params["data.source"] == r"folder:~/photos\u202e"
     assert record.tags["headstart.path"] == "~/runs/a"
     assert not any(str(tmp_path) in text for text in texts)
-
-
-def test_a_run_with_a_damaged_file_stops_no_study(tmp_path: Path) -> None:
-    run = fabricate(tmp_path / "a", name="a", n=20)
-    (run.path / "metrics.json").write_text("{")
-    tracker = tracking.create_tracker(f"sqlite:///{tmp_path / 'x.db'}", "study", Reporter())
-    tracker(Run(run.path))
-    with pytest.raises(TrackingError, match=r"metrics\.json: damaged"):
-        tracker.close()

@@ -24,7 +24,7 @@ from headstart.files import LOCK
 from headstart.machine.progress import Reporter
 from headstart.specs import BackboneSpec
 from headstart.training import fitting, solving
-from headstart.training.loop import FitState, Job
+from headstart.training.loop import FitInputs, FitState
 from headstart.training.phase_feeds import PhaseFeeds
 from tests.recipes import log_of, recipe_text, write_recipe
 
@@ -98,18 +98,18 @@ def test_a_full_device_is_reported_and_the_run_goes_on_later(
 def test_where_nothing_is_cached_every_epoch_has_views_of_its_own(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs: list[Job] = []
+    each: list[FitInputs] = []
 
-    def noted(model: Any, job: Job, *rest: Any, **options: Any) -> FitState:
-        jobs.append(job)
-        return original(model, job, *rest, **options)
+    def noted(model: Any, inputs: FitInputs, *rest: Any, **options: Any) -> FitState:
+        each.append(inputs)
+        return original(model, inputs, *rest, **options)
 
     original = fitting.fit
     monkeypatch.setattr(fitting, "fit", noted)
     for part in ("from:conv_stem", "from:blocks.4"):
         given = ("phases.0.epochs=1", f"phases.0.train={part}")
         library.run(recipe(*given), out=tmp_path / part.replace(":", "-"))
-    whole, upper = (job.train for job in jobs)
+    whole, upper = (inputs.train for inputs in each)
     assert isinstance(whole, PixelFeed)
     assert not isinstance(upper, PixelFeed)
     views = [int(draw_views(whole.keys[:1], whole.views, 0, epoch)[0]) for epoch in range(9)]

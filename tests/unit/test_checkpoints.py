@@ -14,30 +14,30 @@ from headstart.models.classifier import Classifier
 from headstart.models.tensor_files import read_tensors, write_tensors
 from headstart.rundir.history import Epoch
 from headstart.training.checkpoints import load_checkpoint, read_phase, save_checkpoint
-from headstart.training.loop import FitState, Job, fit
+from headstart.training.loop import FitInputs, FitState, fit
 from headstart.training.optimisation import create_optimizer
 from headstart.views.mixing import Mixer
-from tests.jobs import RUNTIME, Killed, fitted, learnt, make_job, make_spec
+from tests.fits import RUNTIME, Killed, fitted, learnt, make_inputs, make_spec
 
 
 def test_checkpoints_come_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     def saved() -> list[tuple[int, int]]:
-        model, job = make_job()
+        model, inputs = make_inputs()
         state, seen = FitState(), []
 
         def note() -> None:
             seen.append((state.epoch, state.step))
 
-        fit(model, job, state, create_optimizer(model, job.phase), on_checkpoint=note)
+        fit(model, inputs, state, create_optimizer(model, inputs.phase), on_checkpoint=note)
         return seen
 
-    epochs = make_job()[1].phase.epochs
+    epochs = make_inputs()[1].phase.epochs
     assert saved() == [(epoch, 0) for epoch in range(1, epochs + 1)]
     # Where it takes long, not after every epoch; and by the clock after every step.
     monkeypatch.setattr("headstart.training.loop.CHECKPOINT_SHARE", 1e-12)
     assert saved() == [(1, 0)]
     monkeypatch.setattr("headstart.training.loop.CHECKPOINT_S", 0.0)
-    steps = len(batch_bounds(len(make_job()[1].train.keys), make_job()[1].batch_size))
+    steps = len(batch_bounds(len(make_inputs()[1].train.keys), make_inputs()[1].batch_size))
     # The last step of an epoch is saved once it is validated.
     assert saved() == [divmod(n, steps) for n in range(1, epochs * steps + 1)]
 
@@ -50,14 +50,14 @@ def test_resume_within_an_epoch_is_bit_exact(
     phase = make_spec(optimizer=optimizer_name, ema=ema)
     path = tmp_path / "last.safetensors"
     mixer = Mixer(0.4, 0.4, 3)
-    whole, job = make_job(phase, mixer=mixer)
+    whole, inputs = make_inputs(phase, mixer=mixer)
     RUNTIME.adopt(whole)
-    fitted(whole, job)
+    fitted(whole, inputs)
     monkeypatch.setattr("headstart.training.loop.CHECKPOINT_S", 0.0)
 
-    first, job = make_job(phase, mixer=mixer)
+    first, inputs = make_inputs(phase, mixer=mixer)
     RUNTIME.adopt(first)
-    state, optimizer = FitState(), create_optimizer(first, job.phase)
+    state, optimizer = FitState(), create_optimizer(first, inputs.phase)
 
     def checkpoint_then_die() -> None:
         save_checkpoint(path, first, 0, state, optimizer)
@@ -65,23 +65,23 @@ def test_resume_within_an_epoch_is_bit_exact(
             raise Killed
 
     with pytest.raises(Killed):
-        fit(first, job, state, optimizer, on_checkpoint=checkpoint_then_die)
-    resumed, job = make_job(phase, mixer=mixer)
+        fit(first, inputs, state, optimizer, on_checkpoint=checkpoint_then_die)
+    resumed, inputs = make_inputs(phase, mixer=mixer)
     RUNTIME.adopt(resumed)
-    optimizer = create_optimizer(resumed, job.phase)
+    optimizer = create_optimizer(resumed, inputs.phase)
     state = load_checkpoint(path, resumed, optimizer)
     assert (state.epoch, state.step) == (1, 3)
-    fit(resumed, job, state, optimizer)
+    fit(resumed, inputs, state, optimizer)
     expected, got = whole.state_dict(), resumed.state_dict()
     assert all(torch.equal(expected[name], got[name]) for name in expected)
 
 
 def test_resume_is_bit_exact(tmp_path: Path) -> None:
     path = tmp_path / "last.safetensors"
-    whole, job = make_job()
-    fitted(whole, job)
-    first, job = make_job()
-    state, optimizer = FitState(), create_optimizer(first, job.phase)
+    whole, inputs = make_inputs()
+    fitted(whole, inputs)
+    first, inputs = make_inputs()
+    state, optimizer = FitState(), create_optimizer(first, inputs.phase)
 
     def checkpoint_then_die(record: Epoch) -> None:
         save_checkpoint(path, first, 0, state, optimizer)
@@ -89,13 +89,13 @@ def test_resume_is_bit_exact(tmp_path: Path) -> None:
             raise Killed
 
     with pytest.raises(Killed):
-        fit(first, job, state, optimizer, on_epoch=checkpoint_then_die)
-    resumed, job = make_job()
-    optimizer = create_optimizer(resumed, job.phase)
+        fit(first, inputs, state, optimizer, on_epoch=checkpoint_then_die)
+    resumed, inputs = make_inputs()
+    optimizer = create_optimizer(resumed, inputs.phase)
     assert read_phase(path) == 0
     state = load_checkpoint(path, resumed, optimizer)
     assert state.epoch == 2
-    fit(resumed, job, state, optimizer)
+    fit(resumed, inputs, state, optimizer)
     expected, got = whole.state_dict(), resumed.state_dict()
     assert expected.keys() == got.keys()
     assert all(torch.equal(expected[name], got[name]) for name in expected)
@@ -105,14 +105,14 @@ def test_a_resume_within_a_second_attempt_is_bit_exact(tmp_path: Path) -> None:
     fast = make_spec(lr=1.0, warmup=0.0)
     path = tmp_path / "last.safetensors"
 
-    def begin() -> tuple[Classifier, Job, FitState, torch.optim.Optimizer]:
-        model, job, state = learnt(fast)
-        return model, job, state, create_optimizer(model, job.phase)
+    def begin() -> tuple[Classifier, FitInputs, FitState, torch.optim.Optimizer]:
+        model, inputs, state = learnt(fast)
+        return model, inputs, state, create_optimizer(model, inputs.phase)
 
-    whole, job, state, optimizer = begin()
-    fit(whole, job, state, optimizer)
+    whole, inputs, state, optimizer = begin()
+    fit(whole, inputs, state, optimizer)
 
-    first, job, cut, optimizer = begin()
+    first, inputs, cut, optimizer = begin()
 
     def die(record: Epoch) -> None:
         if cut.restarts == 1 and record.epoch == 0:
@@ -120,9 +120,9 @@ def test_a_resume_within_a_second_attempt_is_bit_exact(tmp_path: Path) -> None:
             raise Killed
 
     with pytest.raises(Killed):
-        fit(first, job, cut, optimizer, on_epoch=die)
-    resumed, job, _, optimizer = begin()
-    fit(resumed, job, load_checkpoint(path, resumed, optimizer), optimizer)
+        fit(first, inputs, cut, optimizer, on_epoch=die)
+    resumed, inputs, _, optimizer = begin()
+    fit(resumed, inputs, load_checkpoint(path, resumed, optimizer), optimizer)
     expected, got = whole.state_dict(), resumed.state_dict()
     assert all(torch.equal(expected[name], got[name]) for name in expected)
 
@@ -131,9 +131,9 @@ def test_a_resume_within_a_second_attempt_is_bit_exact(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fault", ["missing", "added", "shape", "dtype"])
 def test_a_checkpoint_of_other_tensors_is_refused(tmp_path: Path, part: str, fault: str) -> None:
     path = tmp_path / "last.safetensors"
-    model, job = make_job()
-    optimizer = create_optimizer(model, job.phase)
-    state = fit(model, job, FitState(), optimizer)
+    model, inputs = make_inputs()
+    optimizer = create_optimizer(model, inputs.phase)
+    state = fit(model, inputs, FitState(), optimizer)
     save_checkpoint(path, model, 0, state, optimizer)
     load_checkpoint(path, model, optimizer)
 
@@ -154,9 +154,9 @@ def test_a_checkpoint_of_other_tensors_is_refused(tmp_path: Path, part: str, fau
 
 def test_a_checkpoint_of_another_optimiser_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "last.safetensors"
-    model, job = make_job()
-    optimizer = create_optimizer(model, job.phase)
-    state = fit(model, job, FitState(), optimizer)
+    model, inputs = make_inputs()
+    optimizer = create_optimizer(model, inputs.phase)
+    state = fit(model, inputs, FitState(), optimizer)
     save_checkpoint(path, model, 0, state, optimizer)
     first = torch.optim.AdamW(list(model.head.parameters())[:1])
     with pytest.raises(RunError, match=r"last\.safetensors: optimizer: \d+\.\w+ has"):

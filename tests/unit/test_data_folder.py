@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import struct
 import zlib
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.data import Splits, describe, find_warnings, forget_scans, load_data
-from headstart.data.sources import scan as scanning
+from headstart.data import describe, find_warnings, load_data
 from headstart.errors import DataError
 from headstart.specs import DataSpec
-from tests.conftest import Outcome
+from tests.photos import fill, load, real_pixels
 
 
 @pytest.fixture(autouse=True)
@@ -28,24 +23,12 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def pixels() -> np.ndarray:
-    """64 real images of airplanes and cats, 32 of each: uint8 (64, 32, 32, 3)."""
-    train = load_data(DataSpec(source="cifar10-mini")).train
-    return train.read(np.concatenate([np.flatnonzero(train.labels == c)[:32] for c in (0, 3)]))
+    return real_pixels()
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     return tmp_path / "photos"
-
-
-def fill(folder: Path, pixels: np.ndarray, form: str = "png") -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for i, image in enumerate(pixels):
-        Image.fromarray(image).save(folder / f"{i:03}.{form}")
-
-
-def load(root: Path, size: int = 32, **settings: object) -> Splits:
-    return load_data(DataSpec(source=f"folder:{root}", size=size, **settings))  # type: ignore[arg-type]
 
 
 def test_class_per_folder(root: Path, pixels: np.ndarray) -> None:
@@ -226,147 +209,6 @@ def test_links_to_folders_are_followed_but_not_in_circles(root: Path, pixels: np
     assert len(splits.train) + len(splits.val) + len(splits.test) == 10
 
 
-def test_the_scan_is_remembered_until_a_file_changes(
-    root: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fill(root / "a", pixels[:5])
-    fill(root / "b", pixels[32:37])
-    (root / "b" / "bad.jpg").write_text("no image")
-    first = load(root)
-    looked_at: list[str] = []
-    honest = scanning._scan_file
-    monkeypatch.setattr(
-        scanning, "_scan_file", lambda path: looked_at.append(path.name) or honest(path)
-    )
-    again = load(root)
-    assert looked_at == [] and again.fingerprint == first.fingerprint
-    assert again.quarantined == first.quarantined
-    changed = root / "a" / "002.png"
-    Image.fromarray(pixels[20]).save(changed)
-    os.utime(changed, ns=(1, 1))
-    assert load(root).fingerprint != first.fingerprint and looked_at == ["002.png"]
-    changed.unlink()
-    assert "a/002.png" not in {*load(root).train.ids, *load(root).val.ids, *load(root).test.ids}
-
-
-def replace_keeping_size_and_time(path: Path, pixels: np.ndarray) -> None:
-    """Put another picture in place of a BMP, as `tar` and `rsync -t` do with the old time."""
-    before = path.stat()
-    path.unlink()
-    Image.fromarray(pixels).save(path)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    after = path.stat()
-    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-
-
-def test_a_picture_of_the_same_size_and_time_is_noticed(root: Path, pixels: np.ndarray) -> None:
-    fill(root / "a", pixels[:5], "bmp")
-    fill(root / "b", pixels[32:37], "bmp")
-    before = load(root).fingerprint
-    replace_keeping_size_and_time(root / "a" / "002.bmp", pixels[20])
-    again = load(root)
-    assert again.fingerprint != before and again.notes == load(root).notes
-
-
-def test_what_looks_unchanged_is_partly_read_again(
-    root: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A file system without inodes and times of change, such as some network shares.
-    monkeypatch.setattr(
-        scanning, "_stamp_of", lambda found: (found.st_size, found.st_mtime_ns, 0, 0)
-    )
-    fill(root / "a", pixels[:20], "bmp")
-    fill(root / "b", pixels[32:52], "bmp")
-    before = load(root)
-    for i in range(20):
-        replace_keeping_size_and_time(root / "a" / f"{i:03}.bmp", pixels[(i + 1) % 20])
-    read: list[str] = []
-    honest = scanning.open_file
-    monkeypatch.setattr(scanning, "open_file", lambda p: read.append(p.name) or honest(p))
-    after = load(root)
-    assert after.fingerprint != before.fingerprint
-    (note,) = [line for line in after.notes if "has changed, but not its size" in line]
-    assert note.startswith("a/") and len(read) <= scanning.CHECKED + 40
-    read.clear()
-    assert note in load(root).notes  # the command that noticed it opens the folder again
-    assert len(read) == scanning.CHECKED
-
-
-def test_a_folder_is_forgotten_and_read_again(
-    root: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fill(root / "a", pixels[:5])
-    fill(root / "b", pixels[32:37])
-    load(root)
-    looked_at: list[str] = []
-    honest = scanning._scan_file
-    monkeypatch.setattr(
-        scanning, "_scan_file", lambda path: looked_at.append(path.name) or honest(path)
-    )
-    forget_scans(["cifar10", f"folder:{root}"])
-    load(root)
-    assert len(looked_at) == 10
-
-
-@pytest.mark.parametrize(
-    "verb",
-    [("run", "folder-probe"), ("check", "folder-study"), ("compare", "folder-study"),
-     ("data", "describe"), ("data", "samples"), ("data", "duplicates")],
-)  # fmt: skip
-def test_every_verb_that_opens_a_folder_can_read_it_again(
-    verb: tuple[str, str], headstart: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    forgotten: list[str] = []
-
-    def forget(sources: Iterable[str]) -> None:
-        forgotten.extend(sources)
-        raise DataError("enough")
-
-    monkeypatch.setattr("headstart.data.forget_scans", forget)
-    source = ("folder:x",) if verb[0] == "data" else ("--set", "data.source=folder:x")
-    assert headstart(*verb, *source, "--rescan").err == "error: enough\n"
-    assert forgotten == ["folder:x"]
-    assert "enough" not in headstart(*verb, *source).err
-    assert forgotten == ["folder:x"]
-
-
-@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO])
-def test_what_the_machine_lacks_ends_the_command_and_is_not_remembered(
-    number: int, root: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fill(root / "a", pixels[:5])
-    fill(root / "b", pixels[32:37])
-    honest = Path.open
-
-    def short(self: Path, *given: Any, **named: Any) -> Any:
-        if self.name == "003.png" and self.parent.name == "b":
-            raise OSError(number, os.strerror(number), str(self))
-        return honest(self, *given, **named)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", short)
-        with pytest.raises(DataError, match=r"b/003\.png: \w+") as caught:
-            load(root)
-        assert "not an image" not in str(caught.value) and "\n" not in str(caught.value)
-    assert load(root).quarantined == ()
-
-
-def test_too_little_memory_ends_the_command_and_is_not_remembered(
-    root: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fill(root / "a", pixels[:5])
-    fill(root / "b", pixels[32:37])
-
-    def short(*_: object) -> None:
-        raise MemoryError
-
-    with monkeypatch.context() as patch:
-        patch.setattr("headstart_predict.decode._render", short)
-        with pytest.raises(DataError, match=r"png: not enough memory to read it: close"):
-            load(root)
-    assert load(root).quarantined == ()
-
-
 DEEP = {
     "12 bits in 16": (np.uint16, 16, "png", "at most 4,080 of 65,535.*multiply by 16"),
     "12 bits in big TIFF": (">u2", 16, "tif", "multiply by 16"),
@@ -427,16 +269,6 @@ def test_wide_pictures_are_noted_with_the_share_that_is_cut_off(
         for i in range(6):
             Image.fromarray(pixels[i]).resize((96, 64)).save(root / name / f"{i}.png")
     assert not [line for line in load(root).notes if "centre square" in line]
-
-
-def test_an_unusable_cache_only_costs_time(
-    root: Path, pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "blocked").write_text("a file where the cache should be")
-    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "blocked"))
-    fill(root / "a", pixels[:5])
-    fill(root / "b", pixels[32:37])
-    assert len(load(root).train) == 6
 
 
 def test_describe(root: Path, pixels: np.ndarray) -> None:

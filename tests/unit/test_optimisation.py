@@ -11,7 +11,7 @@ import torch
 from headstart.rundir.history import Epoch
 from headstart.training import optimisation
 from headstart.training.optimisation import class_weights, create_optimizer
-from tests.jobs import fitted, make_job, make_model, make_phase, make_spec
+from tests.fits import fitted, make_inputs, make_model, make_phase, make_spec
 
 
 def learning_rate(progress: float, **spec: Any) -> float:
@@ -38,8 +38,8 @@ def test_one_cycle_rises_and_falls() -> None:
 
 
 def test_layer_decay_scales_each_stage_below_the_head() -> None:
-    model, job = make_job(make_spec(layer_decay=0.5))
-    optimizer = create_optimizer(model, job.phase)
+    model, inputs = make_inputs(make_spec(layer_decay=0.5))
+    optimizer = create_optimizer(model, inputs.phase)
     scale = {id(p): g["scale"] for g in optimizer.param_groups for p in g["params"]}
     found = {n: scale[id(p)] for n, p in model.named_parameters()}
     assert found["head.1.weight"] == 1.0
@@ -52,12 +52,12 @@ def test_layer_decay_scales_each_stage_below_the_head() -> None:
     [("sgd", torch.optim.SGD, 5e-4), ("adam", torch.optim.Adam, 0.0)],
 )
 def test_optimizers(name: str, kind: type[torch.optim.Optimizer], decay: float) -> None:
-    model, job = make_job(make_spec(optimizer=name, weight_decay=decay))
-    optimizer = create_optimizer(model, job.phase)
+    model, inputs = make_inputs(make_spec(optimizer=name, weight_decay=decay))
+    optimizer = create_optimizer(model, inputs.phase)
     assert type(optimizer) is kind
     assert {g["weight_decay"] for g in optimizer.param_groups} == {decay, 0.0}
     records: list[Epoch] = []
-    fitted(model, job, on_epoch=records.append)
+    fitted(model, inputs, on_epoch=records.append)
     assert records[-1].train_loss < records[0].train_loss
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from headstart.comparison.records import (
     Baseline,
+    CandidateScore,
     Comparison,
     Dropped,
-    Judged,
     Limits,
     Regret,
     Round,
@@ -159,8 +159,8 @@ def test_only_terms_that_are_linked_are_defined_and_all_of_them(page: Page) -> N
 def test_selection_tells_who_was_dropped_and_why(pixels: Study, tmp_path: Path) -> None:
     names = ("pixels-8", "pixels-16", "colours")
     scores = dict(zip(names, (0.3, 0.28, 0.2), strict=True))
-    few = [Judged(n, scores[n], 2.0, n != "colours", None) for n in names]
-    more = [Judged(n, scores[n] + 0.1, 8.0, n == "pixels-16", None) for n in names[:2]]
+    few = [CandidateScore(n, scores[n], 2.0, n != "colours", None) for n in names]
+    more = [CandidateScore(n, scores[n] + 0.1, 8.0, n == "pixels-16", None) for n in names[:2]]
     selection = Selected(
         budget_s=60.0, balanced=False, spent_s=30.0, full_cost_s=120.0,
         rounds=(Round("few labels", "10 images a class", tuple(few)),

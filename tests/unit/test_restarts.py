@@ -11,14 +11,14 @@ from headstart.evaluation.predictions import Predictions
 from headstart.training import loop
 from headstart.training.loop import RESTARTS, FitState, consider, fit
 from headstart.training.optimisation import create_optimizer
-from tests.jobs import fitted, learnt, make_feed, make_job, make_spec
+from tests.fits import fitted, learnt, make_feed, make_inputs, make_spec
 
 
 def test_a_phase_that_betters_nothing_ends_where_it_began() -> None:
     """At a rate at which every attempt ruins the model."""
-    model, job, state = learnt(make_spec(lr=1e4, warmup=0.0, optimizer="sgd"))
+    model, inputs, state = learnt(make_spec(lr=1e4, warmup=0.0, optimizer="sgd"))
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    state = fit(model, job, state, create_optimizer(model, job.phase))
+    state = fit(model, inputs, state, create_optimizer(model, inputs.phase))
     assert state.best_epoch is None
     assert state.restarts == RESTARTS
     after = model.state_dict()
@@ -32,15 +32,15 @@ def test_a_rate_that_is_too_high_is_lowered_from_the_start_again(
     """The first attempt loses what was learnt: it is left at once, or, where that is not as much,
     half way; a later one keeps it."""
     monkeypatch.setattr(loop, "COLLAPSE", collapse)
-    model, job, state = learnt(make_spec(lr=1.0, warmup=0.0, epochs=6))
+    model, inputs, state = learnt(make_spec(lr=1.0, warmup=0.0, epochs=6))
     learnt_value = state.best_key[0]
     begun: list[float] = []
     epochs: list[tuple[int, float]] = []
     state = fit(
         model,
-        job,
+        inputs,
         state,
-        create_optimizer(model, job.phase),
+        create_optimizer(model, inputs.phase),
         on_epoch=lambda record: epochs.append((record.epoch, record.lr)),
         on_restart=lambda state: begun.append(state.lr_scale),
     )
@@ -54,11 +54,11 @@ def test_a_rate_that_is_too_high_is_lowered_from_the_start_again(
 def test_a_model_that_answers_with_no_numbers_is_never_the_best() -> None:
     """Its weights overflow in the only step of an epoch, whose loss was still a number."""
     wild = make_spec(lr=1e38, warmup=0.0, epochs=1, optimizer="sgd")
-    model, job = make_job(wild, batch_size=200)
+    model, inputs = make_inputs(wild, batch_size=200)
     with pytest.raises(RunError, match="phase 1 diverged"):
-        fitted(model, job)
-    model, job, state = learnt(wild, batch_size=200)
-    state = fit(model, job, state, create_optimizer(model, job.phase))
+        fitted(model, inputs)
+    model, inputs, state = learnt(wild, batch_size=200)
+    state = fit(model, inputs, state, create_optimizer(model, inputs.phase))
     assert state.best_epoch is None
     assert all(t.isfinite().all() for t in model.state_dict().values())
 
@@ -74,15 +74,15 @@ def test_what_is_lost_is_told_by_the_metric_that_chooses(
     later = np.tile(np.float32([1.0, 0.0]), (200, 1))
     told = [Predictions(np.arange(200).astype(str), labels, logits) for logits in (start, later)]
     monkeypatch.setattr(loop, "predict", lambda *_: told.pop(0))
-    model, job = make_job(select_by=select_by, val=make_feed(200, 1))
+    model, inputs = make_inputs(select_by=select_by, val=make_feed(200, 1))
     state = FitState()
-    consider(model, job, state)
-    loop._validate(model, job, state, 0)
+    consider(model, inputs, state)
+    loop._validate(model, inputs, state, 0)
     assert state.lost is lost
 
 
 def test_divergence_is_told_with_its_remedy() -> None:
     wild = make_spec(lr=1e30, warmup=0.0)
-    model, job = make_job(wild)
+    model, inputs = make_inputs(wild)
     with pytest.raises(RunError, match=r"phase 1 diverged in epoch 1 .* lower phases\.0\.lr"):
-        fitted(model, job)
+        fitted(model, inputs)

@@ -114,7 +114,7 @@ def test_a_step_is_explained_in_the_metric_that_is_named(tmp_path: Path) -> None
     explained = explain_runs([plain, fair])
     (step,) = explained.steps
     assert abs(step.change) < 0.02 and step.p_value > 0.05
-    assert step.beside is not None and step.beside.decides and step.told_from_chance
+    assert step.beside is not None and step.beside.decides and step.significant
     assert step.beside.change == pytest.approx(0.207, abs=0.01) and step.beside.p_value < 0.001
     text = format_explanation(explained)
     assert "plain -> fair: +20." in text and "of balanced accuracy, p < 0.001; +0.6 points" in text
@@ -125,7 +125,7 @@ def test_a_step_is_explained_in_the_metric_that_is_named(tmp_path: Path) -> None
     json.dumps(explained.to_json())
     same = planted(tmp_path, "same", (0.90, 0.90, 0.95))
     (step,) = explain_runs([plain, same]).steps  # no recipe names it: shown, and decides nothing
-    assert step.beside is not None and not step.beside.decides and not step.told_from_chance
+    assert step.beside is not None and not step.beside.decides and not step.significant
 
 
 @pytest.mark.parametrize("metric", ["macro_f1", "loss"])

@@ -81,7 +81,7 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
 
 def test_random_weights_say_so() -> None:
     for name, provider in (("resnet18", "random"), ("small_cnn", "random"), ("small_cnn", "auto")):
-        found = locate_weights(name, provider, notice=pytest.fail)
+        found = locate_weights(name, provider, say=pytest.fail)
         assert (found.identity.provider, found.identity.sha256, found.path) == (
             "random",
             None,
@@ -120,7 +120,7 @@ def test_auto_falls_to_the_registry_within_seconds_and_stores(
     monkeypatch.setattr(fetching, "fetch_state", fetch_state)
     said: list[str] = []
     started = time.monotonic()
-    first = locate_weights("mobilenetv2_100", notice=said.append)
+    first = locate_weights("mobilenetv2_100", say=said.append)
     assert time.monotonic() - started < 5
     assert first.identity.provider == "registry"
     assert said == [

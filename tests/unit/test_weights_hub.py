@@ -80,7 +80,7 @@ def test_a_cached_file_is_taken_offline(tmp_path: Path) -> None:
     assert describe_providers(TINY, describe_hub_weights(TINY)) == "stored, hub"
     for provider in ("hub", "auto"):
         said: list[str] = []
-        weights = locate_weights(TINY, provider, notice=said.append)
+        weights = locate_weights(TINY, provider, say=said.append)
         assert weights.path == path
         identity = weights.identity
         assert (identity.provider, identity.name, identity.tag) == ("hub", TINY, "r160_in1k")

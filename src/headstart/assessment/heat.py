@@ -28,7 +28,7 @@ STRENGTH = 0.75  # share of colour where the heat is greatest
 Planes = Callable[[torch.Tensor], torch.Tensor]
 
 
-class SaliencyError(HeadstartError):
+class HeatMapError(HeadstartError):
     """No heat map can be made; the message says why."""
 
 
@@ -44,7 +44,7 @@ def heat(model: Classifier, inputs: torch.Tensor, answers: Sequence[int]) -> Hea
     """Heat maps for an answer (a class) of each input, float32 (n, 3, size, size).
 
     Gradients are taken above the grid only, and of no parameter, so a frozen backbone works too.
-    The model is left in eval mode and otherwise unchanged. Raises SaliencyError where it has no
+    The model is left in eval mode and otherwise unchanged. Raises HeatMapError where it has no
     grid, or where no place is positive for any answer.
     """
     from torchcam.methods import GradCAM
@@ -59,7 +59,7 @@ def heat(model: Classifier, inputs: torch.Tensor, answers: Sequence[int]) -> Hea
     heat_maps = maps.float().cpu().numpy()
     peaks = heat_maps.max(axis=(1, 2))
     if not np.isfinite(peaks).all() or not peaks.any():
-        raise SaliencyError(f"{model.backbone.name}: no place is positive for any of its answers")
+        raise HeatMapError(f"{model.backbone.name}: no place is positive for any of its answers")
     h, w = heat_maps.shape[1:]
     heat_maps /= np.maximum(peaks, np.finfo(np.float32).tiny)[:, None, None]
     return Heat(heat_maps, f"Grad-CAM after {stages[boundary - 1].name}, {h} × {w} places")
@@ -102,7 +102,7 @@ def _last_grid(model: Classifier, example: torch.Tensor) -> tuple[int, Planes]:
             if planes and not (x.dim() == 3 and boundary == len(stages) - 1 > 1):
                 grids.append((planes(x).shape[-1], boundary, planes))
     if not grids:
-        raise SaliencyError(f"{model.backbone.name}: no stage that Headstart knows has places")
+        raise HeatMapError(f"{model.backbone.name}: no stage that Headstart knows has places")
     fine = [grid for grid in grids if grid[0] >= FEWEST_PLACES]
     _, boundary, planes = fine[-1] if fine else max(grids, key=lambda grid: grid[:2])
     return boundary, planes

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from headstart.assessment.heat import SaliencyError, heat, overlay
+from headstart.assessment.heat import HeatMapError, heat, overlay
 from headstart.assessment.penultimate import Features
 from headstart.data import ImageSet, Splits
 from headstart.data.splits import class_ranks
@@ -99,7 +99,7 @@ def _heat_maps(trained: Trained, test: Predictions, journal: Journal) -> dict[st
         result = heat(trained.model, inputs, test.predicted[rows].tolist())
     except Exception as error:  # a missing picture must not fail the run
         reason = (
-            str(error) if isinstance(error, SaliencyError) else f"{type(error).__name__}: {error}"
+            str(error) if isinstance(error, HeatMapError) else f"{type(error).__name__}: {error}"
         )
         journal.warn(f"no heat maps: {reason}")
         return {}

@@ -322,7 +322,7 @@ def models(
     from headstart.cli.tables.catalogue import format_backbones
     from headstart.models.catalogue import list_backbones
 
-    backbones = list_backbones(pattern or "*", notice=make_reporter().say)
+    backbones = list_backbones(pattern or "*", say=make_reporter().say)
     if as_json:
         show_json([vars(info) for info in backbones])
     else:

@@ -1,8 +1,8 @@
 """Which of some configurations costs least to serve, and whether that is known beyond noise.
 
 Three criteria, one after the other: milliseconds, where all were timed in turns by one process on a
-machine that was quiet enough; multiply-accumulates; parameters. Each keeps the least and what it
-cannot tell from it, and the next one decides among those. A network and its copy with other
+machine that was quiet enough; multiply-accumulates; parameters. Each keeps the least and all
+not significantly above it, and the next one decides among those. A network and its copy with other
 weights compute the same, so time never ranks one before the other.
 """
 
@@ -67,7 +67,7 @@ def latency_of(costs: Costs) -> Latency | None:
 
 
 def find_quickest(priced: Sequence[Priced]) -> tuple[tuple[int, ...], str | None]:
-    """The positions of the quickest and of all that time cannot tell from it; of all of them, with
+    """The positions of the quickest and of all not significantly slower; of all of them, with
     the reason, where their times cannot be compared.
 
     What computes the same is one network, whose latency is the mean over its copies.

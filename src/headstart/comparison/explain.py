@@ -1,7 +1,7 @@
 """Which change bought what: runs side by side, and each step's change on the same test images.
 
 A step is attributed only where the two runs differ in one group of settings; where several
-changed at once, no arithmetic on two results can tell them apart, and that is said instead.
+changed at once, no arithmetic on two results separates their effects, and that is said instead.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Step:
         return len(self.groups) == 1
 
     @property
-    def told_from_chance(self) -> bool:
+    def significant(self) -> bool:
         return self.decisive.p_value < LEVEL
 
     @property

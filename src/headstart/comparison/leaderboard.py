@@ -119,7 +119,7 @@ def balance_sentence(classes: Classes, best: Configuration) -> str:
 def _noise(
     configurations: Sequence[Configuration], pairs: Sequence[Pair], chosen: str
 ) -> dict[str, tuple[float, bool]]:
-    """For each run, its configuration against the chosen run's: corrected p, not told apart."""
+    """For each run, its configuration against the chosen run's: corrected p, not significant."""
     best = next(c.name for c in configurations if chosen in c.labels)
     against = {best: (1.0, True)}
     for pair in pairs:
@@ -130,7 +130,7 @@ def _noise(
 
 
 def label_runs(runs: Sequence[Run]) -> list[str]:
-    """The runs' names; runs that share one are told apart by their fingerprints."""
+    """The runs' names; runs that share one get their fingerprints too."""
     names = [run.name for run in runs]
     full = [f"{run.name}-{run.manifest.fingerprint}" for run in runs]
     return tell_apart(

@@ -41,7 +41,7 @@ class Row(Shown):
     balanced_interval: Interval | None
     macro_f1: float | None
     p_value: float | None  # its configuration against the best run's, corrected
-    within_noise: bool  # whether its configuration cannot be told from the best run's
+    within_noise: bool  # not significantly different from the best run's
     marks: tuple[str, ...]
     cost: Cost | None
 
@@ -114,7 +114,7 @@ class Standing:
     marks: tuple[str, ...]
     group: (
         int | None
-    )  # 1: the best on test and what is not told from it; None where none was judged
+    )  # 1: the best on test and all not significantly lower; None where none was judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ class Classes:
 
 @dataclass(frozen=True, slots=True)
 class Cheapest:
-    """names: the cheapest, several where nothing tells them apart. by: the criterion that decided
+    """names: the cheapest, several where nothing decides. by: the criterion that decided
     last; None where all cost the same. text: a clause without a full stop."""
 
     DERIVED: ClassVar = ("beyond_noise",)
@@ -177,7 +177,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class CandidateScore:
     """A candidate in a round. score: held-out accuracy of its probe, or published accuracy, in
     percent; None where none was published. logme: None where nothing was computed."""
 
@@ -192,7 +192,7 @@ class Judged:
 class Round:
     name: str
     evidence: str
-    candidates: tuple[Judged, ...]
+    candidates: tuple[CandidateScore, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,13 +245,13 @@ class Comparison(Shown):
 
     name: str
     best: str
-    winner: str | None  # a configuration told apart from every other one
+    winner: str | None  # one that differs significantly from every other one
     verdict: str  # "" where runs are set side by side and nothing was judged
     select_by: str  # the metric that rows, pairs and validation's choice go by
     classes: Classes | None  # None where no run has a result
     tie: str  # how a tie on validation was broken; "" without one
     detectable: float | None  # the difference that would be shown with 80 % power, if there is one
-    cheapest: Cheapest | None  # of the chosen and what test cannot tell from it; None of one
+    cheapest: Cheapest | None  # of the chosen and all not significantly different; None of one
     rows: tuple[Row, ...]
     configurations: tuple[Standing, ...]  # best first
     pairs: tuple[Pair, ...]

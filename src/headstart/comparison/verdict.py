@@ -1,4 +1,4 @@
-"""The verdict: which configurations test tells apart, in which groups, and whether one wins.
+"""The verdict: which configurations differ significantly, in which groups, and whether one wins.
 
 Every pair is tested and all of these tests are one family (Holm 1979). So whatever is read off
 them after looking (which one is on top, what stands level with it, who leads the rest) is in error
@@ -49,7 +49,7 @@ class Decision:
 
     @property
     def winner(self) -> int | None:
-        """0 where the first is told apart from every other one."""
+        """0 where the first differs significantly from every other one."""
         return 0 if len(self.groups) > 1 and self.groups.count(1) == 1 else None
 
 
@@ -123,7 +123,7 @@ def decide(tables: Sequence[np.ndarray], compare: Compare = _by_accuracy) -> Dec
 def group(apart: np.ndarray) -> tuple[int, ...]:
     """Groups from 1 of rows ordered best first. apart: bool (k, k), symmetric.
 
-    Group k is the best of what the groups above leave and all that cannot be told from that best.
+    Group k is the best of what the groups above leave and all not significantly lower.
     Members of a group may differ from one another; none of them is known to be below its best.
     """
     groups = np.zeros(len(apart), np.int64)
@@ -139,8 +139,8 @@ def _detectable(decision: Decision, n: int, metric: Metric) -> float | None:
     """The smallest difference shown with 80 % power, at the level that Holm left to be passed; None
     where there is none, as beyond 1 of a share.
 
-    The median over the pairs that were not told apart, for these are where one may hide; over all
-    where all were.
+    The median over the pairs that do not differ significantly, for these are where one may hide;
+    over all where all differ.
     """
     unresolved = [p >= LEVEL for p in decision.adjusted]
     left = [
@@ -230,5 +230,5 @@ def _place(configurations: Sequence[Configuration], chosen: str) -> int:
 
 
 def _level(decision: Decision, at: int) -> list[int]:
-    """The positions of a configuration and of all that cannot be told from it."""
+    """The positions of a configuration and of all not significantly different."""
     return [k for k in range(len(decision.groups)) if not decision.apart[at, k]]

@@ -17,6 +17,7 @@ from headstart.models.backbones import (
     StagesError,
     build_architecture,
     compare_stages,
+    without_initialization,
 )
 from headstart.models.classifier import Classifier, load_model
 from headstart.models.heads import create_head
@@ -83,18 +84,19 @@ def load_predictor(
 def read_predictor(run: Run, *, device: str, precision: str | None = None) -> Predictor:
     """The predictor of a run whose model is saved. Raises RunError where that is damaged."""
     made, recipe = run.provenance, run.recipe
-    architecture = build_architecture(recipe.backbone.name, size=made.preprocess.size)
-    backbone = Backbone(architecture, made.weights, made.preprocess)
-    head = create_head(
-        recipe.head, num_features=backbone.num_features, num_classes=len(run.class_names)
-    )
+    with without_initialization():
+        architecture = build_architecture(recipe.backbone.name, size=made.preprocess.size)
+        backbone = Backbone(architecture, made.weights, made.preprocess)
+        head = create_head(
+            recipe.head, num_features=backbone.num_features, num_classes=len(run.class_names)
+        )
+    model = Classifier(backbone, head)
+    load_model(run.path / "checkpoints" / "best.safetensors", model)
     try:
         compare_stages(backbone.eval(), made.preprocess.size)
     except StagesError:
-        backbone = Backbone(architecture, made.weights, made.preprocess)
-    model = Classifier(backbone, head)
+        model = Classifier(Backbone(architecture, made.weights, made.preprocess), head)
     model.enter(0, 0)
-    load_model(run.path / "checkpoints" / "best.safetensors", model)
     runtime = _runtime(device, precision or recipe.precision)
     runtime.adopt(model.eval())
     transform = Transform(made.preprocess, via=recipe.data.resize_via)

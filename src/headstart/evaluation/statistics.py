@@ -16,7 +16,7 @@ from scipy import optimize, stats
 
 from headstart.evaluation.predictions import Predictions
 
-LEVEL = 0.05  # of significance ("told apart"), after the correction for many comparisons
+LEVEL = 0.05  # of significance, after the correction for many comparisons
 DRAWS = 2000  # bootstrap samples
 MCNEMAR = "exact McNemar"
 # Degrees of freedom of the seeds. With fewer, seeds may agree by chance, and Satterthwaite's

@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from headstart.errors import HeadstartError
 from headstart.files import cache_root, locked
 from headstart.machine.runtime import Runtime
 from headstart.models.backbones import Backbone
-from headstart.models.stages import run_stages
 
 DEFAULT_LIMIT_GB = 20.0
 INDEX = "index.json"  # of an entry, written last
@@ -81,11 +79,8 @@ class Footprint:
 
 def footprint(backbone: Backbone, boundary: int, size: int, rows: int, exact: int = 0) -> Footprint:
     """The footprint of `rows` rows at a boundary, for inputs of `size` pixels a side."""
-    parameter = next(backbone.model.parameters())
-    example = torch.zeros(1, 3, size, size, device=parameter.device)
-    with torch.inference_mode():
-        x = run_stages(backbone.stages()[:boundary], example)
-    return Footprint(rows, tuple(x.shape[1:]), row_dtype(backbone, boundary), exact)
+    shape = backbone.shapes(size)[boundary]
+    return Footprint(rows, shape, row_dtype(backbone, boundary), exact)
 
 
 def row_dtype(backbone: Backbone, boundary: int) -> np.dtype[Any]:

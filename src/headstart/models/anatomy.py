@@ -6,6 +6,7 @@ The network runs once on the meta device, under a dispatch mode that sees every 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -102,6 +103,7 @@ def model_cost(model: Classifier, size: int) -> ModelCost:
     )
 
 
+@cache
 def backbone_macs(name: str, size: int) -> int:
     """Multiply-accumulates of one image of `size` pixels a side, counted without weights."""
     return examine(build_on_meta(name, size=size), size).macs

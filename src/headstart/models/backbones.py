@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from headstart.errors import HeadstartError
 from headstart.models.identity import Preprocess, Weights, WeightsIdentity
@@ -62,6 +64,7 @@ class Backbone(nn.Module):
         self.preprocess = preprocess
         split = split_in_two if self.name in _IN_TWO else split_stages
         self._stages = tuple(split(model))
+        self._shapes: dict[int, tuple[tuple[int, ...], ...]] = {}
 
     @property
     def name(self) -> str:
@@ -79,6 +82,18 @@ class Backbone(nn.Module):
 
     def stages(self) -> Sequence[Stage]:
         return self._stages
+
+    def shapes(self, size: int) -> tuple[tuple[int, ...], ...]:
+        """Shapes of an image of `size` pixels a side and of what each stage makes of it."""
+        if size not in self._shapes:
+            x = torch.zeros(1, 3, size, size, device=next(self.model.parameters()).device)
+            found = [tuple(x.shape[1:])]
+            with torch.inference_mode():
+                for stage in self._stages:
+                    x = stage.forward(x)
+                    found.append(tuple(x.shape[1:]))
+            self._shapes[size] = tuple(found)
+        return self._shapes[size]
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         return run_stages(self._stages, x)
@@ -108,8 +123,11 @@ def create_backbone(spec: BackboneSpec, *, size: int | None = None) -> Backbone:
 
 def load_backbone(weights: Weights, *, size: int | None = None) -> Backbone:
     """The backbone of weights that are already located."""
-    model = build_architecture(weights.identity.name, size=size)
-    if weights.path is not None:
+    if weights.path is None:
+        model = build_architecture(weights.identity.name, size=size)
+    else:
+        with without_initialization():
+            model = build_architecture(weights.identity.name, size=size)
         state = _fit_to_size(model, read_state(weights))
         own = model.state_dict()
         check_state(own, state)
@@ -177,6 +195,29 @@ def build_architecture(name: str, *, size: int | None = None) -> nn.Module:
     return model
 
 
+class without_initialization(TorchFunctionMode):  # noqa: N801  # used like a function
+    """Within the block, new layers keep the memory they get: every value is loaded afterwards.
+
+    Random numbers for a network take a second per 100 million parameters, and are overwritten.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _RANDOM:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+_RANDOM = frozenset(
+    {
+        nn.init.kaiming_uniform_,
+        nn.init.kaiming_normal_,
+        torch.Tensor.uniform_,
+        torch.Tensor.normal_,
+        torch.Tensor.erfinv_,
+    }
+)
+
+
 def build_on_meta(name: str, *, size: int | None = None) -> nn.Module:
     """`build_architecture` on the meta device: names and shapes, without memory or values."""
     with torch.device("meta"):
@@ -184,9 +225,20 @@ def build_on_meta(name: str, *, size: int | None = None) -> nn.Module:
 
 
 def create_meta_backbone(weights: Weights, *, size: int) -> Backbone:
-    """The backbone of located weights on the meta device, in eval mode: nothing is read."""
-    model = build_on_meta(weights.identity.name, size=size)
-    return Backbone(model, weights.identity, weights.preprocess).eval()
+    """The backbone of located weights on the meta device, in eval mode: nothing is read.
+
+    Plans of the same weights and size share it, so it must not be changed.
+    """
+    in_two = weights.identity.name in _IN_TWO
+    return _meta_backbone(weights.identity, weights.preprocess, size, in_two)
+
+
+@lru_cache(maxsize=64)
+def _meta_backbone(
+    identity: WeightsIdentity, preprocess: Preprocess, size: int, in_two: bool
+) -> Backbone:
+    """in_two: whether `Backbone` takes the network in two; here it is a part of the key."""
+    return Backbone(build_on_meta(identity.name, size=size), identity, preprocess).eval()
 
 
 class _PassThrough(nn.Module):

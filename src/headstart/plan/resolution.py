@@ -47,7 +47,7 @@ def resolve(recipe: Recipe, reporter: Reporter | None = None) -> tuple[Recipe, W
     """
     say = (reporter or TerminalReporter()).say
     name = canonical_name(recipe.backbone.name)
-    weights = locate_weights(name, recipe.backbone.weights, notice=say)
+    weights = locate_weights(name, recipe.backbone.weights, say=say)
     provider = weights.identity.provider
     pretrained = provider != "random"
     first = recipe.phases[0].train

@@ -44,14 +44,14 @@ class Contender:
     balanced: tuple[float, tuple[float, float]]  # balanced accuracy
     macro_f1: float
     sd: float | None  # of the accuracy, over seeds; None of one
-    group: int | None  # 1: the highest on test and all that cannot be told from it
+    group: int | None  # 1: the highest on test and all not significantly lower
     chosen: bool  # validation's choice is one of its runs
     winner: bool  # it stands out beyond chance
     marks: tuple[str, ...]
 
     @property
     def kind(self) -> Literal["best", "near", "other"]:
-        """best, near (cannot be told from it) or other: how it is drawn."""
+        """best, near (not significantly lower) or other: how it is drawn."""
         return "best" if self.chosen else "near" if self.near else "other"
 
     @property

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from scipy import stats
 
-from headstart.comparison.records import Dropped, Judged, Round
+from headstart.comparison.records import CandidateScore, Dropped, Round
 from headstart.errors import HeadstartError, RunError
 from headstart.evaluation.values import swap_p_value
 from headstart.selection.candidates import Candidate, Evidence, Selection
@@ -83,7 +83,7 @@ def select(
 def _begin(candidates: Sequence[Candidate], budget_s: float) -> Selection:
     """Round 0: the published order. It drops no candidate."""
     order = sorted(candidates, key=lambda c: -(c.top1 or 0.0))
-    judged = tuple(Judged(c.name, c.top1, 0.0, kept=True, logme=None) for c in order)
+    judged = tuple(CandidateScore(c.name, c.top1, 0.0, kept=True, logme=None) for c in order)
     first = Round("0: published", "ImageNet top-1 accuracy of the weights, percent", judged)
     names, balanced = [c.name for c in order], {"balanced_accuracy", "macro_f1"}
     return Selection(
@@ -208,7 +208,7 @@ def _record(
     kind = "balanced accuracy" if selection.balanced else "accuracy"
     leader = ordered[0].name
     judged = tuple(
-        Judged(c.name, _score(selection, e), took[c.name], c.name not in worse, e.logme)
+        CandidateScore(c.name, _score(selection, e), took[c.name], c.name not in worse, e.logme)
         for c in ordered
         for e in (gathered[c.name],)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from headstart.data.corruptions import CORRUPTIONS
 from headstart.features.engines import StageChain
@@ -52,6 +53,7 @@ def workload(plan: Plan) -> Workload:
     return Workload(passes, steps, solved)
 
 
+@lru_cache(maxsize=256)
 def _frozen_share(backbone: Backbone, boundary: int, size: int) -> float:
     """The share of a forward pass below a boundary."""
     stages = backbone.stages()

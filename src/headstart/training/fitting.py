@@ -1,4 +1,4 @@
-"""One phase that is fitted: the loop's job set up, its events kept and told."""
+"""Fits one phase: the loop's inputs, its log, its progress and its checkpoints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 import torch
 
 from headstart.features.feeds import Feed, batch_bounds
-from headstart.features.room import footprint
 from headstart.machine.profiling import section
 from headstart.machine.runtime import named_seed
 from headstart.models.classifier import Classifier, compiling_pays
@@ -18,7 +17,7 @@ from headstart.rundir.history import Epoch, Outcome, Restart
 from headstart.training.checkpoints import load_checkpoint, save_checkpoint
 from headstart.training.heads import balancing_weights, set_head
 from headstart.training.journal import Journal
-from headstart.training.loop import FitState, Job, consider, fit
+from headstart.training.loop import FitInputs, FitState, consider, fit
 from headstart.training.optimisation import create_optimizer
 from headstart.training.phase_feeds import PhaseFeeds
 from headstart.training.solver import Solution
@@ -39,21 +38,21 @@ def fit_phase(
     has been judged.
     """
     phase = feeds.phase
-    job = make_job(plan, phase, (feeds.train(), feeds.plain("val")))
+    inputs = make_inputs(plan, phase, (feeds.train(), feeds.plain("val")))
     set_training(model.backbone, phase.freeze)
     optimizer = create_optimizer(model, phase)
     if state.begun:
         state = load_checkpoint(journal.checkpoint, model, optimizer)
     _warn_of_idle_cutmix(plan, phase, model, journal)
     if phase.number and not state.begun:
-        consider(model, job, state)
+        consider(model, inputs, state)
         if start:
             set_head(model, start)
-    steps = phase.epochs * len(batch_bounds(len(job.train.keys), job.batch_size))
+    steps = phase.epochs * len(batch_bounds(len(inputs.train.keys), inputs.batch_size))
     if compiling_pays(plan.runtime, steps):
-        model.compile_trained(job.batch_size, journal.reporter.warn)
+        model.compile_trained(inputs.batch_size, journal.reporter.warn)
     with folded_norms(model.backbone, phase.freeze, plan.size):
-        state = _fit(phase, model, job, state, optimizer, journal)
+        state = _fit(phase, model, inputs, state, optimizer, journal)
     return Outcome(
         phase=phase.number,
         improved=phase.number == 0 or state.best_epoch is not None,
@@ -66,11 +65,11 @@ def fit_phase(
     )
 
 
-def make_job(plan: Plan, phase: PhasePlan, feeds: tuple[Feed, Feed]) -> Job:
+def make_inputs(plan: Plan, phase: PhasePlan, feeds: tuple[Feed, Feed]) -> FitInputs:
     recipe, (train, val) = plan.recipe, feeds
     seed = named_seed(recipe.seed, "phase", phase.number)
     augment = recipe.data.augment
-    return Job(
+    return FitInputs(
         phase=phase,
         train=train,
         val=val,
@@ -88,14 +87,14 @@ def make_job(plan: Plan, phase: PhasePlan, feeds: tuple[Feed, Feed]) -> Job:
 def _fit(
     phase: PhasePlan,
     model: Classifier,
-    job: Job,
+    inputs: FitInputs,
     state: FitState,
     optimizer: torch.optim.Optimizer,
     journal: Journal,
 ) -> FitState:
     """The loop, with its progress shown, and its epochs, restarts and checkpoints kept."""
-    number, images, reporter = phase.number, len(job.train.keys), journal.reporter
-    done = state.epoch * images + state.step * job.batch_size
+    number, images, reporter = phase.number, len(inputs.train.keys), journal.reporter
+    done = state.epoch * images + state.step * inputs.batch_size
     label = f"phase {number + 1}: {phase.spec.train}"
     with reporter.track(label, phase.epochs * images, "images") as advance:
         advance(done)
@@ -126,7 +125,7 @@ def _fit(
 
         return fit(
             model,
-            job,
+            inputs,
             state,
             optimizer,
             on_step=on_step,
@@ -146,8 +145,9 @@ def _epoch_line(done: Epoch, epochs: int, images: int) -> str:
 
 
 def _warn_of_idle_cutmix(plan: Plan, phase: PhasePlan, model: Classifier, journal: Journal) -> None:
-    shape = footprint(model.backbone, phase.freeze.boundary, plan.size, 1).shape
-    if plan.recipe.data.augment.cutmix and len(shape) != 3:
+    if not plan.recipe.data.augment.cutmix:
+        return
+    if len(model.backbone.shapes(plan.size)[phase.freeze.boundary]) != 3:
         journal.warn(
             f"phase {phase.number + 1} begins at {phase.freeze.boundary_name}, where an image has "
             "no height and width: CutMix does nothing here; mixup would"

@@ -80,7 +80,7 @@ class FitState:
 
 
 @dataclass(frozen=True)
-class Job:
+class FitInputs:
     """What a phase needs besides the model: its plan, its feeds, and the recipe's settings."""
 
     phase: PhasePlan
@@ -115,7 +115,7 @@ class _Checkpoints:
 
 def fit(
     model: Classifier,
-    job: Job,
+    inputs: FitInputs,
     state: FitState,
     optimizer: torch.optim.Optimizer,
     *,
@@ -126,7 +126,7 @@ def fit(
 ) -> FitState:
     """Train one phase from `state` on, and leave the model at its best by validation.
 
-    Best is by the job's metric, the lower loss on a tie. A model that was given to `consider` is a
+    Best is by `inputs.select_by`, the lower loss on a tie. The model that `consider` was given is a
     candidate too. The rate is too high where the loss is no number, or where every epoch so far is
     worse than that candidate beyond chance and either half of them are over or COLLAPSE of the
     metric is lost. Training then starts again at a third of the rate, RESTARTS times at most.
@@ -135,31 +135,31 @@ def fit(
     epochs, when all can be saved; `on_restart` with the state that an attempt begins with. Raises
     RunError where the loss is no number at the last rate either, with no model validated before.
     """
-    phase = job.phase
+    phase = inputs.phase
     average = _average(model, phase.spec, state)
     checkpoints = _Checkpoints(on_checkpoint)
     state.start = state.start or model.changed_state()
     while not _over(state, phase):
         if _too_fast(state, phase):
-            _start_again(model, job, state, optimizer)
+            _start_again(model, inputs, state, optimizer)
             average = _average(model, phase.spec, state)
             on_restart(state)
         started = time.perf_counter()
         set_training(model.backbone, phase.freeze)
         model.head.train()
-        rate = _train_epoch(model, job, state, optimizer, average, on_step, checkpoints)
+        rate = _train_epoch(model, inputs, state, optimizer, average, on_step, checkpoints)
         if not math.isfinite(state.loss_sum):
             continue
         with average.applied() if average else contextlib.nullcontext():
-            val_loss, val_accuracy = _validate(model, job, state, state.epoch)
+            val_loss, val_accuracy = _validate(model, inputs, state, state.epoch)
         if not math.isfinite(val_loss):
             state.loss_sum = math.nan  # what was trained is no model
             continue
         done = Epoch(
             phase=phase.number,
             epoch=state.epoch,
-            train_loss=state.loss_sum / len(job.train.keys),
-            train_accuracy=state.hits / len(job.train.keys),
+            train_loss=state.loss_sum / len(inputs.train.keys),
+            train_accuracy=state.hits / len(inputs.train.keys),
             val_loss=val_loss,
             val_accuracy=val_accuracy,
             lr=rate,
@@ -184,7 +184,7 @@ def _average(model: Classifier, phase: PhaseSpec, state: FitState) -> WeightAver
 
 def _train_epoch(
     model: Classifier,
-    job: Job,
+    inputs: FitInputs,
     state: FitState,
     optimizer: torch.optim.Optimizer,
     average: WeightAverage | None,
@@ -195,32 +195,32 @@ def _train_epoch(
 
     Every step draws from a generator of its own, so that it does not matter where one resumes.
     """
-    device, keys, spec = job.runtime.device, job.train.keys, job.phase.spec
-    steps = len(batch_bounds(len(keys), job.batch_size))
-    order = epoch_order(keys, job.seed, state.epoch)
+    device, keys, spec = inputs.runtime.device, inputs.train.keys, inputs.phase.spec
+    steps = len(batch_bounds(len(keys), inputs.batch_size))
+    order = epoch_order(keys, inputs.seed, state.epoch)
     trained = [p for p in model.parameters() if p.requires_grad]
     # Sums stay on the device: reading them in every step would make the host wait for it.
     loss_sum = torch.tensor(state.loss_sum, device=device)
     hits = torch.tensor(state.hits, device=device)
     rate = 0.0
     feed = batches(
-        job.train,
+        inputs.train,
         order,
-        job.batch_size,
+        inputs.batch_size,
         state.epoch,
-        job.runtime,
+        inputs.runtime,
         first_step=state.step,
-        successor=job.mixer.active,
+        successor=inputs.mixer.active,
     )
-    with seeded(job.seed), contextlib.closing(feed):
+    with seeded(inputs.seed), contextlib.closing(feed):
         for batch in feed:
             number = state.epoch * steps + state.step
-            torch.manual_seed(named_seed(job.seed, "fit", job.phase.number, number))
-            progress = (number + 0.5) / (job.phase.epochs * steps)
-            rate = state.lr_scale * learning_rate(job.phase, progress)
+            torch.manual_seed(named_seed(inputs.seed, "fit", inputs.phase.number, number))
+            progress = (number + 0.5) / (inputs.phase.epochs * steps)
+            rate = state.lr_scale * learning_rate(inputs.phase, progress)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["scale"]
-            logits, loss, penalised = _forward(model, job, batch, state.epoch)
+            logits, loss, penalised = _forward(model, inputs, batch, state.epoch)
             with section("backward"):
                 optimizer.zero_grad(set_to_none=True)
                 penalised.backward()  # type: ignore[no-untyped-call]
@@ -242,31 +242,31 @@ def _train_epoch(
 
 
 def _forward(
-    model: Classifier, job: Job, batch: Batch, epoch: int
+    model: Classifier, inputs: FitInputs, batch: Batch, epoch: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Logits of a batch, their loss, and the loss with the head's penalty."""
     x, own = batch.x, None
     if model.start < model.boundary:
-        with section("prefix"), job.runtime.autocast():
+        with section("prefix"), inputs.runtime.autocast():
             x = model.below(x)
     with section("suffix forward"):
-        with job.runtime.autocast():
-            if job.mixer.active:
-                x, own = job.mixer(x, batch.keys, epoch)
+        with inputs.runtime.autocast():
+            if inputs.mixer.active:
+                x, own = inputs.mixer(x, batch.keys, epoch)
             logits = model.above(x)
-        loss = cross_entropy_loss(job, logits, batch.y, own)
-        penalised = loss + job.l2 / 2 * l2_penalty(model.head) if job.l2 else loss
+        loss = cross_entropy_loss(inputs, logits, batch.y, own)
+        penalised = loss + inputs.l2 / 2 * l2_penalty(model.head) if inputs.l2 else loss
     return logits, loss, penalised
 
 
 def cross_entropy_loss(
-    job: Job, logits: torch.Tensor, y: torch.Tensor, own: torch.Tensor | None
+    inputs: FitInputs, logits: torch.Tensor, y: torch.Tensor, own: torch.Tensor | None
 ) -> torch.Tensor:
     """Mean cross-entropy, smoothed, weighed by class, and shared with the partner's label.
 
     own: each image's share of its mixture (n,); `y` then holds one label more than `logits`.
     """
-    weights, smoothing = job.class_weights, job.phase.spec.label_smoothing
+    weights, smoothing = inputs.class_weights, inputs.phase.spec.label_smoothing
     if own is None:
         return F.cross_entropy(logits, y, weight=weights, label_smoothing=smoothing)
     shares = (own, y[:-1]), (1 - own, y[1:])
@@ -297,15 +297,15 @@ def _too_fast(state: FitState, phase: PhasePlan) -> bool:
 
 
 def _start_again(
-    model: Classifier, job: Job, state: FitState, optimizer: torch.optim.Optimizer
+    model: Classifier, inputs: FitInputs, state: FitState, optimizer: torch.optim.Optimizer
 ) -> None:
     """Back to the phase's start at a lower rate; the best model so far stays a candidate."""
     if state.restarts == RESTARTS:
-        number = job.phase.number
+        number = inputs.phase.number
         raise RunError(
             f"phase {number + 1} diverged in epoch {state.epoch + 1} (the loss is no number), "
             f"at {state.lr_scale:.2g} of its rate too: lower phases.{number}.lr, which is "
-            f"{job.phase.lr}"
+            f"{inputs.phase.lr}"
         )
     model.restore(state.start)
     optimizer.state.clear()
@@ -316,27 +316,27 @@ def _start_again(
     state.lr_scale = RESTART_SHARE**state.restarts
 
 
-def consider(model: Classifier, job: Job, state: FitState) -> None:
+def consider(model: Classifier, inputs: FitInputs, state: FitState) -> None:
     """Make the model as it stands, which an earlier phase left, a candidate for the best one."""
-    _validate(model, job, state, epoch=None)
+    _validate(model, inputs, state, epoch=None)
 
 
 def _validate(
-    model: Classifier, job: Job, state: FitState, epoch: int | None
+    model: Classifier, inputs: FitInputs, state: FitState, epoch: int | None
 ) -> tuple[float, float]:
     """Loss and accuracy of the model as it stands, which is kept if it is the best so far."""
-    rows = np.arange(len(job.val.keys))
-    told = predict(model, job.val, rows, job.runtime)
-    loss, accuracy = log_loss(told), float(told.correct.mean())
+    rows = np.arange(len(inputs.val.keys))
+    predictions = predict(model, inputs.val, rows, inputs.runtime)
+    loss, accuracy = log_loss(predictions), float(predictions.correct.mean())
     if not math.isfinite(loss):
         return loss, accuracy
     if epoch is None:
-        state.values = tuple(_values(told, job).tolist())
+        state.values = tuple(_values(predictions, inputs).tolist())
     elif state.values and state.lost:
-        change = _values(told, job) - np.array(state.values)
+        change = _values(predictions, inputs) - np.array(state.values)
         state.change = float(change.mean())
         state.lost = state.change < 0 and swap_p_value(change) < LOST_P
-    key = selection_key(told, job.select_by, balanced=job.balanced)
+    key = selection_key(predictions, inputs.select_by, balanced=inputs.balanced)
     if key > state.best_key:
         state.best_epoch, state.best_attempt = epoch, state.restarts
         state.best, state.best_key = model.changed_state(), key
@@ -344,8 +344,8 @@ def _validate(
     return loss, accuracy
 
 
-def _values(told: Predictions, job: Job) -> np.ndarray:
-    return image_values(told, job.select_by, balanced=job.balanced)
+def _values(predictions: Predictions, inputs: FitInputs) -> np.ndarray:
+    return image_values(predictions, inputs.select_by, balanced=inputs.balanced)
 
 
 def _follow_plateau(state: FitState, phase: PhaseSpec, val_loss: float) -> None:

@@ -46,7 +46,7 @@ def step_line(step: Step) -> str:
     """ "a -> b: +31.2 points [27.1, 35.2], p < 0.001 (data.normalize unit -> weights)"."""
     low, high = (100 * bound for bound in step.interval)
     said = f"{100 * step.change:+.1f} points [{low:+.1f}, {high:+.1f}]"
-    doubt = "" if step.told_from_chance else ", not told from chance"
+    doubt = "" if step.significant else ", not told from chance"
     if step.beside is None:
         return (
             f"{step.first} -> {step.second}: {said}, {p_text(step.p_value)}{doubt} ({step.cause})"

@@ -9,7 +9,7 @@ from headstart.text.durations import format_seconds
 from headstart_predict.cards import grid
 
 if TYPE_CHECKING:
-    from headstart.comparison.records import Judged, Selected
+    from headstart.comparison.records import CandidateScore, Selected
 
 
 def format_selection(selection: Selected) -> str:
@@ -48,6 +48,6 @@ def format_selection(selection: Selected) -> str:
     return "\n".join(lines)
 
 
-def _cell(judged: Judged) -> str:
+def _cell(judged: CandidateScore) -> str:
     dropped = "" if judged.kept else " x"
     return f"{100 * (judged.score or 0.0):.1f} % ({judged.logme or 0.0:.3f}){dropped}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from functools import lru_cache
 from importlib import resources
 
 import numpy as np
@@ -36,13 +37,16 @@ def open_mini() -> Source:
     )
 
 
+@lru_cache(maxsize=len(COUNTS))  # the runs of a study share them
 def decode_sheet(content: bytes) -> np.ndarray:
-    """uint8 (n, 3072), channel after channel, from a WebP sheet of tiles, row by row."""
+    """uint8 (n, 3072), channel after channel, from a WebP sheet of tiles, row by row; read-only."""
     with Image.open(io.BytesIO(content), formats=("WEBP",)) as image:
         sheet = np.asarray(image.convert("RGB"))
     down, across = sheet.shape[0] // SIDE, sheet.shape[1] // SIDE
     tiles = sheet.reshape(down, SIDE, across, SIDE, 3).transpose(0, 2, 4, 1, 3)
-    return np.ascontiguousarray(tiles).reshape(down * across, -1)
+    planes = np.ascontiguousarray(tiles).reshape(down * across, -1)
+    planes.flags.writeable = False
+    return planes
 
 
 def _read_split(split: str) -> ImageSet:

@@ -122,7 +122,7 @@ def _row(step: Step, entries: dict[str, Entry]) -> ChangeRow:
 
 
 def _kind(step: Step) -> str:
-    if not step.told_from_chance:
+    if not step.significant:
         return "even"
     return "gain" if step.decisive.change > 0 else "loss"
 

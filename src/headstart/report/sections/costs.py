@@ -150,7 +150,7 @@ def _steps(
 
 
 def _level(first: Contender, second: Contender) -> bool:
-    """Whether time does not tell them apart."""
+    """Whether their times do not differ significantly."""
     level, untimed = find_quickest([price(first), price(second)])
     return untimed is None and len(level) == 2
 

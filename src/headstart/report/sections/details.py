@@ -22,7 +22,7 @@ from headstart.report.sections.confusion import Confusion, describe_confusion
 from headstart.report.sections.corruptions import HeatTable, heat_table
 from headstart.report.sections.feature_map import FeatureMap, describe_map
 from headstart.report.sections.phases import PhaseLine, describe_phases, figures
-from headstart.report.sections.pictures import PairTiles, Saliency, Tile, WrongAnswers, class_names
+from headstart.report.sections.pictures import HeatMaps, PairTiles, Tile, WrongAnswers, class_names
 from headstart.rundir.history import History
 from headstart.rundir.records import Cost, LatencyMs, Manifest, Metrics, Preprocess, TimeProfile
 from headstart.rundir.run import Run
@@ -58,7 +58,7 @@ class RunSection:
     wrong: WrongAnswers
     uncertain: list[Tile]
     pair_pictures: list[PairTiles]
-    saliency: Saliency | None
+    saliency: HeatMaps | None
     map: FeatureMap | None
     reliability: Markup | None
     corruptions: HeatTable | None

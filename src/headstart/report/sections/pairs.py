@@ -25,7 +25,7 @@ class Difference:
 @dataclass(frozen=True, slots=True)
 class PairsSection:
     """The matrix, whose cells are in `unit`s of what `title` names: `apart` of its `count` pairs
-    can be told apart, by `tests`."""
+    differ significantly, by `tests`."""
 
     columns: list[str]
     rows: list[TableRow[Difference | None]]

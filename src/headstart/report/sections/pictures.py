@@ -16,7 +16,7 @@ from headstart.rundir.run import Run
 from headstart.text.captions import captions
 from headstart_predict.plain import shorten_middle
 
-SAMPLES, TILES, SALIENCIES = 30, 12, 8  # of a kind in one section
+SAMPLES, TILES, MOST_HEAT_MAPS = 30, 12, 8  # of a kind in one section
 LISTED = 100  # wrong answers that a section names
 CAPTION = 24  # characters of a class's name under a picture
 _FILE = 20  # of a file's name
@@ -69,7 +69,7 @@ class WrongAnswers:
 
 
 @dataclass(frozen=True, slots=True)
-class Saliency:
+class HeatMaps:
     """Pictures with what the answer rests on, and how that was found."""
 
     tiles: list[Tile]
@@ -150,17 +150,17 @@ def uncertain(run: Run, names: Sequence[str]) -> list[Tile]:
     return _tiles(run.pictures, "uncertain", names)[:TILES]
 
 
-def saliency(run: Run, names: Sequence[str]) -> Saliency | None:
+def saliency(run: Run, names: Sequence[str]) -> HeatMaps | None:
     """Beside each picture the same one without; None of none."""
     arrays = run.pictures
-    tiles = _tiles(arrays, "saliency", names)[:SALIENCIES]
+    tiles = _tiles(arrays, "saliency", names)[:MOST_HEAT_MAPS]
     if not tiles:
         return None
     plain = [
         replace(tile, plain_uri=data_uri(arrays["saliency_plain"][row]))
         for row, tile in enumerate(tiles)
     ]
-    return Saliency(plain, str(arrays["saliency_method"]))
+    return HeatMaps(plain, str(arrays["saliency_method"]))
 
 
 def confused_pairs(run: Run, names: Sequence[str], confusion: np.ndarray) -> list[PairTiles]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from headstart.comparison.records import Comparison, Judged, Selected
+from headstart.comparison.records import CandidateScore, Comparison, Selected
 from headstart.report.sections.tables import TableRow
 from headstart.text import formats
 
@@ -33,7 +33,7 @@ class SelectionSection:
     rows: list[CandidateRow]
 
 
-def _cell(candidate: Judged) -> Score:
+def _cell(candidate: CandidateScore) -> Score:
     """A candidate's score as text: a share, or a published accuracy that is in percent already."""
     score = candidate.score
     text = formats.MISSING if score is None else formats.percent(score / (100 if score > 1 else 1))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from headstart.assessment.heat import SaliencyError, heat, overlay
+from headstart.assessment.heat import HeatMapError, heat, overlay
 from headstart.data.sources.mini import open_mini
 from headstart.errors import WeightsError
 from headstart.models.backbones import Backbone, build_architecture, create_backbone
@@ -184,9 +184,7 @@ class Featureless(nn.Module):
 def test_a_network_without_places_says_so() -> None:
     identity = WeightsIdentity("random", "featureless", "", None, "", "")
     backbone = Backbone(Featureless(), identity, Preprocess(8, (0.5,) * 3, (0.5,) * 3, "bilinear"))
-    with pytest.raises(
-        SaliencyError, match="featureless: no stage that Headstart knows has places"
-    ):
+    with pytest.raises(HeatMapError, match="featureless: no stage that Headstart knows has places"):
         heat(classifier(backbone), torch.rand(2, 3, 8, 8), [0, 1])
 
 

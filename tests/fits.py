@@ -1,4 +1,4 @@
-"""Jobs of the training loop that take milliseconds: a small network, pictures of four colours."""
+"""Fits of the training loop that take milliseconds: a small network, pictures of four colours."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from headstart.models.heads import create_head
 from headstart.models.identity import Preprocess, WeightsIdentity
 from headstart.plan.plan import PhasePlan
 from headstart.specs import HeadSpec, PhaseSpec
-from headstart.training.loop import FitState, Job, consider, fit
+from headstart.training.loop import FitInputs, FitState, consider, fit
 from headstart.training.optimisation import create_optimizer
 
 RUNTIME = create_runtime("cpu")
@@ -68,26 +68,26 @@ def make_spec(**changes: Any) -> PhaseSpec:
     return PhaseSpec(**known, weight_decay=0.01).model_copy(update=changes)
 
 
-def make_job(spec: PhaseSpec | None = None, **changes: Any) -> tuple[Classifier, Job]:
-    """A fresh model and its job; `changes` are fields of the job."""
+def make_inputs(spec: PhaseSpec | None = None, **changes: Any) -> tuple[Classifier, FitInputs]:
+    """A fresh model and its inputs; `changes` are fields of the inputs."""
     model = make_model()
     phase = make_phase(model.backbone, spec or make_spec())
     model.enter(0, phase.freeze.boundary)
     set_training(model.backbone, phase.freeze)
-    job = Job(phase, make_feed(96, 0), make_feed(32, 1), 16, 5, 0.0, RUNTIME)
-    return model, replace(job, **changes)
+    inputs = FitInputs(phase, make_feed(96, 0), make_feed(32, 1), 16, 5, 0.0, RUNTIME)
+    return model, replace(inputs, **changes)
 
 
-def fitted(model: Classifier, job: Job, **callbacks: Any) -> FitState:
+def fitted(model: Classifier, inputs: FitInputs, **callbacks: Any) -> FitState:
     """The whole phase from its start."""
-    return fit(model, job, FitState(), create_optimizer(model, job.phase), **callbacks)
+    return fit(model, inputs, FitState(), create_optimizer(model, inputs.phase), **callbacks)
 
 
-def learnt(spec: PhaseSpec | None = None, **changes: Any) -> tuple[Classifier, Job, FitState]:
-    """A model that an earlier phase has taught, the job of a later one, and where that begins."""
-    model, job = make_job()
-    fitted(model, job)
-    later = replace(job, phase=make_phase(model.backbone, spec or make_spec(), 1), **changes)
+def learnt(spec: PhaseSpec | None = None, **changes: Any) -> tuple[Classifier, FitInputs, FitState]:
+    """A model that an earlier phase has taught; the inputs and the first state of a later one."""
+    model, inputs = make_inputs()
+    fitted(model, inputs)
+    later = replace(inputs, phase=make_phase(model.backbone, spec or make_spec(), 1), **changes)
     state = FitState()
     consider(model, later, state)
     return model, later, state
