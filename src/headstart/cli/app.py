@@ -291,7 +291,9 @@ def predict(
 
     unreadable: list[DataError] = []
     predictor = load_predictor(opened, device=device)
-    answers = predictor.predict(paths, on_unreadable=unreadable.append)
+    answers = predictor.predict(
+        paths, on_unreadable=unreadable.append, on_dark=make_reporter().warn
+    )
     if as_json:
         show_json([vars(answer) for answer in answers])
     elif as_csv:

@@ -5,7 +5,7 @@ that, or describe a data set.
 """
 
 from headstart.data.check.faults import find_warnings
-from headstart.data.decode import UnreadableImageError, decode_image
+from headstart.data.decode import UnreadableImageError, decode_image, describe_dark
 from headstart.data.images import ImageSet
 from headstart.data.loading import (
     Description,
@@ -31,6 +31,7 @@ __all__ = [
     "UnreadableImageError",
     "decode_image",
     "describe",
+    "describe_dark",
     "fetch",
     "find_images",
     "find_warnings",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from headstart.data import UnreadableImageError, decode_image, find_images
+from headstart.data import UnreadableImageError, decode_image, describe_dark, find_images
 from headstart.errors import DataError, PrecisionError, RunError
 from headstart.evaluation.predictions import Predictions
 from headstart.machine.runtime import Runtime, create_runtime
@@ -99,6 +101,7 @@ class Predictor(Shown):
         images: Picture | Sequence[Picture],
         *,
         on_unreadable: Callable[[DataError], None] | None = None,
+        on_dark: Callable[[str], None] = warnings.warn,
     ) -> list[Answer]:
         """Answers in the order of the images; a single image gives a list of one.
 
@@ -109,16 +112,20 @@ class Predictor(Shown):
 
         An image that cannot be read is left out, and `on_unreadable` is called with its DataError;
         without `on_unreadable` the error is raised. Anything that is no image raises DataError, and
-        so does a lack of memory.
+        so does a lack of memory. on_dark: called with a line about pictures of 16 bits that are
+        nearly black, as 12-bit values are: of these any answer is a guess.
         """
         sources = _each_image(images)
         answers: list[Answer] = []
+        dark: dict[str, int] = {}
         for first in range(0, len(sources), BATCH):
             names, pixels = [], []
             for number, source in enumerate(sources[first : first + BATCH], start=first):
                 try:
-                    pixels.append(decode_image(source, self._side))
-                    names.append(_name(source, number))
+                    name = _name(source, number)
+                    note = partial(dark.__setitem__, name)
+                    pixels.append(decode_image(source, self._side, note))
+                    names.append(name)
                 except UnreadableImageError as error:
                     if on_unreadable is None:
                         raise
@@ -129,6 +136,8 @@ class Predictor(Shown):
             unknown = np.zeros(len(names), np.int64)
             predictions = Predictions(np.array(names), unknown, logits).tempered(self.temperature)
             answers += map(self._answer, names, logits, predictions.probabilities)
+        if dark:
+            on_dark(describe_dark(dark))
         return answers
 
     def _answer(self, image: str, logits: np.ndarray, probabilities: np.ndarray) -> Answer:
