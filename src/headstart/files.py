@@ -63,8 +63,12 @@ def partial_path(path: Path) -> Path:
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that replaces it on success and is removed on failure."""
+    """A temporary path beside `path` that replaces it on success and is removed on failure.
+
+    Those that killed processes left are removed before.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_partials(path.parent, of=path.name)
     partial = partial_path(path)
     try:
         yield partial
@@ -72,6 +76,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def partial_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, for programs that leave files of their own when they are
+    killed. Those that killed processes left are removed before."""
+    folder = partial_path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_partials(path.parent, of=path.name)
+    folder.mkdir(exist_ok=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def publish(made: Path, path: Path) -> None:
