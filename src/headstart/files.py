@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -201,11 +202,22 @@ def read_json(path: Path, kind: type[T]) -> T:
 def read_bytes(path: Path) -> bytes:
     """The content of a file. Raises FileNotFoundError, and RunError where it cannot be read."""
     try:
+        if is_endless(path):
+            raise RunError(f"{path}: not a regular file")
         return path.read_bytes()
     except FileNotFoundError:
         raise
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def is_endless(path: Path) -> bool:
+    """Whether a path is a named pipe, a device or a socket: to read it may take for ever.
+
+    Raises OSError where there is nothing.
+    """
+    mode = path.stat().st_mode
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def parse_json(text: bytes | str, kind: type[T], where: str) -> T:
@@ -262,6 +274,8 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an npz file. Raises FileNotFoundError, and RunError of anything else."""
     try:
+        if is_endless(path):
+            raise ValueError("not a regular file")
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
     except FileNotFoundError:

@@ -55,6 +55,8 @@ def read_header(path: Path) -> dict[str, Any] | None:
     from safetensors import SafetensorError, safe_open
 
     try:
+        if not path.is_file():  # to open a named pipe would wait for ever
+            return None
         with safe_open(path, framework="np") as file:
             return _parse(file.metadata())
     except (OSError, SafetensorError):
