@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -63,8 +64,12 @@ def partial_path(path: Path) -> Path:
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that replaces it on success and is removed on failure."""
+    """A temporary path beside `path` that replaces it on success and is removed on failure.
+
+    Those that killed processes left are removed before.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_partials(path.parent, of=path.name)
     partial = partial_path(path)
     try:
         yield partial
@@ -72,6 +77,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def partial_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, for programs that leave files of their own when they are
+    killed. Those that killed processes left are removed before."""
+    folder = partial_path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_partials(path.parent, of=path.name)
+    folder.mkdir(exist_ok=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def publish(made: Path, path: Path) -> None:
@@ -183,11 +202,22 @@ def read_json(path: Path, kind: type[T]) -> T:
 def read_bytes(path: Path) -> bytes:
     """The content of a file. Raises FileNotFoundError, and RunError where it cannot be read."""
     try:
+        if is_endless(path):
+            raise RunError(f"{path}: not a regular file")
         return path.read_bytes()
     except FileNotFoundError:
         raise
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def is_endless(path: Path) -> bool:
+    """Whether a path is a named pipe, a device or a socket: to read it may take for ever.
+
+    Raises OSError where there is nothing.
+    """
+    mode = path.stat().st_mode
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def parse_json(text: bytes | str, kind: type[T], where: str) -> T:
@@ -244,6 +274,8 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an npz file. Raises FileNotFoundError, and RunError of anything else."""
     try:
+        if is_endless(path):
+            raise ValueError("not a regular file")
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
     except FileNotFoundError:

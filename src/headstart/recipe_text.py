@@ -35,6 +35,8 @@ def read_toml(source: str | Path) -> tuple[str, str, dict[str, Any]]:
     try:
         if (path / "recipe.toml").is_file():  # a run's directory
             path = path / "recipe.toml"
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would wait for ever
+            raise RecipeError(f"{brief(str(path))}: not a regular file")
         if path.suffix == ".toml" or path.is_file():
             where, text = str(path), path.read_text(encoding="utf-8")
         else:

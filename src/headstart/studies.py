@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Sequence
@@ -14,16 +15,17 @@ from headstart.comparison.protocol import require_one_protocol
 from headstart.comparison.records import Comparison, write_comparison
 from headstart.data import load_data
 from headstart.deployment import measuring
-from headstart.errors import RunError
+from headstart.errors import HeadstartError, RunError
 from headstart.files import remove_partials
 from headstart.machine.progress import Reporter, TerminalReporter
-from headstart.recipe import Recipe, Study
+from headstart.models.names import canonical_name
+from headstart.recipe import Recipe, Study, load_recipe
 from headstart.report import write_report
 from headstart.rundir.run import Run
 from headstart.selection.candidates import Candidate, Selection
 from headstart.selection.evidence import choose_finalists
 from headstart.selection.regret import regrets
-from headstart.specs import DataSpec
+from headstart.specs import BackboneSpec, DataSpec
 from headstart.workbench import RunOptions, alone_in, carry_out, reason_of
 
 
@@ -100,6 +102,7 @@ def _run_study(
         remove_partials(root)  # of a process that was killed
         if budget_s is None:
             return _Done(study.name, root, *_run_all(recipes, root, options))
+        recipes = [_pinned(recipe, recipes, root) for recipe in recipes]
         selection, candidates = choose_finalists(
             recipes, budget_s, options.device, options.cache_limit_gb, options.reporter
         )
@@ -132,8 +135,28 @@ def _run_all(
     outcomes = []
     for number, recipe in enumerate(recipes, start=1):
         options.reporter.say(f"\n[{number}/{len(recipes)}] {recipe.name}")
-        outcomes.append(_attempt(recipe, root, options))
+        outcomes.append(_attempt(_pinned(recipe, recipes, root), root, options))
     return _sorted_out(outcomes)
+
+
+def _pinned(recipe: Recipe, recipes: Sequence[Recipe], root: Path) -> Recipe:
+    """A recipe that leaves the source of its weights open, with the one that the study's first run
+    of the backbone took: what is stored, or can be reached, may have changed since."""
+    if recipe.backbone.weights != "auto":
+        return recipe
+    for other in recipes:
+        saved = root / other.name / "recipe.toml"
+        if other.backbone.name == recipe.backbone.name and saved.exists():
+            with contextlib.suppress(HeadstartError):  # the run itself says what is wrong with it
+                taken = load_recipe(saved).backbone
+                if _same_network(taken, recipe.backbone):
+                    return recipe.model_copy(update={"backbone": taken})
+    return recipe
+
+
+def _same_network(one: BackboneSpec, other: BackboneSpec) -> bool:
+    names = (canonical_name(spec.name).partition(".") for spec in (one, other))
+    return len({base for base, _, _ in names}) == 1
 
 
 def _run_selected(
@@ -149,7 +172,8 @@ def _run_selected(
         about_s = selection.drift * selection.costs[name]
         options.reporter.say(f"\n[in full, about {about_s:.0f} s] {name}")
         started = time.perf_counter()
-        outcomes.append(outcome := _attempt(by_name[name], root, options))
+        recipe = by_name[name].model_copy(update={"backbone": candidate.backbone})
+        outcomes.append(outcome := _attempt(recipe, root, options))
         if isinstance(outcome, Run):
             selection.finished(name, outcome.cost.wall_s, outcome.cost.spared_s)
         else:

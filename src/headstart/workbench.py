@@ -186,7 +186,7 @@ def _model(plan: Plan) -> Classifier:
 
 
 def _report(run: Run) -> None:
-    profile_path, report = run.path / "profile.json", run.path / "report" / "report.html"
+    profile_path, report = run.place("profile.json"), run.place("report/report.html")
     profile_path.unlink(missing_ok=True)  # left by an interrupted attempt
     with section("report"):
         write_report([run], report, title=run.name)
@@ -257,7 +257,7 @@ def _finished(run: Run, plan: Plan, options: RunOptions) -> Run:
             journal = Journal(run, options.reporter, time.perf_counter())
             assess_again(trained, before, journal)
             recipe = run.recipe.model_copy(update={"evaluation": now})
-            write_atomically(run.path / "recipe.toml", recipe.to_toml())
+            write_atomically(run.place("recipe.toml"), recipe.to_toml())
             run = open_run(run.path)
             _report(run)
     options.on_end(run)
@@ -320,14 +320,15 @@ def _recorded(current: Run, started: float) -> Iterator[None]:
             yield
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
-        with contextlib.suppress(OSError):  # the disk may be what failed
+        # The disk may be what failed, or the run was removed.
+        with contextlib.suppress(OSError, RunError):
             current.update_manifest(
                 status="interrupted" if interrupted else "failed",
                 error=None if interrupted else reason_of(error),
                 spent_s=time.perf_counter() - started,
             )
             if not isinstance(error, HeadstartError | OSError | KeyboardInterrupt):
-                write_atomically(current.path / "error.txt", traceback.format_exc())
+                write_atomically(current.place("error.txt"), traceback.format_exc())
         raise
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import pytest
 from headstart.comparison.leaderboard import build_comparison
 from headstart.comparison.records import write_comparison
 from headstart.errors import HeadstartError
-from headstart.files import read_arrays, write_arrays
+from headstart.files import read_arrays
 from headstart.rundir.run import Run, open_run
 from headstart.tracking.record import read_record
 from tests.conftest import Outcome
@@ -34,46 +35,6 @@ VERBS: dict[str, tuple[str, ...]] = {  # the files that each verb needs
     "predict": ("manifest.json", "recipe.toml", "metrics.json", "checkpoints/best.safetensors"),
     "track": TEXTS,
 }
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with every file, whose model can answer."""
-    from headstart.models.backbones import build_architecture
-    from headstart.models.heads import create_head
-    from headstart.models.tensor_files import write_tensors
-
-    run = fabricate(
-        tmp_path_factory.mktemp("damaged") / "whole",
-        name="whole",
-        n=60,
-        tuned=False,
-        settings={"backbone": {"name": "small_cnn", "weights": "random"}},
-    )
-    architecture = build_architecture("small_cnn", size=128)
-    head = create_head(run.recipe.head, num_features=architecture.num_features, num_classes=10)
-    from headstart.models.backbones import Backbone
-    from headstart.models.classifier import Classifier
-
-    made = run.provenance
-    model = Classifier(Backbone(architecture, made.weights, made.preprocess), head)
-    model.enter(0, 0)
-    write_tensors(run.path / "checkpoints" / "best.safetensors", model.state_dict(), {})
-    answers = run.predictions("test")
-    write_arrays(
-        run.path / "feature_map.npz",
-        {
-            "ids": answers.ids,
-            "labels": answers.labels,
-            "predicted": answers.predicted,
-            "xy": np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32),
-            "method": np.array("PCA"),
-        },
-    )
-    section = {"name": "set-up", "seconds": 1.0, "share": 1.0, "entries": 1}
-    profile = {"total_s": 1.0, "sections": [section]}
-    (run.path / "profile.json").write_text(json.dumps(profile))
-    return run.path
 
 
 def texts(content: bytes) -> Iterator[bytes]:
@@ -258,6 +219,22 @@ def test_a_folder_in_place_of_a_file_is_named(
         (run / file).rmdir()
         shutil.copy(whole / file, run / file)
     assert headstart("explain", run).code == 0
+
+
+def test_a_pipe_in_place_of_a_file_is_named(
+    whole: Path, tmp_path: Path, headstart: Command
+) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+    shutil.copy(run / "recipe.toml", picture := tmp_path / "no picture.png")
+    for file in (*TEXTS, *ARRAYS, "checkpoints/best.safetensors"):
+        (run / file).unlink()
+        os.mkfifo(run / file)
+        verb = ("predict", run, picture) if "best" in file else ("report", run, "--out", tmp_path)
+        outcome = headstart(*verb)
+        assert outcome.code == (0 if file in DECORATIONS else 2), (file, outcome)
+        assert file.rpartition("/")[2] in outcome.err
+        (run / file).unlink()
+        shutil.copy(whole / file, run / file)
 
 
 def without_warnings(content: dict[str, Any]) -> None:

@@ -15,8 +15,10 @@ import pytest
 
 from headstart.comparison.leaderboard import build_comparison
 from headstart.comparison.records import write_comparison
+from headstart.deployment import measuring
 from headstart.errors import RunError, explain_os_error
 from headstart.files import locked
+from headstart.machine.progress import Reporter
 from headstart.recipe import load_recipe
 from headstart.report import write_report
 from headstart.report.card import write_card
@@ -81,18 +83,39 @@ def test_names_of_any_length_are_one_line(headstart: Command) -> None:
             assert len(line) < 1000
 
 
-def test_a_file_system_without_locks_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     def flock(number: int, kind: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", flock)
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_a_file_system_without_locks_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="locks") as refused, locked(tmp_path / "x.lock"):
         pass
     line = explain_os_error(refused.value)
     assert line is not None
     assert "x.lock" in line and "has no locks" in line
+
+
+@pytest.mark.usefixtures("no_locks", "measured", "cache")
+def test_serving_costs_are_measured_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    class Listening(Reporter):
+        def warn(self, line: str) -> None:
+            said.append(line)
+
+    monkeypatch.setattr(measuring, "_answers", lambda *_: [measuring.Answer(None, "tried")])
+    monkeypatch.setattr(measuring, "_due", list)
+    run = fabricate(tmp_path / "run", name="run", n=40)
+    measuring.measure_runs([run], reporter=Listening())
+    assert said[0].startswith("measuring without a lock (") and "has no locks" in said[0]
+    assert said[1].endswith("its serving cost is not measured: tried")
 
 
 def test_a_run_whose_folder_is_removed_ends_and_can_begin_again(tmp_path: Path) -> None:
@@ -104,7 +127,7 @@ def test_a_run_whose_folder_is_removed_ends_and_can_begin_again(tmp_path: Path) 
     (run.path / "predictions").mkdir()
     with pytest.raises(RunError, match="was removed while the run wrote to it"):
         run.append_log(Served(1, 0, 0.0))
-    with pytest.raises(RunError, match="no manifest"):
+    with pytest.raises(RunError, match="was removed"):
         run.update_manifest(status="finished")
     again = create_run(run.path, recipe, "0" * 8)
     assert again.recipe == recipe

@@ -296,7 +296,8 @@ def test_a_run_that_another_process_writes_is_left_alone(
 
 def test_what_the_architecture_cannot_do_is_reported_before_the_run(run_with: Command) -> None:
     scratch = ("backbone.weights=random", 'phases=[{train="from_scratch"}]')
-    one_line(run_with("backbone.name=vgg11", "data.size=8", *scratch), "cannot take 8 pixels")
+    refused = run_with("backbone.name=vgg11", "data.size=8", *scratch)
+    one_line(refused, "data.size = 8: vgg11", "the smallest that works is 32")
     one_line(
         run_with("phases.0.train=last_stage", "batch_size=1", "phases.0.norm=train"),
         "raise batch_size",

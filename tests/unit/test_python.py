@@ -101,6 +101,21 @@ def test_what_cannot_be_read_is_handed_over(folder: Path) -> None:
     assert len(missed) == 1
 
 
+def test_twelve_bits_in_a_file_of_sixteen_are_answered_with_a_warning(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 4096, (8, 8)).astype(np.uint16)
+    dark, right, black = tmp_path / "dark.png", tmp_path / "right.tif", tmp_path / "black.png"
+    for path, pixels in ((dark, values), (right, values * 16), (black, values * 0)):
+        Image.fromarray(pixels).save(path)
+    said: list[str] = []
+    answers = Brightness().predict([right, dark, black], on_dark=said.append)
+    assert [answer.image for answer in answers] == [str(right), str(dark), str(black)]
+    (line,) = said
+    assert line.startswith("1 image reaches at most 4,0") and f"such as {dark}: that is" in line
+    assert "multiply by 16" in line
+    with pytest.warns(UserWarning, match="nearly black"):
+        Brightness().predict(dark.read_bytes())
+
+
 def test_results_show_themselves_in_a_few_lines(tmp_path: Path, folder: Path) -> None:
     runs = [fabricate(tmp_path / name, name=name) for name in ("first", "second")]
     comparison = build_comparison("both", runs, [], tmp_path)

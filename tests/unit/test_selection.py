@@ -10,13 +10,21 @@ import pytest
 from headstart.errors import HeadstartError, RunError
 from headstart.selection.candidates import Candidate, Evidence, Selection
 from headstart.selection.halving import OVERHEAD_S, clearly_worse, estimate, select
+from headstart.specs import BackboneSpec
 from headstart.text.durations import format_seconds, parse_seconds
 
 LEVELS = (25, 50, 100, 180)
 
 
 def candidate(name: str, macs: int = 1000, **changes: object) -> Candidate:
-    known = {"fingerprint": "f", "evidence": name, "top1": 70.0, "passes": 2500.0}
+    backbone = BackboneSpec(name=name)
+    known = {
+        "fingerprint": "f",
+        "backbone": backbone,
+        "evidence": name,
+        "top1": 70.0,
+        "passes": 2500.0,
+    }
     return Candidate(name=name, macs=macs, **{**known, **changes})  # type: ignore[arg-type]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +22,17 @@ STATE = {
     "half": torch.ones(5, dtype=torch.bfloat16),
     "empty": torch.zeros(0, 4),
 }
+
+
+def test_what_a_killed_process_left_goes_when_the_file_is_written(tmp_path: Path) -> None:
+    """safetensors writes under a random name, and leaves it when it is killed."""
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as gone:
+        gone.wait()
+    left = tmp_path / f".w.safetensors.{gone.pid}.partial"
+    left.mkdir()
+    (left / ".tmpXyZ123").write_bytes(b"half a file")
+    write_tensors(tmp_path / "w.safetensors", {"a": torch.ones(2)}, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

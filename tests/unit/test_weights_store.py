@@ -77,11 +77,17 @@ def test_torch_files_are_read_without_running_anything(
     torch.save({"state_dict": {"module.a": torch.ones(2)}}, path)
     assert list(load_torch_state(path.read_bytes(), "w.pth")) == ["a"]
     torch.save({"a": _Opinionated()}, path)
-    with pytest.raises(WeightsError, match=r"w\.pth: not a torch file of plain tensors"):
+    with pytest.raises(
+        WeightsError, match=r"w\.pth: damaged, or not a torch file of plain tensors"
+    ):
         load_torch_state(path.read_bytes(), "w.pth")
     assert capsys.readouterr().out == ""
     with pytest.raises(WeightsError, match="not a torch file"):
         load_torch_state(b"nonsense", "w.pth")
     torch.save({"a": torch.ones(2), "epoch": 3}, path)
-    with pytest.raises(WeightsError, match="more than named tensors"):
+    with pytest.raises(WeightsError, match="more than named, plain tensors"):
         load_torch_state(path.read_bytes(), "w.pth")
+    for odd in (torch.ones(2).to_sparse(), torch.ones(2, device="meta")):
+        torch.save({"a": odd}, path)
+        with pytest.raises(WeightsError, match="plain tensors"):
+            load_torch_state(path.read_bytes(), "w.pth")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from headstart_predict.cards import Card, Shown, grid, percent
-from headstart_predict.decode import UnreadableImageError, decode_image
+from headstart_predict.decode import UnreadableImageError, decode_image, describe_dark
 from headstart_predict.errors import DataError
 from headstart_predict.plain import as_csv
 from headstart_predict.walking import find_images
@@ -87,6 +89,7 @@ class PictureClassifier(Shown):
         images: Picture | Sequence[Picture],
         *,
         on_unreadable: Callable[[DataError], None] | None = None,
+        on_dark: Callable[[str], None] = warnings.warn,
     ) -> list[Answer]:
         """Answers in the order of the images; a single image gives a list of one.
 
@@ -97,31 +100,45 @@ class PictureClassifier(Shown):
 
         An image that cannot be read is left out, and `on_unreadable` is called with its DataError;
         without `on_unreadable` the error is raised. Anything that is no image raises DataError, and
-        so does a lack of memory.
+        so does a lack of memory. on_dark: called with a line about pictures of 16 bits that are
+        nearly black, as 12-bit values are: of these any answer is a guess.
         """
-        return list(self.stream(images, on_unreadable=on_unreadable))
+        return list(self.stream(images, on_unreadable=on_unreadable, on_dark=on_dark))
 
     def stream(
         self,
         images: Picture | Iterable[Picture],
         *,
         on_unreadable: Callable[[DataError], None] | None = None,
+        on_dark: Callable[[str], None] = warnings.warn,
     ) -> Iterator[Answer]:
         """As `predict`, one answer after the other, for any number of images: few batches are in
         memory at a time. Decoding and computing overlap."""
+        dark: dict[str, int] = {}
+        yield from self._stream(images, on_unreadable, dark)
+        if dark:
+            on_dark(describe_dark(dark))
+
+    def _stream(
+        self,
+        images: Picture | Iterable[Picture],
+        on_unreadable: Callable[[DataError], None] | None,
+        dark: dict[str, int],
+    ) -> Iterator[Answer]:
         numbered = enumerate(_each_image(images))
         head = list(itertools.islice(numbered, LONG + 1))
         if len(head) <= self.batch:  # no thread is worth its start
-            yield from _readable(self._answer_batch(head, self.logits), on_unreadable)
+            yield from _readable(self._answer_batch(head, self.logits, dark), on_unreadable)
             return
         if len(head) > LONG:
             self.prepare_for_many()
         batches = _batches(itertools.chain(head, numbered), self.batch)
+        work = partial(self._answer_batch, compute=self.logits_of_many, dark=dark)
         with ThreadPoolExecutor(self.workers, "predict") as pool:
             under_way: deque[Future[list[Answer | DataError]]] = deque()
             try:
                 for batch in batches:
-                    under_way.append(pool.submit(self._answer_batch, batch, self.logits_of_many))
+                    under_way.append(pool.submit(work, batch))
                     if len(under_way) > 2 * self.workers:
                         yield from _readable(under_way.popleft().result(), on_unreadable)
                 while under_way:
@@ -134,18 +151,21 @@ class PictureClassifier(Shown):
         self,
         batch: Sequence[tuple[int, Source]],
         compute: Callable[[np.ndarray], np.ndarray],
+        dark: dict[str, int],
     ) -> list[Answer | DataError]:
-        """An answer for each picture, or the error of one that cannot be read."""
+        """An answer for each picture, or the error of one that cannot be read. dark: takes the
+        largest value of each that is nearly black."""
         found: list[DataError | None] = []
         names, pixels = [], []
         for number, source in batch:
+            name = name_of(source, number)
             try:
-                pixels.append(decode_image(source, self.side))
+                pixels.append(decode_image(source, self.side, partial(dark.__setitem__, name)))
             except UnreadableImageError as error:
                 found.append(error)
                 continue
             found.append(None)
-            names.append(name_of(source, number))
+            names.append(name)
         logits = iter(compute(np.stack(pixels)) if pixels else ())
         answers = map(self.answer, names, logits)
         return [next(answers) if error is None else error for error in found]

@@ -15,6 +15,7 @@ from headstart_predict.streams import (
     finish,
     say_error,
     say_errors,
+    say_warning,
     show,
     show_json,
     standard_streams,
@@ -76,7 +77,7 @@ def _run(options: argparse.Namespace) -> int:
         raise HeadstartError("give images, or folders of images, after the bundle")
     predictor = load(options.bundle, engine=options.engine, threads=options.threads)
     unreadable: list[DataError] = []
-    answers = predictor.stream(options.images, on_unreadable=unreadable.append)
+    answers = predictor.stream(options.images, on_unreadable=unreadable.append, on_dark=say_warning)
     return print_answers(
         answers, predictor.class_names, unreadable, as_json=options.json, as_csv=options.csv
     )

@@ -9,7 +9,7 @@ import io
 import stat
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -25,6 +25,8 @@ from headstart_predict.quiet import quiet
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 
 _BLANK = 2  # of 255 levels: pixels of one colour differ by so much after JPEG's rounding
+FULL = 65535  # the largest value of 16 bits
+_USED = 8  # FULL divided by a picture's largest value: where it is more, all is nearly black
 # Pixels a side. So small that a JPEG is decoded at an eighth, although every byte is read.
 THUMBNAIL_SIDE = 32
 
@@ -65,10 +67,15 @@ class UnreadableImageError(DataError):
         return f"{self.args[0]}: not an image that can be read: {self.reason}"
 
 
-def decode_image(source: Path | bytes | Image.Image, side: int) -> np.ndarray:
+def decode_image(
+    source: Path | bytes | Image.Image,
+    side: int,
+    on_dark: Callable[[int], None] = lambda peak: None,
+) -> np.ndarray:
     """uint8 (side, side, 3), RGB: the centre square, resized with antialiased bicubic.
 
-    source: a file, its content, or an image that Pillow has opened, which stays as it is.
+    source: a file, its content, or an image that Pillow has opened, which stays as it is. on_dark:
+    called with the largest value of a picture with 16 or 32 bits a channel that is nearly black.
 
     EXIF rotation is applied. Transparent pixels are blended with white. Grey, palette, CMYK and
     16-bit images become RGB. An animation gives its first frame. Raises UnreadableImageError (a
@@ -76,12 +83,29 @@ def decode_image(source: Path | bytes | Image.Image, side: int) -> np.ndarray:
     """
     if isinstance(source, Image.Image):
         with quiet(), _readable("the image"):
-            return _render(source.copy(), side)
+            return _rendered(source.copy(), side, on_dark)
     if isinstance(source, bytes):
         with _opened(io.BytesIO(source), "the image") as image:
-            return _render(image, side)
+            return _rendered(image, side, on_dark)
     with open_file(source) as file, _opened(file, str(source)) as image:
-        return _render(image, side)
+        return _rendered(image, side, on_dark)
+
+
+def is_dark(peak: int) -> bool:
+    """Whether a largest value of 16 bits leaves most of the range unused, as 12-bit values do."""
+    return 0 < peak * _USED <= FULL
+
+
+def describe_dark(peaks: Mapping[str, int]) -> str:
+    """One line about pictures that are nearly black, by name, with their largest values."""
+    peak = max(peaks.values())
+    many = f"{len(peaks):,} images with 16 or 32 bits reach"
+    if len(peaks) == 1:
+        many = "1 image reaches"
+    return (
+        f"{many} at most {peak:,} of {FULL:,}, such as {min(peaks)}: that is nearly black: scale "
+        f"the values to the full range (multiply by {FULL // max(peak, 1)}), or save 8 bits"
+    )
 
 
 class Inspected(NamedTuple):
@@ -221,6 +245,14 @@ def _render(image: Image.Image, side: int) -> np.ndarray:
     _draft(image, side)
     image.load()  # before the orientation is read: Pillow rotates TIFFs while loading
     return np.array(_square(image, _TURNS.get(_orientation(image)), side))
+
+
+def _rendered(image: Image.Image, side: int, on_dark: Callable[[int], None]) -> np.ndarray:
+    deep = _is_deep(image)  # to load it forgets that
+    pixels = _render(image, side)
+    if deep and is_dark(peak := _peak(image)):
+        on_dark(peak)
+    return pixels
 
 
 def _draft(image: Image.Image, side: int) -> None:

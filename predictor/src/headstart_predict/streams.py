@@ -43,6 +43,12 @@ def say_error(line: str) -> None:
         print(f"error: {shown}", file=sys.stderr, flush=True)
 
 
+def say_warning(line: str) -> None:
+    """One line on stderr about something that the user may not want."""
+    with contextlib.suppress(OSError):
+        print(f"warning: {visible(line)}", file=sys.stderr, flush=True)
+
+
 def say_errors(errors: Sequence[Exception], named: Sequence[str]) -> None:
     """Errors in two lines at most: the first as it is, of several others their names."""
     for error in errors[:2] if len(errors) < 3 else errors[:1]:

@@ -83,16 +83,16 @@ def note_label_efficiency(number: int, trained: Trained, journal: Journal) -> No
 
 def assess(trained: Trained, journal: Journal) -> None:
     """Predictions, metrics, pictures, the model and its cost, written to the run's directory."""
-    plan, path = trained.plan, journal.run.path
+    plan, run = trained.plan, journal.run
     predictions: dict[Split, Predictions] = {"val": trained.predict("val")}
     with penultimate(trained.model, mapped_rows(plan.splits.test)) as features:
         predictions["test"] = trained.predict("test")
     for split, made in predictions.items():
         arrays = {f.name: getattr(made, f.name) for f in fields(Predictions)}
-        write_arrays(path / "predictions" / f"{split}.npz", arrays)
+        write_arrays(run.place(f"predictions/{split}.npz"), arrays)
     results = _further(trained, predictions["test"], journal, {}, None)
     metrics = _metrics(plan, predictions, results)
-    write_json(path / "metrics.json", metrics)
+    write_json(run.place("metrics.json"), metrics)
     _leave(trained, predictions["test"].tempered(metrics.temperature), features, journal)
 
 
@@ -119,7 +119,7 @@ def assess_again(trained: Trained, before: EvaluationSpec, journal: Journal) -> 
              "label_efficiency": made.label_efficiency}  # fmt: skip
     known = {name: result for name, result in known.items() if result is not None}
     results = _further(trained, predictions["test"], journal, known, before)
-    write_json(run.path / "metrics.json", _metrics(trained.plan, predictions, results))
+    write_json(run.place("metrics.json"), _metrics(trained.plan, predictions, results))
 
 
 def _further(
@@ -143,17 +143,17 @@ def _further(
 
 def _leave(trained: Trained, test: Predictions, features: Features, journal: Journal) -> None:
     """Write the pictures, the model and the cost. test: calibrated predictions."""
-    plan, model, path = trained.plan, trained.model, journal.run.path
+    plan, model, run = trained.plan, trained.model, journal.run
     leave_pictures(trained, test, features, journal)
     model.enter(0, 0)
     plan.runtime.adopt(model)
-    best = path / "checkpoints" / "best.safetensors"
     state = model.state_dict()
     for name, tensor in state.items():
         if not tensor.isfinite().all():
             raise RunError(f"the trained model holds NaN or infinity in {name}: lower the rate")
+    best = run.place("checkpoints/best.safetensors")
     write_tensors(best, state, {})
-    write_json(path / "cost.json", _cost(trained, journal, best))
+    write_json(run.place("cost.json"), _cost(trained, journal, best))
 
 
 def _cost(trained: Trained, journal: Journal, saved: Path) -> Cost:

@@ -46,7 +46,7 @@ def measure_corruptions(trained: Trained, test: Predictions, journal: Journal) -
         "severities": np.array([each.severity for each in applied]),
         "logits": np.stack(logits),
     }
-    write_arrays(journal.run.path / "predictions" / "corrupted.npz", arrays)
+    write_arrays(journal.run.place("predictions/corrupted.npz"), arrays)
     result = corrupted_scores(clean, applied, arrays["logits"], images.side)
     journal.reporter.say(
         f"corrupted images: mean accuracy {result.mean:.1%}, {result.accuracy:.1%} on the "

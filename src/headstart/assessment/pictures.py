@@ -39,7 +39,7 @@ def leave_pictures(
     pictures = answers_in_pictures(trained.plan.splits, test)
     with section("saliency"):
         pictures |= _heat_maps(trained, test, journal)
-    write_arrays(journal.run.path / "pictures.npz", pictures)
+    write_arrays(journal.run.place("pictures.npz"), pictures)
     with section("feature map"):
         xy, method = lay_out(features.array)
     rows = features.rows
@@ -50,7 +50,7 @@ def leave_pictures(
         "xy": xy,
         "method": np.array(method),
     }
-    write_arrays(journal.run.path / "feature_map.npz", mapped)
+    write_arrays(journal.run.place("feature_map.npz"), mapped)
 
 
 def mapped_rows(images: ImageSet) -> np.ndarray:

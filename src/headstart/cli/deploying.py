@@ -41,7 +41,7 @@ def predict(
     paths = find_images(images)  # before a model is loaded: a path may not exist
     predictor = open_predictor(source, device=device, images=len(paths), reporter=make_reporter())
     unreadable: list[DataError] = []
-    answers = predictor.stream(paths, on_unreadable=unreadable.append)
+    answers = predictor.stream(paths, on_unreadable=unreadable.append, on_dark=make_reporter().warn)
     code = print_answers(answers, predictor.class_names, unreadable, as_json=as_json, as_csv=as_csv)
     if code:
         raise typer.Exit(code)

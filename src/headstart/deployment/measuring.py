@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from headstart.deployment.finished import EXPORT
-from headstart.errors import HeadstartError
+from headstart.errors import HeadstartError, explain_os_error
 from headstart.files import cache_root, locked, parse_json, to_json, write_json
 from headstart.machine.openmp import spin_count
 from headstart.machine.processes import python_command, python_environment
@@ -66,13 +66,8 @@ def measure_runs(
     waiting = _due(runs)
     if not waiting:
         return list(runs)
-
     _export(waiting, reporter)
-
-    def tell() -> None:
-        reporter.say("another headstart is measuring: waiting for it to end")
-
-    with locked(cache_root() / "measuring.lock", on_wait=tell):
+    with _alone(reporter):
         reporter.say(f"measuring what {_count(len(waiting))} to serve, in a process of its own")
         done = 0
         while done < len(waiting):  # if the process dies, another one measures the rest
@@ -85,7 +80,7 @@ def measure_runs(
     _warn_of_others(list(fresh.values()), reporter)
     for run in fresh.values():
         with contextlib.suppress(OSError):  # the run may be in a folder that cannot be written
-            write_report([run], run.path / "report" / "report.html", title=run.name)
+            write_report([run], run.place("report/report.html"), title=run.name)
         on_measured(run)
     return [fresh.get(run.path, run) for run in runs]
 
@@ -103,6 +98,24 @@ def _export(runs: Sequence[Run], reporter: Reporter) -> None:
             export(run, whole_test=False, reporter=Reporter())
         except (HeadstartError, OSError) as error:
             reporter.warn(f"{run.path}: torch is measured, because it cannot be exported: {error}")
+
+
+@contextlib.contextmanager
+def _alone(reporter: Reporter) -> Iterator[None]:
+    """Within the block no other process measures, where the file system has locks."""
+
+    def tell() -> None:
+        reporter.say("another headstart is measuring: waiting for it to end")
+
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locked(cache_root() / "measuring.lock", on_wait=tell))
+        except OSError as error:
+            reporter.warn(
+                f"measuring without a lock ({explain_os_error(error) or error}): another headstart "
+                "that measures at the same time makes the times longer"
+            )
+        yield
 
 
 def _due(runs: Sequence[Run]) -> list[Run]:
@@ -152,7 +165,7 @@ def _keep(run: Run, answer: Answer, reporter: Reporter) -> None:
             not_measured=None,
         )
     try:
-        write_json(run.path / "cost.json", cost)
+        write_json(run.place("cost.json"), cost)
     except OSError as error:
         if serving and serving.measured.session is None:
             return  # the warning comes with the times that follow this first measurement

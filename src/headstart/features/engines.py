@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from headstart.errors import PrecisionError
 from headstart.files import cache_root, recall, remember
 from headstart.machine.runtime import Runtime, machine
 from headstart.models.backbones import Backbone
@@ -205,15 +206,13 @@ def compile_prefix(
 
     rows: the number of rows to come; for a long pass the engines are timed first. engine: the
     engine to use, without timing. calibration: single inputs (1, 3, size, size) that give the
-    activation ranges for int8.
+    activation ranges for int8. Where OpenVINO cannot run the stages, such as poolings that reach
+    beyond a small input, torch does; int8 is refused.
     """
     chain = StageChain(backbone.model, backbone.stages()[:boundary]).eval()
     if runtime.device.type != "cpu":
         batch = max(16, CUDA_BATCH * 224**2 // max(size, 224) ** 2)
         return TorchPrefix(chain, runtime, batch)
-    model = _convert(chain, size)
-    if runtime.precision == "int8":
-        model = _quantize(model, calibration)
 
     def build(engine: Engine) -> Prefix:
         if engine.library == "torch":
@@ -222,7 +221,20 @@ def compile_prefix(
 
     choices = EngineChoices(f"{backbone.name}/{boundary}/{size}/{engine_name(runtime)}")
     known = engine or choices.engine
-    chosen = build(known or CANDIDATES[0])
+    try:
+        model = _convert(chain, size)
+        if runtime.precision == "int8":
+            model = _quantize(model, calibration)
+        chosen = build(known or CANDIDATES[0])
+    except (MemoryError, ImportError, OSError):
+        raise
+    except Exception as error:  # it has several kinds for a network that it cannot run
+        if runtime.precision == "int8":
+            raise PrecisionError(
+                f"precision = int8 needs OpenVINO, which does not take {backbone.name} at {size} "
+                "pixels: set another precision, or a larger data.size"
+            ) from error
+        return TorchPrefix(chain, runtime, CANDIDATES[-1].batch)
     if known or rows < WORTH_MEASURING_ROWS or rows / _rate(chosen, size) < WORTH_MEASURING_S:
         return chosen
     # Only in float32 do OpenVINO and torch differ by rounding alone.

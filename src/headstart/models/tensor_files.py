@@ -12,14 +12,13 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.errors import RunError
-from headstart.files import partial_path, publish
+from headstart.files import partial_folder, publish
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,11 +36,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # One value: safetensors orders several of them at random.
     text = json.dumps({**header, _DIGEST: _digest(own, header)}, sort_keys=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # safetensors writes beside its target, under a name that nobody would know to remove.
-    folder = partial_path(path)
-    folder.mkdir(exist_ok=True)
-    try:
+    with partial_folder(path) as folder:
         made = folder / path.name
         made.touch()
         mode = made.stat().st_mode  # by the umask; safetensors would keep the file from others
@@ -49,8 +45,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
             save_file(own, made, metadata={_HEADER: text})
         made.chmod(mode)
         publish(made, path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_header(path: Path) -> dict[str, Any] | None:
@@ -61,6 +55,8 @@ def read_header(path: Path) -> dict[str, Any] | None:
     from safetensors import SafetensorError, safe_open
 
     try:
+        if not path.is_file():  # to open a named pipe would wait for ever
+            return None
         with safe_open(path, framework="np") as file:
             return _parse(file.metadata())
     except (OSError, SafetensorError):

@@ -17,7 +17,7 @@ from headstart.comparison.protocol import CHOSEN_ON
 from headstart.comparison.records import Classes
 from headstart.errors import RunError
 from headstart.evaluation.metrics import ClassScores
-from headstart.files import remove_partials, write_atomically
+from headstart.files import write_atomically
 from headstart.report.sections.facts import describe_facts
 from headstart.report.sections.phases import describe_phases
 from headstart.rundir.run import Run
@@ -39,7 +39,6 @@ _LICENCES = frozenset(
 
 def write_card(run: Run, out: Path) -> Path:
     """Write a run's model card and return its path. Raises RunError where it did not finish."""
-    remove_partials(out.parent, of=out.name)
     write_atomically(out, render_card(run))
     return out
 

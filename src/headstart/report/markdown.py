@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from headstart.comparison.records import Comparison
-from headstart.files import remove_partials, write_atomically
+from headstart.files import write_atomically
 from headstart.report.contenders import (
     Contender,
     compare_rows,
@@ -37,7 +37,6 @@ def write_markdown(
     title: str | None = None,
 ) -> Path:
     """Write the page's first screen as Markdown and return its path."""
-    remove_partials(out.parent, of=out.name)
     write_atomically(out, render_markdown(runs, comparison, title, out.parent))
     return out
 

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from headstart.comparison.protocol import CHOSEN_ON
 from headstart.comparison.records import Comparison
-from headstart.files import remove_partials, write_atomically
+from headstart.files import write_atomically
 from headstart.report.contenders import compare_rows, find_contenders, match_runs
 from headstart.report.drawing.svg import Figure
 from headstart.report.sections.balance import (
@@ -69,7 +69,6 @@ def write_report(
     themselves, and "within noise" means that two intervals overlap.
     """
     path = page_path(out)
-    remove_partials(path.parent, of=path.name)
     write_atomically(path, render(runs, comparison, title, path.parent))
     return path
 

@@ -208,12 +208,20 @@ class Run(Shown):
 
     def update_manifest(self, **changes: Any) -> None:
         """Write the manifest with other values of some of its fields."""
-        write_json(self.path / "manifest.json", replace(self.manifest, **changes))
+        write_json(self.place("manifest.json"), replace(self.manifest, **changes))
 
-    def append_log(self, event: Event) -> None:
+    def place(self, name: str) -> Path:
+        """The path of a file that is about to be written.
+
+        Raises RunError where the run was removed: its folder would appear again, with files that
+        no run can begin with.
+        """
         if not (self.path / "manifest.json").exists():
             raise RunError(f"{self.path}: was removed while the run wrote to it: start it again")
-        with (self.path / "log.jsonl").open("ab+") as log:
+        return self.path / name
+
+    def append_log(self, event: Event) -> None:
+        with self.place("log.jsonl").open("ab+") as log:
             if log.tell():
                 log.seek(-1, os.SEEK_END)
                 if log.read(1) != b"\n":  # a crash cut the last line short

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from headstart.comparison.records import Baseline, Dropped, Regret, Round, Selected
+from headstart.specs import BackboneSpec
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Candidate:
 
     name: str
     fingerprint: str  # of the resolved recipe
+    backbone: BackboneSpec  # of the resolved recipe
     evidence: str | None
     top1: float | None
     macs: int

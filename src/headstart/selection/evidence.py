@@ -89,6 +89,7 @@ class EvidenceSource:
         return Candidate(
             name=recipe.name,
             fingerprint=plan.fingerprint,
+            backbone=plan.recipe.backbone,
             evidence=None if weights.path is None else _features_key(prepared),
             top1=None if weights.path is None else imagenet_top1(weights.identity.name),
             macs=backbone_macs(weights.identity.name, plan.size),

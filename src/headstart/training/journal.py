@@ -20,7 +20,7 @@ class Journal:
 
     @property
     def checkpoint(self) -> Path:
-        return self.run.path / "checkpoints" / "last.safetensors"
+        return self.run.place("checkpoints/last.safetensors")
 
     def warn(self, line: str) -> None:
         """Report a warning, and keep it in the manifest."""

@@ -7,14 +7,13 @@ from pathlib import Path
 
 from headstart.data.sources.scan import Scanned
 from headstart.errors import DataError
+from headstart_predict.decode import FULL, describe_dark, is_dark
 
 TINY = 8  # pixels of the shorter side
 ENLARGED = 4  # times, to the size that is read
 STRETCHED = 4  # the longer side to the shorter
 FEW = 5  # images of a class
 CUT = 0.35  # mean share of the pictures outside their centre squares; of 3:2 photos it is a third
-_RANGE = 65535  # of pictures with 16 bits a channel
-_USED = 8  # the range divided by the largest value: more than that is nearly black
 
 
 def odd_images(scanned: Mapping[str, Scanned], side: int) -> list[str]:
@@ -63,14 +62,10 @@ def require_range(root: Path, scanned: Mapping[str, Scanned]) -> None:
     """Raises DataError where the 16- and 32-bit images of a folder use a small part of the range,
     as 12-bit values do: all would be nearly black."""
     deep = {path: entry.peak for path, entry in scanned.items() if entry.peak and not entry.reason}
-    peak = max(deep.values(), default=_RANGE)
-    if peak * _USED > _RANGE:
+    peak = max(deep.values(), default=FULL)
+    if not is_dark(peak):
         return
-    many = f"{len(deep):,} images with 16 or 32 bits reach" if len(deep) > 1 else "1 image reaches"
-    raise DataError(
-        f"{root}: {many} at most {peak:,} of {_RANGE:,}, such as {min(deep)}: that is nearly "
-        f"black: scale the values to the full range (multiply by {_RANGE // peak}), or save 8 bits"
-    )
+    raise DataError(f"{root}: {describe_dark(deep)}")
 
 
 def _line(paths: list[str], good: Mapping[str, Scanned], what: str, sized: bool) -> str:

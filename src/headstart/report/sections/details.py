@@ -188,7 +188,7 @@ def _latency(latency: LatencyMs) -> str:
 
 def _recipe_text(run: Run) -> str:
     path = run.path / "recipe.toml"
-    return path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else ""
+    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
 
 
 def _identity(manifest: Manifest, cost: Cost | None) -> list[tuple[str, str]]:
