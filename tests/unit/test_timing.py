@@ -10,7 +10,7 @@ import pytest
 
 from headstart.deployment import timing
 from headstart.deployment.timing import median_interval, time_in_turns, why_busy
-from headstart.rundir.run import Run
+from headstart.rundir.run import Run, open_run
 from tests.fabricating import recost
 from tests.unit.test_explain import plant
 
@@ -40,7 +40,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[[Clock, float], list[str]
             order.append(name)
             return clock(name, order.count(name))
 
-        monkeypatch.setattr(timing, "load_predictor", lambda run, device: run.name)
+        monkeypatch.setattr(timing, "open_predictor", lambda path: open_run(path).name)
         monkeypatch.setattr(timing, "milliseconds", call)
         monkeypatch.setattr(timing, "_warm_up", lambda run, until: None)
         monkeypatch.setattr(timing.Cores, "look", lambda self: None)
@@ -119,7 +119,7 @@ def test_what_a_quota_withholds_was_taken_by_nobody(monkeypatch: pytest.MonkeyPa
         return clock["wall"]
 
     monkeypatch.setattr(timing, "cores_granted", lambda: 2.0, raising=False)
-    monkeypatch.setattr(timing.torch, "get_num_threads", lambda: 16)
+    monkeypatch.setattr(timing, "usable_cores", lambda: 16)
     monkeypatch.setattr(timing.time, "perf_counter", now)
     monkeypatch.setattr(timing.time, "process_time", lambda: 2 * clock["wall"])
     cores = timing.Cores()
