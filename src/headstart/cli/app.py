@@ -57,6 +57,13 @@ app.add_typer(data_app, name="data", invoke_without_command=True)
 app.add_typer(recipes_app, name="recipes", invoke_without_command=True)
 
 
+class ExportFormat(StrEnum):
+    """The formats of the export verb."""
+
+    bundle = "bundle"
+    html = "html"
+
+
 class ReportFormat(StrEnum):
     """The formats of the report verb."""
 
@@ -307,15 +314,25 @@ def predict(
 def export(
     run_path: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's directory.")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="The folder to write; default: RUN/export.")
+        Path | None,
+        typer.Option(
+            "--out", help="What to write; default: the folder RUN/export, or RUN/classifier.html."
+        ),
     ] = None,
+    form: Annotated[
+        ExportFormat,
+        typer.Option(
+            "--format",
+            help="A folder for headstart-predict, or one page that classifies in a browser.",
+        ),
+    ] = ExportFormat.bundle,
     as_json: JSONOption = False,
 ) -> None:
-    """Write a bundle: the model as it leaves the house, which answers without torch."""
+    """Write the model as it leaves the house: it answers without torch, as the run does."""
     from headstart.deployment.export import export
     from headstart.files import to_json
 
-    done = export(run_path, out=out, reporter=make_reporter())
+    done = export(run_path, out=out, form=form.value, reporter=make_reporter())
     if as_json:
         show_json(to_json(done))
         return
