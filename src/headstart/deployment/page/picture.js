@@ -44,32 +44,58 @@ function product(pixels, rows, from, to) {
   return out;
 }
 
-function withoutAlpha(pixels) {
-  const out = new Uint8ClampedArray((pixels.length / 4) * 3);
-  for (let i = 0, j = 0; i < pixels.length; i += 4) {
-    out[j++] = pixels[i];
-    out[j++] = pixels[i + 1];
-    out[j++] = pixels[i + 2];
+function resized({ pixels, short }, side) {
+  return short === side ? pixels : product(product(pixels, short, short, side), side, short, side);
+}
+
+// RGB pixels of a square, each the mean of step x step. Beyond the picture its last ones go on.
+function means({ data, width, height }, short, step) {
+  const out = new Uint8ClampedArray(short * short * 3), count = step * step;
+  for (let y = 0, place = 0; y < short; y++) {
+    for (let x = 0; x < short; x++) {
+      let red = 0, green = 0, blue = 0;
+      for (let i = y * step; i < (y + 1) * step; i++) {
+        for (let j = x * step; j < (x + 1) * step; j++) {
+          const at = (Math.min(i, height - 1) * width + Math.min(j, width - 1)) * 4;
+          red += data[at];
+          green += data[at + 1];
+          blue += data[at + 2];
+        }
+      }
+      out[place++] = red / count;
+      out[place++] = green / count;
+      out[place++] = blue / count;
+    }
   }
   return out;
 }
 
-function resized(pixels, short, side) {
-  return short === side ? pixels : product(product(pixels, short, short, side), side, short, side);
+// By how much Pillow has a picture decoded smaller: of JPEG an eighth, a quarter or a half, which
+// are means of pixels, as long as twice the model's side is left.
+async function decodedStep(source, short, side) {
+  if (!(source instanceof Blob)) return 1;
+  const [first, second] = new Uint8Array(await source.slice(0, 2).arrayBuffer());
+  if (first !== 0xff || second !== 0xd8) return 1;
+  return [8, 4, 2].find((step) => Math.floor(short / (2 * side)) >= step) ?? 1;
 }
 
 // The upright centre square on white, of a file or of anything else that can be drawn.
-async function centreSquare(source) {
+async function centreSquare(source, side) {
   const bitmap = await createImageBitmap(source, {
     imageOrientation: "from-image", colorSpaceConversion: "none", // Pillow heeds no profile either
   });
-  const short = Math.min(bitmap.width, bitmap.height);
-  const canvas = new OffscreenCanvas(short, short);
+  const { width, height } = bitmap;
+  const step = await decodedStep(source, Math.min(width, height), side);
+  const [wide, high] = [Math.ceil(width / step), Math.ceil(height / step)];
+  const short = Math.min(wide, high);
+  const left = Math.floor((wide - short) / 2) * step, top = Math.floor((high - short) / 2) * step;
+  const canvas = new OffscreenCanvas(
+    Math.min(short * step, width - left), Math.min(short * step, height - top));
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.fillStyle = "white";
-  context.fillRect(0, 0, short, short);
-  const left = Math.floor((bitmap.width - short) / 2), top = Math.floor((bitmap.height - short) / 2);
+  context.fillRect(0, 0, canvas.width, canvas.height);
   context.drawImage(bitmap, -left, -top);
   bitmap.close();
-  return { canvas, short, pixels: withoutAlpha(context.getImageData(0, 0, short, short).data) };
+  const image = context.getImageData(0, 0, canvas.width, canvas.height);
+  return { canvas, short, pixels: means(image, short, step) };
 }

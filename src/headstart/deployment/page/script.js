@@ -26,6 +26,7 @@ async function unpack(id) {
 
 async function start() {
   await painted();
+  ort.env.logLevel = "error";
   ort.env.wasm.numThreads = 1;
   ort.env.wasm.wasmBinary = await unpack("wasm");
   return ort.InferenceSession.create(await unpack("model"), { executionProviders: ["wasm"] });
@@ -59,13 +60,13 @@ function bar({ name, probability }) {
     make("data", { value: String(probability), textContent: percent(probability) }));
 }
 
-function thumbnail({ canvas, short }, name) {
-  const size = Math.min(short, 320), small = make("canvas", { width: size, height: size, role: "img" });
+function thumbnail({ canvas }, name) {
+  const size = Math.min(canvas.width, 320), small = make("canvas", { width: size, height: size, role: "img" });
   small.setAttribute("aria-label", `The part of ${name} that the model sees`);
   const context = small.getContext("2d");
   context.imageSmoothingQuality = "high";
   context.drawImage(canvas, 0, 0, size, size);
-  if (short < 96) small.classList.add("coarse");
+  if (size < 96) small.classList.add("coarse");
   return small;
 }
 
@@ -110,13 +111,13 @@ async function showFailure(item, name, source) {
 async function work(item, name, source) {
   let square;
   try {
-    square = await centreSquare(source);
+    square = await centreSquare(source, side);
   } catch {
     return showFailure(item, name, source);
   }
   await painted();
   try {
-    const found = await answer(resized(square.pixels, square.short, side));
+    const found = await answer(resized(square, side));
     showAnswer(item, name, square, found);
   } catch (error) {
     item.remove();
