@@ -334,7 +334,7 @@ def export(
 
     done = export(run_path, out=out, form=form.value, reporter=make_reporter())
     if as_json:
-        show_json(to_json(done))
+        show_json({**to_json(done), "path": str(done.path)})
         return
     show(
         f"{done.path}: {done.megabytes:.1f} MB; {done.parity.images:,} images are answered as by "

@@ -22,7 +22,7 @@ from headstart.errors import BundleError, RunError
 from headstart.files import remove_partials, write_atomically
 from headstart.report.card import dataset_title, limitations
 from headstart.rundir.run import Run
-from headstart.text.formats import count, interval, percent
+from headstart.text.formats import count, percent
 from headstart_predict.plain import one_line, visible, without_home
 
 NAME = "classifier.html"
@@ -74,17 +74,27 @@ def render_page(run: Run, model: bytes, threshold: float, runtime: WebRuntime) -
 def _card(run: Run, threshold: float) -> list[tuple[str, str, str]]:
     """What the model card says first: a label, a value, and what belongs to it."""
     test, made = run.metrics.test, run.provenance
-    weights, counts = made.weights, made.data.counts
+    weights, counts, (low, high) = made.weights, made.data.counts, test.interval
     return [
         ("Right answers", percent(test.accuracy),
-         f"{interval(test.interval)}, of {count(test.n)} test images (95 % interval)"),
-        ("Not sure below", percent(threshold, 0),
-         "95 % of the answers from there on were right on validation images"),
+         f"of {count(test.n)} test images; 95 % interval {100 * low:.1f} to {100 * high:.1f}"),
+        ("Not sure", *_doubt(threshold)),
         ("Trained on", dataset_title(run)[1],
          f"{count(counts.train)} images, and {count(counts.val)} to choose by"),
         ("Backbone", run.recipe.backbone.name, f"sees {made.preprocess.size} pixels a side"),
         ("Licence of its weights", weights.licence, weights.source),
     ]  # fmt: skip
+
+
+def _doubt(threshold: float) -> tuple[str, str]:
+    if threshold == 0:
+        return "never", "95 % of all answers on validation images were right"
+    if threshold == 1:
+        return "always", "too few answers on validation images were right, however sure they were"
+    return (
+        f"below {percent(threshold)}",
+        "95 % of the surer answers on validation images were right",
+    )
 
 
 def _listed(names: list[str]) -> str:
@@ -94,7 +104,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _shown(text: str) -> str:
-    return without_home(visible(text))
+    return without_home(visible(text)).replace(" %", "\u202f%")
 
 
 def _script(runtime: WebRuntime) -> str:

@@ -70,22 +70,36 @@ function thumbnail({ canvas }, name) {
   return small;
 }
 
-function showAnswer(item, name, square, found) {
-  const [best] = found, sure = best.probability >= threshold;
-  const label = sure ? best.name : "Not sure";
-  item.className = sure ? "answer" : "answer unsure";
-  item.replaceChildren(thumbnail(square, name), make("div", { className: "words" },
+function words(name, label, note) {
+  return make("div", { className: "words" },
     make("p", { className: "file", textContent: name }),
     make("h3", { textContent: label }),
-    make("p", { className: "note" },
-      sure ? percent(best.probability) : `Perhaps ${best.name}: ${percent(best.probability)} is below the ${percent(threshold)} from which its answers are reliable.`),
-    make("ol", { className: "bars" }, ...found.slice(0, SHOWN).map(bar))));
-  if (found.length > SHOWN) {
-    item.lastChild.append(make("details", {},
-      make("summary", { textContent: `${found.length - SHOWN} more classes` }),
+    make("p", { className: "note", textContent: note }));
+}
+
+function bars(found) {
+  const all = make("div", { className: "shares" },
+    make("ol", { className: "bars" }, ...found.slice(0, SHOWN).map(bar)));
+  const more = found.length - SHOWN;
+  if (more > 0) {
+    all.append(make("details", {},
+      make("summary", { textContent: more === 1 ? "1 more class" : `${more} more classes` }),
       make("ol", { className: "bars", start: SHOWN + 1 }, ...found.slice(SHOWN).map(bar))));
   }
-  say(`${name}: ${sure ? "" : "not sure, perhaps "}${best.name}, ${percent(best.probability)}`);
+  return all;
+}
+
+function showAnswer(item, name, square, found) {
+  const [best] = found, sure = best.probability >= threshold, share = percent(best.probability);
+  const doubt = threshold < 1 ? `Its answers are reliable from ${percent(threshold)} up.`
+    : "None of its answers are reliable.";
+  item.className = sure ? "answer" : "answer unsure";
+  item.replaceChildren(
+    thumbnail(square, name),
+    sure ? words(name, best.name, `${share} sure`)
+      : words(name, "Not sure", `Perhaps ${best.name}, at ${share}. ${doubt}`),
+    bars(found));
+  say(`${name}: ${sure ? "" : "not sure, perhaps "}${best.name}, ${share}`);
 }
 
 async function reason(source) {
@@ -95,17 +109,13 @@ async function reason(source) {
   if (/^....ftyp(hei|hev|mif|msf)/s.test(head)) return "This browser cannot read HEIC: save it as JPEG.";
   if (/^(II\*\0|MM\0\*)/.test(head)) return "This browser cannot read TIFF: save it as PNG.";
   const picture = /^(\xff\xd8|\x89PNG|GIF8|BM|RIFF)/.test(head);
-  return picture ? "The file is damaged or cut short." : `This is not a picture. ${KNOWN}`;
+  return picture ? "The file is damaged, cut short, or too large for this browser." : `This is not a picture. ${KNOWN}`;
 }
 
-async function showFailure(item, name, source) {
-  const why = await reason(source);
+function showFailure(item, name, label, why) {
   item.className = "answer failed";
-  item.replaceChildren(make("div", { className: "words" },
-    make("p", { className: "file", textContent: name }),
-    make("h3", { textContent: "Cannot be read" }),
-    make("p", { className: "note", textContent: why })));
-  say(`${name} cannot be read. ${why}`);
+  item.replaceChildren(words(name, label, why));
+  say(`${name}: ${label}. ${why}`);
 }
 
 async function work(item, name, source) {
@@ -113,15 +123,14 @@ async function work(item, name, source) {
   try {
     square = await centreSquare(source, side);
   } catch {
-    return showFailure(item, name, source);
+    return showFailure(item, name, "Cannot be read", await reason(source));
   }
   await painted();
   try {
     const found = await answer(resized(square, side));
     showAnswer(item, name, square, found);
   } catch (error) {
-    item.remove();
-    say(`No answer: ${error.message}`);
+    showFailure(item, name, "No answer", error.message);
   }
 }
 
@@ -130,7 +139,7 @@ function add(name, source) {
   const item = make("li", { className: "answer waiting" },
     make("div", { className: "words" },
       make("p", { className: "file", textContent: name }),
-      make("p", { className: "note", textContent: "Looking at it …" })));
+      make("p", { className: "note", textContent: "Waiting for the answer …" })));
   find("answers").prepend(item);
   find("results").hidden = false;
   queue = queue.then(() => work(item, name, source));
