@@ -71,6 +71,10 @@ def lock(uv: list[str]) -> None:
         *("pip", "compile", "--group", "dev", "-c", str(runtime)),
         *(*common, *upgrade, "-o", str(development)),
     )
+    # The predictor alone, as its container has it: the same versions.
+    predictor = ROOT / "predictor"
+    paths = (str(predictor / "pyproject.toml"), "-o", str(predictor / "requirements.txt"))
+    call(uv, "pip", "compile", *paths, "-c", str(runtime), *common, *upgrade)
     # What we are measured against: the same versions of what we share with it.
     for peer in sorted((ROOT / "bench" / "peers").glob("requirements-*.in")):
         paths = (str(peer), "-c", str(runtime), "-o", str(peer.with_suffix(".txt")))

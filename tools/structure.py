@@ -11,9 +11,12 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[1] / "src" / "headstart"
+REPOSITORY = Path(__file__).resolve().parents[1]
+PACKAGE = REPOSITORY / "src" / "headstart"
+PREDICTOR = REPOSITORY / "predictor" / "src" / "headstart_predict"  # below all layers of headstart
 # From the bottom to the top: folders, and modules of the root.
 LAYERS = (
+    (PREDICTOR.name,),
     ("errors",),
     ("text", "files"),
     ("machine",),
@@ -42,26 +45,31 @@ ROOT = "headstart"
 
 
 def modules() -> dict[str, Path]:
-    """Every module of the package by its dotted name."""
+    """Every module of the two packages by its dotted name."""
     found = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-        found[".".join(parts).removesuffix(".__init__")] = path
+    for package in (PACKAGE, PREDICTOR):
+        for path in sorted(package.rglob("*.py")):
+            parts = path.relative_to(package.parent).with_suffix("").parts
+            found[".".join(parts).removesuffix(".__init__")] = path
     return found
 
 
 def imports(name: str, known: dict[str, Path]) -> set[str]:
-    """The package's modules that a module imports, within functions too, for types alone not."""
+    """Modules of ours that a module imports, within functions too, for types alone not."""
     tree = ast.parse(known[name].read_text(encoding="utf-8"))
     found = set()
     for node in _run_nodes(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(ROOT):
+        if isinstance(node, ast.ImportFrom) and node.module and _is_ours(node.module):
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
                 found.add(whole if whole in known else node.module)
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names if alias.name in known}
     return found - {name, ROOT}
+
+
+def _is_ours(name: str) -> bool:
+    return name.partition(".")[0] in (ROOT, PREDICTOR.name)
 
 
 def _run_nodes(node: ast.AST) -> Iterator[ast.AST]:
@@ -75,6 +83,8 @@ def _run_nodes(node: ast.AST) -> Iterator[ast.AST]:
 
 def room(name: str) -> str:
     """The folder, or module of the root, that a module belongs to."""
+    if name.partition(".")[0] == PREDICTOR.name:
+        return PREDICTOR.name
     return name.split(".")[1] if "." in name else name
 
 

@@ -17,8 +17,8 @@ import pytest
 from PIL import Image, ImageFile
 
 from headstart.data import UnreadableImageError, decode_image
-from headstart.data import decode as decoding
 from headstart.errors import DataError
+from headstart_predict import decode as decoding
 from headstart_predict.decode import inspect_image
 from headstart_predict.limits import VARIABLE
 from tests.unit.test_data_decode import INVERSE, encode, photo

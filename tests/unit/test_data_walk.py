@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from headstart.data import UnreadableImageError, decode_image, find_images
-from headstart.data.sources import walking
 from headstart.data.sources.layout import find_photos
 from headstart.errors import DataError
+from headstart_predict import walking
 from headstart_predict.formats import IMAGE_SUFFIXES, OTHER_SUFFIXES, begins_like_an_image
 from tests.unit.test_data_decode import encode
 from tests.unit.test_data_layout import fill, load, own_cache, photo, root

@@ -35,7 +35,7 @@ found = [each.name for each in pkgutil.walk_packages(headstart.__path__, "headst
 for name in found:
     if name != "headstart.__main__":
         importlib.import_module(name)
-from headstart.machine.host import usable_cores
+from headstart_predict.engines import usable_cores
 print(len(found), usable_cores())
 """
 

@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 
 import headstart
+import headstart_predict
 from headstart.machine.processes import python_command, python_environment
 
 PACKAGE = Path(headstart.__file__).parent
+# Where Python finds the package, and the predictor's.
+PATHS = [str(Path(each.__file__).parents[1]) for each in (headstart, headstart_predict)]
 ROOT = Path(__file__).parents[2]
 
 
@@ -31,7 +34,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_python_finds_nothing_in_the_current_folder(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", str(PACKAGE.parent), "."]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", *PATHS, "."]))
     monkeypatch.setenv("HEADSTART_CACHE", "kept")
     program = (
         "import json, os, sys, headstart.files as p; "
@@ -52,7 +55,7 @@ def test_python_finds_nothing_in_the_current_folder(
 @pytest.mark.usefixtures("photos")
 def test_the_module_as_a_program_takes_nothing_from_the_current_folder() -> None:
     command = [sys.executable, "-m", "headstart", "--version"]
-    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(PATHS)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, f"{headstart.__version__}\n"), done.stderr
 

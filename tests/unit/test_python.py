@@ -16,12 +16,12 @@ import headstart
 from headstart.comparison.explain import explain
 from headstart.comparison.leaderboard import build_comparison
 from headstart.data.check.duplicates import Duplicates
-from headstart.deployment.predictor import Answer, Predictor
 from headstart.errors import DataError, RunError
 from headstart.evaluation.metrics import score
 from headstart.machine.progress import Reporter, TerminalReporter
 from headstart.rundir.run import Run
 from headstart.specs import DataSpec
+from headstart_predict.answers import Answer, PictureClassifier
 from headstart_predict.cards import MOST_ROWS, Shown
 from tests.fabricating import fabricate
 
@@ -32,12 +32,11 @@ VERBS = (
 )
 
 
-class Brightness(Predictor):
+class Brightness(PictureClassifier):
     """A predictor whose model is the mean of each channel, so that no network is needed."""
 
     def __init__(self) -> None:
-        self._side, self.temperature = 8, 1.0
-        self.class_names = ("red", "green", "blue")
+        super().__init__(("red", "green", "blue"), side=8, temperature=1.0)
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         return pixels.mean(axis=(1, 2)).astype(np.float32) / 25

@@ -9,14 +9,13 @@ import re
 from pathlib import Path
 
 import pytest
-from headstart.cli.tables.answers import answers_as_csv, format_answers
 from markdown_it import MarkdownIt
 
-from headstart.deployment.predictor import Answer
 from headstart.machine.progress import TerminalReporter
 from headstart.report.card import render_card
 from headstart.report.markdown import render_markdown
 from headstart.report.page import render
+from headstart_predict.answers import Answer, csv_lines, format_answers
 from headstart_predict.plain import as_csv, as_markdown, one_line, visible, without_home
 from headstart_predict.streams import show, show_json
 from tests.fabricating import fabricate
@@ -56,7 +55,7 @@ def test_ordinary_texts_stay_as_they_are() -> None:
 def test_a_spreadsheet_computes_no_name(name: str) -> None:
     other = "plain"
     answer = Answer(f"{name}.jpg", name, 0.75, {name: 0.75, other: 0.25})
-    header, row = csv.reader(io.StringIO(answers_as_csv([answer], [name, other])))
+    header, row = csv.reader(io.StringIO("".join(csv_lines([answer], [name, other]))))
     for cell in (header[3], row[0], row[1]):
         assert cell.startswith("'")
         assert one_line(name) in cell

@@ -10,6 +10,7 @@ import os
 import queue
 import sys
 import threading
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -120,18 +121,22 @@ def usable_cores() -> int:
 
 
 class PerProcess:
-    """Something that must be made anew in a forked child: its threads do not come along."""
+    """Engines by name, made when first asked for, and anew in a forked child."""
 
     def __init__(self) -> None:
-        self._lock, self._process, self._made = threading.Lock(), 0, dict[str, Engine]()
+        self._lock, self._made = threading.Lock(), dict[str, Engine]()
+        self._of_parent: list[dict[str, Engine]] = []
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forget)
+            os.register_at_fork(after_in_child=self._leave)
 
-    def _forget(self) -> None:
+    def _leave(self) -> None:
+        # The threads of the parent's engines do not come along, and to free such an engine would
+        # wait for them.
+        self._of_parent.append(self._made)
         self._lock, self._made = threading.Lock(), {}
 
-    def get(self, key: str, make: Any) -> Engine:
+    def get(self, name: str, make: Callable[[], Engine]) -> Engine:
         with self._lock:
-            if key not in self._made:
-                self._made[key] = make()
-            return self._made[key]
+            if name not in self._made:
+                self._made[name] = make()
+            return self._made[name]

@@ -18,6 +18,7 @@ import typer
 from typer.exceptions import TyperException
 
 from headstart.cli.data import data_app
+from headstart.cli.deploying import export, predict, verify
 from headstart.cli.options import (
     BudgetOption,
     CacheLimitOption,
@@ -33,7 +34,7 @@ from headstart.cli.options import (
     rescan_folders,
 )
 from headstart.cli.recipes import recipes_app
-from headstart.errors import DataError, HeadstartError, explain_os_error
+from headstart.errors import HeadstartError, explain_os_error
 from headstart.machine.openmp import spin_count
 from headstart_predict.streams import (
     finish,
@@ -55,13 +56,6 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data", invoke_without_command=True)
 app.add_typer(recipes_app, name="recipes", invoke_without_command=True)
-
-
-class ExportFormat(StrEnum):
-    """The formats of the export verb."""
-
-    bundle = "bundle"
-    html = "html"
 
 
 class ReportFormat(StrEnum):
@@ -276,83 +270,6 @@ def check(
 
 
 @app.command()
-def predict(
-    source: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A finished run's directory, or a bundle.")
-    ],
-    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
-    as_json: JSONOption = False,
-    as_csv: Annotated[
-        bool,
-        typer.Option(
-            "--csv",
-            help="Print CSV with every class. A name that begins with = + - @ or a tab gets an "
-            "apostrophe before it, so that no spreadsheet computes it.",
-        ),
-    ] = False,
-    device: DeviceOption = "auto",
-) -> None:
-    """Classify images with a finished run's model, or an exported one."""
-    from headstart.deployment.quickest import finished, is_bundle, open_predictor
-    from headstart_predict.cli import print_answers
-    from headstart_predict.walking import find_images
-
-    if as_json and as_csv:
-        raise HeadstartError("--json and --csv: choose one")
-    if not is_bundle(source):
-        finished(source)
-    paths = find_images(images)  # before a model is loaded: a path may not exist
-    predictor = open_predictor(source, device=device)
-    unreadable: list[DataError] = []
-    answers = predictor.stream(paths, on_unreadable=unreadable.append)
-    code = print_answers(answers, predictor.class_names, unreadable, as_json=as_json, as_csv=as_csv)
-    if code:
-        raise typer.Exit(code)
-
-
-@app.command()
-def export(
-    run_path: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's directory.")],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", help="What to write; default: the folder RUN/export, or RUN/classifier.html."
-        ),
-    ] = None,
-    form: Annotated[
-        ExportFormat,
-        typer.Option(
-            "--format",
-            help="A folder for headstart-predict, or one page that classifies in a browser.",
-        ),
-    ] = ExportFormat.bundle,
-    as_json: JSONOption = False,
-) -> None:
-    """Write the model as it leaves the house: it answers without torch, as the run does."""
-    from headstart.deployment.export import export
-    from headstart.files import to_json
-
-    done = export(run_path, out=out, form=form.value, reporter=make_reporter())
-    if as_json:
-        show_json({**to_json(done), "path": str(done.path)})
-        return
-    show(
-        f"{done.path}: {done.megabytes:.1f} MB; {done.parity.images:,} images are answered as by "
-        f"the run, probabilities within {done.parity.largest:.1e}"
-    )
-
-
-@app.command()
-def verify(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle.")],
-) -> None:
-    """Check every file of a bundle, and that it answers as the run did."""
-    from headstart_predict.cli import print_verified
-
-    print_verified(bundle)
-
-
-@app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Directories of runs or studies.")],
     out: Annotated[
@@ -410,6 +327,10 @@ def models(
         show_json([vars(info) for info in backbones])
     else:
         show(format_backbones(backbones))
+
+
+for verb in (predict, export, verify):
+    app.command()(verb)
 
 
 @contextlib.contextmanager

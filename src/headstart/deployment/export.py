@@ -18,13 +18,13 @@ import numpy as np
 
 from headstart.data import load_data
 from headstart.data.images import ImageSet, encode_png
+from headstart.deployment.finished import EXPORT
+from headstart.deployment.finished import MODEL as BEST
 from headstart.deployment.golden import Kept, kept_images
 from headstart.deployment.html_export import NAME as PAGE
 from headstart.deployment.html_export import require_page, write_page
 from headstart.deployment.onnx_export import Deployed, to_onnx
 from headstart.deployment.predictor import Predictor, load_predictor
-from headstart.deployment.quickest import EXPORT
-from headstart.deployment.quickest import MODEL as BEST
 from headstart.deployment.web_runtime import fetch_web_runtime
 from headstart.errors import BundleError, DataError, RunError, did_you_mean
 from headstart.evaluation.predictions import Predictions
@@ -37,14 +37,13 @@ from headstart.files import (
     write_atomically,
     write_json,
 )
-from headstart.machine.host import usable_cores
 from headstart.machine.progress import Reporter, TerminalReporter
 from headstart.models.store import file_sha256
 from headstart.report.card import render_card
 from headstart.rundir.run import Run, open_run
 from headstart_predict import engines
 from headstart_predict.bundle import FORMAT, GOLDEN, MODEL, RECORD, open_bundle
-from headstart_predict.engines import Engine
+from headstart_predict.engines import Engine, usable_cores
 
 FORMS = ("bundle", "html")
 TOLERANCE = 1e-4  # of a probability, between the run and the bundle, and between engines
@@ -79,13 +78,16 @@ def export(
     *,
     out: str | Path | None = None,
     form: str = "bundle",
+    whole_test: bool = True,
     reporter: Reporter | None = None,
 ) -> Exported:
     """Write the bundle of a finished run, by default to RUN/export, or its page, by default to
     RUN/classifier.html.
 
-    A bundle or a page that is there is replaced, anything else refused. Raises RunError where the
-    run is not finished, and BundleError where an answer differs, which names the worst image.
+    whole_test: every test image is answered before it is published; without it, those that the run
+    keeps. A bundle or a page that is there is replaced, anything else refused. Raises RunError
+    where the run is not finished, and BundleError where an answer differs, which names the worst
+    image.
     """
     if form not in FORMS:
         raise RunError(f"{form}: not a format of an export{did_you_mean(form, FORMS)}")
@@ -104,14 +106,14 @@ def export(
         predictor.side,
     )
     engine = engines.start("onnxruntime", model, 1, usable_cores())
-    test = test_images(run)
+    test = test_images(run) if whole_test else None
     kept = kept_images(run, test)
     parity = check_parity(run, predictor, engine, test, kept, reporter)
     if form == "html":
         write_page(path, run, model, threshold_of(run), runtime)
         return Exported(path, parity, path.stat().st_size / 1e6)
     with _published(path) as partial:
-        _write(partial, run, model, kept, predictor, test)
+        _write(partial, run, model, kept, predictor, test, parity)
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return Exported(path, parity, size / 1e6)
 
@@ -205,9 +207,10 @@ def _write(
     kept: Kept,
     predictor: Predictor,
     test: ImageSet | None,
+    parity: Parity,
 ) -> None:
     """Every file of a bundle, its record last."""
-    made, tested = run.provenance, run.predictions("test")
+    tested = run.predictions("test")
     files: dict[str, bytes] = {
         MODEL: model,
         "recipe.toml": (run.path / "recipe.toml").read_bytes(),
@@ -238,9 +241,17 @@ def _write(
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+    write_json(folder / RECORD, _record(run, parity, listed))
+    for name in listed:
+        sync(folder / name)
+
+
+def _record(run: Run, parity: Parity, listed: dict[str, Any]) -> dict[str, Any]:
+    """What bundle.json says."""
+    made = run.provenance
     scores = run.metrics.test
     low, high = scores.interval
-    record: dict[str, Any] = {
+    return {
         "format": FORMAT,
         "name": run.name,
         "class_names": run.class_names,
@@ -255,11 +266,9 @@ def _write(
         "preprocess": asdict(made.preprocess),
         "weights": asdict(made.weights),
         "scores": {"images": scores.n, "accuracy": scores.accuracy, "low": low, "high": high},
+        "parity": asdict(parity),
         "files": listed,
     }
-    write_json(folder / RECORD, record)
-    for name in listed:
-        sync(folder / name)
 
 
 def threshold_of(run: Run) -> float:

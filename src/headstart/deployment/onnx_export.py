@@ -52,7 +52,7 @@ def to_onnx(deployed: Deployed, side: int) -> bytes:
     """The model as an ONNX file, for any number of images at a time. Raises what torch raises for a
     network that it cannot export."""
     pixels = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)
-    with _quiet(), torch.no_grad():
+    with quiet_export(), torch.no_grad():
         program = torch.onnx.export(
             deployed.eval(),
             (pixels,),
@@ -74,7 +74,7 @@ def to_onnx(deployed: Deployed, side: int) -> bytes:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_export() -> Iterator[None]:
     """Within the block torch's exporter does not talk about its own steps."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from headstart.deployment.quickest import finished
+from headstart.deployment.finished import finished
 from headstart.errors import PrecisionError
 from headstart.machine.runtime import Runtime, create_runtime
 from headstart.models.backbones import (

@@ -22,9 +22,10 @@ import torch
 from torch import nn
 
 from headstart.files import cache_root, recall, remember
-from headstart.machine.runtime import Runtime, import_openvino, machine
+from headstart.machine.runtime import Runtime, machine
 from headstart.models.backbones import Backbone
 from headstart.models.stages import Stage, run_stages
+from headstart_predict.engines import import_openvino
 
 CUDA_BATCH = 256  # images of 224 pixels; fewer of larger ones, for the same memory
 # A pass over at least so many rows that should take longer than WORTH_MEASURING_S measures which

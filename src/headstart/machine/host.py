@@ -11,13 +11,6 @@ from pathlib import Path
 from typing import Any
 
 
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 @lru_cache(maxsize=1)
 def memory_bytes() -> int:
     """Memory of this machine, or of the process's control group, which may be less (Linux)."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from headstart.machine.host import usable_cores
+from headstart_predict.engines import usable_cores
 
 QUIET, BUSY = "100000", "3000"
 

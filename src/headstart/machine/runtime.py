@@ -7,7 +7,6 @@ import gc
 import hashlib
 import platform
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import torch
 from torch import nn
 
 from headstart.errors import HeadstartError, PrecisionError, RunError
-from headstart.machine.host import usable_cores
+from headstart_predict.engines import import_openvino, usable_cores
 
 DEVICES = "use auto, cpu, cuda, cuda:N or mps"
 
@@ -144,18 +143,6 @@ def _prepare_cuda(precision: str) -> None:
     # digits uses full_float32.
     torch.set_float32_matmul_precision("high" if precision == "bfloat16" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "bfloat16"
-
-
-def import_openvino() -> Any:
-    """OpenVINO without its telemetry, which reports each conversion over the network.
-
-    The telemetry forks a process, which also crashed beside our threads.
-    """
-    silent: Any = None  # makes the import of the telemetry fail; OpenVINO and NNCF then skip it
-    sys.modules.setdefault("openvino_telemetry", silent)
-    import openvino
-
-    return openvino
 
 
 def _cuda_has_bfloat16() -> bool:

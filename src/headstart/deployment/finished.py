@@ -1,0 +1,38 @@
+"""What a finished run has to answer with: its model, and perhaps a bundle. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from headstart.errors import BundleError, RunError
+from headstart.models.store import file_sha256
+from headstart.rundir.run import Run, open_run
+from headstart_predict.bundle import RECORD, open_bundle
+
+EXPORT = "export"  # where a run's own bundle is, in its directory
+MODEL = Path("checkpoints", "best.safetensors")
+
+
+def is_bundle(path: Path) -> bool:
+    return (path / RECORD).is_file()
+
+
+def finished(path: Path) -> Run:
+    """The finished run at `path`. Raises RunError where there is none."""
+    run = open_run(path)
+    if not run.finished:
+        raise RunError(f"{run.path}: the run is {run.status}: finish it before predicting with it")
+    return run
+
+
+def own_bundle(run: Run) -> Path | None:
+    """The bundle in the run's directory; None where there is none, or one of another model."""
+    folder = run.path / EXPORT
+    if not is_bundle(folder):
+        return None
+    try:
+        bundle = open_bundle(folder)
+        same = bundle.model_sha256 == file_sha256(run.path / MODEL)
+    except (BundleError, OSError):
+        return None
+    return folder if same and bundle.precision == "float32" else None

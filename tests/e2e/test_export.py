@@ -1,0 +1,391 @@
+"""Bundles: what leaves the house answers as the run does, or is refused."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import headstart as library
+from headstart.data import load_data
+from headstart.deployment import export as exporting
+from headstart.deployment.golden import FILE as KEPT
+from headstart.deployment.predictor import load_predictor
+from headstart.errors import BundleError, RunError
+from headstart.rundir.run import Run
+from headstart.specs import BackboneSpec
+from headstart_predict import engines, load, open_bundle, verify
+from headstart_predict.answers import softmax
+from tests.conftest import Outcome, leave_unmeasured
+from tests.recipes import recipe_text, write_recipe
+
+FINE_TUNED = ({"train": "head"}, {"train": "last_stage", "epochs": 1, "lr": 1e-3})
+
+
+@pytest.fixture(scope="module")
+def run(
+    shared_cache: Path, small_backbone: BackboneSpec, tmp_path_factory: pytest.TempPathFactory
+) -> Run:
+    """A fine-tuned run, whose test went through cached activations."""
+    folder = tmp_path_factory.mktemp("exported")
+    text = recipe_text(
+        "exported", *FINE_TUNED, backbone=small_backbone, train=200, test=60, size=48
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADSTART_CACHE", str(shared_cache))
+        leave_unmeasured(patch)
+        recipe = library.load_recipe(write_recipe(folder, text))
+        return library.run(recipe, out=folder / "run", reporter=library.Reporter())
+
+
+@pytest.fixture(scope="module")
+def published(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bundles") / "bundle"
+    done = exporting.export(run, out=out, reporter=library.Reporter())
+    assert done.parity.images == 60
+    assert done.parity.largest < 1e-5
+    return out
+
+
+@pytest.fixture
+def bundle(published: Path, tmp_path: Path) -> Path:
+    """A copy that may be damaged."""
+    return shutil.copytree(published, tmp_path / "copied")
+
+
+def photos(folder: Path) -> list[Path]:
+    """Pictures as people have them: turned, transparent, grey, CMYK, deep, with a palette, wide."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    small = Image.fromarray(rng.integers(0, 256, (9, 12, 3), np.uint8))
+    picture = small.resize((240, 180), Image.Resampling.BICUBIC)
+    for turn in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        picture.save(folder / f"turned-{turn}.jpg", exif=exif)
+    clear = picture.convert("RGBA")
+    clear.putalpha(picture.convert("L"))
+    clear.save(folder / "clear.png")
+    picture.convert("L").save(folder / "grey.png")
+    picture.convert("CMYK").save(folder / "ink.jpg")
+    picture.quantize(16).save(folder / "palette.gif")
+    deep = np.asarray(picture.convert("L")).astype(np.uint16) * 257
+    Image.fromarray(deep).save(folder / "deep.png")
+    picture.resize((900, 90)).save(folder / "wide.webp", lossless=True)
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_every_picture_has_the_same_answer_on_every_way(
+    run: Run, published: Path, tmp_path: Path, engine: str
+) -> None:
+    paths = photos(tmp_path / "photos")
+    by_torch = load_predictor(run, device="cpu").predict(paths)
+    predictor = load(published, engine=engine)
+    by_bundle = predictor.predict(paths)
+    assert [a.image for a in by_bundle] == [a.image for a in by_torch] == list(map(str, paths))
+    for one, other in zip(by_torch, by_bundle, strict=True):
+        assert one.label == other.label
+        assert other.probabilities == pytest.approx(one.probabilities, abs=1e-5)
+    contents = [path.read_bytes() for path in paths]
+    for one, other in zip(by_bundle, predictor.predict(contents), strict=True):
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-6)
+    assert len({a.label for a in by_bundle} | {round(a.probability, 4) for a in by_bundle}) > 3
+
+
+def test_the_graph_gives_calibrated_probabilities_and_features(run: Run, published: Path) -> None:
+    pixels = load_data(run.recipe.data).test.read(np.arange(5))
+    predictor, opened = load(published), open_bundle(published)
+    engine = engines.start("onnxruntime", opened.read("model.onnx"), 1)
+    logits = predictor.logits(pixels)
+    expected = softmax(logits / opened.temperature)
+    np.testing.assert_allclose(engine.run(pixels, "probabilities"), expected, atol=1e-6)
+    features = predictor.features(pixels)
+    assert features.ndim == 2
+    assert len(features) == 5
+
+
+def test_an_image_has_one_answer_alone_in_a_crowd_and_in_threads(
+    published: Path, tmp_path: Path
+) -> None:
+    paths = photos(tmp_path / "photos")
+    predictor = load(published, threads=2)
+    alone = [predictor.predict(path)[0] for path in paths]
+    crowd = predictor.predict(paths * 3)
+    for number, answer in enumerate(crowd):
+        assert answer.probabilities == pytest.approx(
+            alone[number % len(paths)].probabilities, abs=1e-6
+        )
+    seen: list[Any] = []
+    threads = [
+        threading.Thread(target=lambda: seen.append(predictor.predict(paths))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [[a.label for a in answers] for answers in seen] == [[a.label for a in alone]] * 4
+
+
+FORKS = """
+import os, sys
+from headstart_predict import load
+predictor = load(sys.argv[1], threads=2)
+expected = predictor.predict(sys.argv[2])[0].label
+child = os.fork()
+if child == 0:
+    os._exit(0 if predictor.predict(sys.argv[2])[0].label == expected else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_child_that_was_forked_after_a_prediction_predicts(published: Path) -> None:
+    words = [sys.executable, "-c", FORKS, str(published), str(published / "golden" / "00.png")]
+    assert subprocess.run(words, timeout=60, check=False).returncode == 0
+
+
+def test_an_unreadable_picture_is_left_out_and_the_rest_keep_their_order(
+    published: Path, tmp_path: Path
+) -> None:
+    paths = photos(tmp_path / "photos")
+    bad = tmp_path / "photos" / "none.jpg"
+    bad.write_bytes(b"no picture")
+    given = [*paths[:3], bad, *paths[3:]]
+    missed: list[Exception] = []
+    answers = load(published).predict(given, on_unreadable=missed.append)
+    assert [a.image for a in answers] == list(map(str, paths))
+    assert [str(bad) in str(error) for error in missed] == [True]
+
+
+def test_both_commands_print_the_same_table(
+    run: Run,
+    published: Path,
+    tmp_path: Path,
+    headstart: Callable[..., Outcome],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from headstart_predict.cli import main
+
+    folder = photos(tmp_path / "photos")[0].parent
+    by_run = headstart("predict", run.path, folder, "--csv", "--device", "cpu")
+    assert by_run.code == 0, by_run.err
+    with pytest.raises(SystemExit) as stop:
+        main([str(published), str(folder), "--csv"])
+    assert not stop.value.code
+    by_bundle = capsys.readouterr().out
+    ours, theirs = (list(csv.reader(io.StringIO(text))) for text in (by_run.out, by_bundle))
+    assert [row[:2] for row in ours] == [row[:2] for row in theirs]
+    for one, other in zip(ours[1:], theirs[1:], strict=True):
+        assert list(map(float, one[2:])) == pytest.approx(list(map(float, other[2:])), abs=2e-6)
+    assert headstart("predict", published, folder, "--csv").out == by_bundle
+    assert json.loads(headstart("predict", published, folder, "--json").out)[0]["label"]
+
+
+def test_a_bundle_works_elsewhere_without_torch_or_headstart(bundle: Path, tmp_path: Path) -> None:
+    paths = photos(tmp_path / "photos")
+    blocked = "import sys; [sys.modules.update({n: None}) for n in ('torch', 'headstart', 'timm')];"
+    code = f"{blocked} sys.argv = ['example.py', {str(paths[0])!r}]; import runpy; " + (
+        f"runpy.run_path({str(bundle / 'example.py')!r})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    expected = load(bundle).predict(paths[0])[0]
+    assert done.stdout == f"{paths[0]}: {expected.label} ({expected.probability:.1%})\n"
+
+
+def test_a_run_without_its_data_is_checked_by_the_images_that_it_keeps(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "test_images", lambda run: None)
+    copied = shutil.copytree(run.path, tmp_path / "run")
+    done = exporting.export(copied, reporter=library.Reporter())
+    assert done.path == copied / "export"
+    assert done.parity.images == 32
+    assert verify(done.path).images == 32
+    (copied / KEPT).unlink()
+    with pytest.raises(RunError, match=r"golden\.npz: missing"):
+        exporting.export(copied, reporter=library.Reporter())
+
+
+def test_another_model_is_not_published(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The resize that ONNX has itself would be such a one."""
+    original = exporting.to_onnx
+
+    def shifted(deployed: Any, side: int) -> bytes:
+        deployed.mean = deployed.mean + 0.02
+        return original(deployed, side)
+
+    monkeypatch.setattr(exporting, "to_onnx", shifted)
+    with pytest.raises(BundleError, match=r"not exported: .* the worst is .* differs by"):
+        exporting.export(run, out=tmp_path / "bundle", reporter=library.Reporter())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_a_bundle_is_replaced(
+    run: Run, bundle: Path, tmp_path: Path, headstart: Callable[..., Outcome]
+) -> None:
+    exporting.export(run, out=bundle, reporter=library.Reporter())
+    assert verify(bundle).largest < 1e-4
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    refused = headstart("export", run.path, "--out", tmp_path / "mine")
+    assert (refused.code, "is no bundle" in refused.err) == (2, True)
+    assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
+
+
+def test_an_interrupted_export_leaves_the_bundle_before(
+    run: Run, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(exporting, "write_json", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        exporting.export(run, out=bundle, reporter=library.Reporter())
+    assert verify(bundle).images == 32
+    assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
+
+
+def test_a_predictor_of_a_run_uses_its_own_bundle_while_it_is_of_this_model(
+    run: Run, tmp_path: Path
+) -> None:
+    from headstart.deployment.quickest import open_predictor
+
+    copied = shutil.copytree(run.path, tmp_path / "run")
+    exporting.export(copied, reporter=library.Reporter())
+    assert type(open_predictor(copied)).__name__ == "BundlePredictor"
+    assert type(open_predictor(copied, device="cpu")).__name__ == "Predictor"
+    record = copied / "export" / "bundle.json"
+    changed = json.loads(record.read_text()) | {"model_sha256": "0" * 64}
+    record.write_text(json.dumps(changed))
+    assert type(open_predictor(copied)).__name__ == "Predictor"
+
+
+def rewritten(bundle: Path, **changes: Any) -> None:
+    record = json.loads((bundle / "bundle.json").read_text())
+    (bundle / "bundle.json").write_text(json.dumps(record | changes))
+
+
+def listed(bundle: Path, name: str, content: bytes) -> None:
+    """Put a file into a bundle as someone would who also writes its record."""
+    record = json.loads((bundle / "bundle.json").read_text())
+    record["files"][name] = {
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    (bundle / name).write_bytes(content)
+    (bundle / "bundle.json").write_text(json.dumps(record))
+
+
+def pickled() -> bytes:
+    content = io.BytesIO()
+    np.savez(content, ids=np.array([{"a": 1}], dtype=object))
+    return content.getvalue()
+
+
+def flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def linked(bundle: Path) -> None:
+    target = bundle.parent / "elsewhere.onnx"
+    shutil.move(bundle / "model.onnx", target)
+    (bundle / "model.onnx").symlink_to(target)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a flipped bit of the model": (lambda b: flipped(b / "model.onnx"), "SHA-256 is not"),
+    "a model cut off": (
+        lambda b: (b / "model.onnx").write_bytes((b / "model.onnx").read_bytes()[:-9]),
+        "its size is not",
+    ),
+    "no model": (lambda b: (b / "model.onnx").unlink(), "missing"),
+    "a model elsewhere": (linked, "not a regular file"),
+    "a model that is none": (lambda b: listed(b, "model.onnx", b"\x08\x01"), "refused"),
+    "no record": (lambda b: (b / "bundle.json").unlink(), "not a bundle"),
+    "a record cut off": (
+        lambda b: (b / "bundle.json").write_text((b / "bundle.json").read_text()[:99]),
+        "damaged",
+    ),
+    "a record that is deep": (
+        lambda b: (b / "bundle.json").write_text("[" * 200_000),
+        "damaged",
+    ),
+    "another format": (lambda b: rewritten(b, format=99), "of format 99; this version reads 1"),
+    "no format": (lambda b: rewritten(b, format=None), "no format number"),
+    "a path outside": (
+        lambda b: rewritten(b, files={"../../etc/passwd": {"bytes": 1, "sha256": "0" * 64}}),
+        "not a name",
+    ),
+    "one class": (lambda b: rewritten(b, class_names=["cat"]), "two or more"),
+    "a side that fills the memory": (lambda b: rewritten(b, side=10**9), "side"),
+    "a temperature that is none": (lambda b: rewritten(b, temperature=float("nan")), "temperature"),
+    "a huge number": (lambda b: rewritten(b, side=10**400), "damaged"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_bundle_gives_one_line_and_no_answer(
+    bundle: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from headstart_predict.cli import main
+
+    damage, reason = DAMAGES[kind]
+    picture = str(bundle / "golden" / "00.png")
+    damage(bundle)
+    for words in ([str(bundle), picture], [str(bundle), "--verify"]):
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        said = capsys.readouterr()
+        assert (stop.value.code, said.out) == (2, "")
+        assert len(said.err.splitlines()) == 1
+        assert reason in said.err
+
+
+def test_golden_images_that_run_code_or_answer_otherwise_are_refused(bundle: Path) -> None:
+    good = (bundle / "golden.npz").read_bytes()
+    listed(bundle, "golden.npz", pickled())
+    with pytest.raises(BundleError, match="not an archive of plain arrays"):
+        verify(bundle)
+    with np.load(io.BytesIO(good)) as arrays:
+        made = dict(arrays)
+    content = io.BytesIO()
+    np.savez(content, **{**made, "logits": made["logits"][:, ::-1].copy()})
+    listed(bundle, "golden.npz", content.getvalue())
+    with pytest.raises(BundleError, match="golden images are answered otherwise here, the worst"):
+        verify(bundle)
+
+
+def test_the_command_explains_what_is_missing(
+    published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from headstart_predict.cli import main
+
+    for words, line in (
+        ([published], "give images"),
+        ([tmp_path / "nowhere", "a.jpg"], "no such folder"),
+        ([published, tmp_path / "nowhere.jpg"], "no such file or folder"),
+        ([published, "a.jpg", "--threads", "0"], "--threads"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(list(map(str, words)))
+        assert stop.value.code == 2
+        assert line in capsys.readouterr().err
