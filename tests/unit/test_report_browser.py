@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,22 +13,10 @@ from headstart.comparison.records import Comparison, Row
 from headstart.report import write_report
 from headstart.report.contenders import compare_rows
 from headstart.rundir.run import Run
+from tests.browsing import grave, launched, needs_chromium, playwright
 from tests.fabricating import fabricate, fail
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-axe = pytest.importorskip(
-    "axe_playwright_python.sync_playwright", reason="needs the package axe-playwright-python"
-)
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome")
-     if (found := shutil.which(name))), None,
-)  # fmt: skip
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt install chromium")
-
-FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +48,8 @@ def crowded(tmp_path_factory: Any) -> str:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=CHROMIUM, headless=True, args=[*FLAGS])
-        yield launched
-        launched.close()
+    with launched() as found:
+        yield found
 
 
 @pytest.fixture
@@ -281,16 +266,6 @@ def test_axe_finds_nothing_serious(opened: Any) -> None:
     opened.evaluate("document.querySelectorAll('details.run')[0].open = true")
     opened.evaluate("document.querySelectorAll('.toggle')[0].click()")
     assert grave(opened) == []
-
-
-def grave(page: Any) -> list[tuple[Any, ...]]:
-    """What axe finds serious or worse."""
-    return [
-        (v["id"], node["target"], node.get("failureSummary"))
-        for v in axe.Axe().run(page).response["violations"]
-        if v["impact"] in ("serious", "critical")
-        for node in v["nodes"][:3]
-    ]
 
 
 @pytest.mark.parametrize("opened", [{"reduced_motion": "reduce"}], indirect=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,13 @@ import typer
 from headstart.cli.options import DeviceOption, JSONOption, make_reporter
 from headstart.errors import DataError, HeadstartError
 from headstart_predict.streams import show, show_json
+
+
+class ExportFormat(StrEnum):
+    """The formats of the export verb."""
+
+    bundle = "bundle"
+    html = "html"
 
 
 def predict(
@@ -50,17 +58,27 @@ def predict(
 def export(
     run_path: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's directory.")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="The folder to write; default: RUN/export.")
+        Path | None,
+        typer.Option(
+            "--out", help="What to write; default: the folder RUN/export, or RUN/classifier.html."
+        ),
     ] = None,
+    form: Annotated[
+        ExportFormat,
+        typer.Option(
+            "--format",
+            help="A folder for headstart-predict, or one page that classifies in a browser.",
+        ),
+    ] = ExportFormat.bundle,
     as_json: JSONOption = False,
 ) -> None:
-    """Write a bundle: the model as it leaves the house, which answers without torch."""
+    """Write the model as it leaves the house: it answers without torch, as the run does."""
     from headstart.deployment.export import export
     from headstart.files import to_json
 
-    done = export(run_path, out=out, reporter=make_reporter())
+    done = export(run_path, out=out, form=form.value, reporter=make_reporter())
     if as_json:
-        show_json(to_json(done))
+        show_json({**to_json(done), "path": str(done.path)})
         return
     show(
         f"{done.path}: {done.megabytes:.1f} MB; {done.parity.images:,} images are answered as by "

@@ -1,6 +1,6 @@
-"""A finished run as a bundle: the model as one file, and all that belongs to it.
+"""A finished run as a bundle, the model and all that belongs to it, or as one HTML file.
 
-A bundle is published only if ONNX Runtime answers every test image as the run does. Where the data
+Either is published only if ONNX Runtime answers every test image as the run does. Where the data
 are gone, the images that the run keeps are answered instead.
 """
 
@@ -21,9 +21,12 @@ from headstart.data.images import ImageSet, encode_png
 from headstart.deployment.finished import EXPORT
 from headstart.deployment.finished import MODEL as BEST
 from headstart.deployment.golden import Kept, kept_images
+from headstart.deployment.html_export import NAME as PAGE
+from headstart.deployment.html_export import require_page, write_page
 from headstart.deployment.onnx_export import Deployed, to_onnx
 from headstart.deployment.predictor import Predictor, load_predictor
-from headstart.errors import BundleError, DataError, RunError
+from headstart.deployment.web_runtime import fetch_web_runtime
+from headstart.errors import BundleError, DataError, RunError, did_you_mean
 from headstart.evaluation.predictions import Predictions
 from headstart.files import (
     partial_path,
@@ -42,6 +45,7 @@ from headstart_predict import engines
 from headstart_predict.bundle import FORMAT, GOLDEN, MODEL, RECORD, open_bundle
 from headstart_predict.engines import Engine, usable_cores
 
+FORMS = ("bundle", "html")
 TOLERANCE = 1e-4  # of a probability, between the run and the bundle, and between engines
 BATCH = 16
 SURE = 0.95  # share of right answers that answers at the threshold or above shall have
@@ -62,7 +66,7 @@ class Parity:
 
 @dataclass(frozen=True)
 class Exported:
-    """A published bundle."""
+    """A published bundle or page."""
 
     path: Path
     parity: Parity
@@ -73,20 +77,29 @@ def export(
     source: Run | str | Path,
     *,
     out: str | Path | None = None,
+    form: str = "bundle",
     whole_test: bool = True,
     reporter: Reporter | None = None,
 ) -> Exported:
-    """Write the bundle of a finished run; by default to RUN/export.
+    """Write the bundle of a finished run, by default to RUN/export, or its page, by default to
+    RUN/classifier.html.
 
     whole_test: every test image is answered before it is published; without it, those that the run
-    keeps. A bundle that is there is replaced, anything else refused. Raises RunError where the run
-    is not finished, and BundleError where an answer differs, which names the worst image.
+    keeps. A bundle or a page that is there is replaced, anything else refused. Raises RunError
+    where the run is not finished, and BundleError where an answer differs, which names the worst
+    image.
     """
+    if form not in FORMS:
+        raise RunError(f"{form}: not a format of an export{did_you_mean(form, FORMS)}")
     reporter = reporter or TerminalReporter()
     run = source if isinstance(source, Run) else open_run(source)
     predictor = load_predictor(run, device="cpu", precision="float32")
-    folder = Path(out) if out is not None else run.path / EXPORT
-    _require_replaceable(folder)
+    path = Path(out) if out is not None else run.path / (EXPORT if form == "bundle" else PAGE)
+    if form == "html":
+        require_page(path)
+        runtime = fetch_web_runtime(reporter.transfer)
+    else:
+        _require_replaceable(path)
     reporter.say("exporting the model to ONNX")
     model = to_onnx(
         Deployed(predictor.model, predictor.transform, predictor.side, predictor.temperature),
@@ -96,10 +109,13 @@ def export(
     test = test_images(run) if whole_test else None
     kept = kept_images(run, test)
     parity = check_parity(run, predictor, engine, test, kept, reporter)
-    with _published(folder) as partial:
+    if form == "html":
+        write_page(path, run, model, threshold_of(run), runtime)
+        return Exported(path, parity, path.stat().st_size / 1e6)
+    with _published(path) as partial:
         _write(partial, run, model, kept, predictor, test, parity)
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return Exported(folder, parity, size / 1e6)
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return Exported(path, parity, size / 1e6)
 
 
 def test_images(run: Run) -> ImageSet | None:
@@ -242,7 +258,7 @@ def _record(run: Run, parity: Parity, listed: dict[str, Any]) -> dict[str, Any]:
         "side": made.data.side,
         "size": made.preprocess.size,
         "temperature": run.metrics.temperature,
-        "threshold": sure_from(run.predictions("val").tempered(run.metrics.temperature)),
+        "threshold": threshold_of(run),
         "precision": "float32",
         "tolerance": TOLERANCE,
         "backbone": run.recipe.backbone.name,
@@ -253,6 +269,10 @@ def _record(run: Run, parity: Parity, listed: dict[str, Any]) -> dict[str, Any]:
         "parity": asdict(parity),
         "files": listed,
     }
+
+
+def threshold_of(run: Run) -> float:
+    return sure_from(run.predictions("val").tempered(run.metrics.temperature))
 
 
 def sure_from(val: Predictions) -> float:

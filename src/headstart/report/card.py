@@ -16,7 +16,6 @@ from headstart.comparison.mistakes import find_departures
 from headstart.comparison.protocol import CHOSEN_ON
 from headstart.comparison.records import Classes
 from headstart.errors import RunError
-from headstart.evaluation.metrics import ClassScores
 from headstart.files import write_atomically
 from headstart.report.sections.facts import describe_facts
 from headstart.report.sections.phases import describe_phases
@@ -48,8 +47,7 @@ def render_card(run: Run) -> str:
     if not run.finished:
         raise RunError(f"{run.path}: the run is {run.status}: a model card is of a finished one")
     made, test = run.provenance, run.metrics.test
-    source = run.recipe.data.source
-    dataset, title = _DATASETS.get(source, (None, Path(source.partition(":")[2]).name or source))
+    dataset, title = dataset_title(run)
     environment = jinja2.Environment(
         trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -65,9 +63,7 @@ def render_card(run: Run) -> str:
         balance=_balance(run), metrics=run.metrics, names=run.class_names,
         listed=_listed(run.class_names[:20]), data_title=title,
         phases=describe_phases(run.history, run.cost), facts=describe_facts([run]),
-        hardest=_hardest(run),
-        refit=_refit(run), chosen=CHOSEN_ON,
-        findings=[f for f in find_departures(run) if f.mistake],
+        limits=limitations(run), refit=_refit(run), chosen=CHOSEN_ON,
         recipe=recipe, fence=_fence(recipe),
     )  # fmt: skip
     front = _front(run, dataset, title).to_yaml(line_break="\n")
@@ -151,7 +147,23 @@ def _results(run: Run, dataset: str | None, title: str) -> list[EvalResult]:
     ]  # fmt: skip
 
 
-def _hardest(run: Run) -> list[tuple[str, ClassScores]]:
-    """The three classes of which the model finds the least."""
+def dataset_title(run: Run) -> tuple[str | None, str]:
+    """The hub's id of the run's data, if it has one, and a name for people."""
+    source = run.recipe.data.source
+    return _DATASETS.get(source, (None, Path(source.partition(":")[2]).name or source))
+
+
+def limitations(run: Run) -> list[str]:
+    """What someone who relies on the answers should know; names are as they were given."""
     rows = zip(run.class_names, run.metrics.test.per_class, strict=True)
-    return sorted(rows, key=lambda row: row[1].recall)[:3]
+    hardest = sorted(rows, key=lambda row: row[1].recall)[:3]
+    least = ", ".join(
+        f"{name} ({_spaced(formats.percent)(row.recall, 0)})" for name, row in hardest
+    )
+    return [
+        f"It finds the least of {least}.",
+        "The interval covers the luck of the test images, not that of the training seed.",
+        "Images unlike the training data may be answered wrong and with confidence.",
+        *(f"Mark: {mark}." for mark in run.provenance.marks),
+        *(f"{f.key} = {f.has}: {f.why}." for f in find_departures(run) if f.mistake),
+    ]

