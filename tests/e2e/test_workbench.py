@@ -52,6 +52,19 @@ def fetched(real_weights: str) -> tuple[str, ...]:
     return (f"backbone.name={real_weights}", "backbone.weights=registry")
 
 
+@pytest.fixture(scope="module")
+def probe(
+    real_weights: str, shared_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> library.Run:
+    """A finished run of a solved head on real weights."""
+    folder = tmp_path_factory.mktemp("probe")
+    text = small_recipe(BackboneSpec(name=real_weights, weights="registry"), test=20)
+    recipe = library.load_recipe(write_recipe(folder, text), PLAIN)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADSTART_CACHE", str(shared_cache))
+        return library.run(recipe, out=folder / "run")
+
+
 class Listener(Reporter):
     def __init__(self) -> None:
         self.warnings: list[str] = []
@@ -117,7 +130,7 @@ def test_where_nothing_is_cached_every_epoch_has_views_of_its_own(
 
 
 def test_what_is_tested_and_served_is_the_best_phase_and_not_the_last(
-    fetched: tuple[str, ...], recipe: Make, tmp_path: Path
+    fetched: tuple[str, ...], recipe: Make, tmp_path: Path, probe: library.Run
 ) -> None:
     listener = Listener()
     tuned = 'phases=[{train="head"}, {train="from:blocks.6", epochs=1, lr=30.0}]'
@@ -128,7 +141,6 @@ def test_what_is_tested_and_served_is_the_best_phase_and_not_the_last(
     assert line in harsh.warnings
     assert [e["improved"] for e in log_of(harsh) if e["event"] == "phase_done"] == [True, False]
     assert len([e for e in log_of(harsh) if e["event"] == "restart"]) == 3
-    probe = library.run(recipe(*PLAIN, *fetched), out=tmp_path / "probe")
     assert np.array_equal(harsh.predictions("val").ids, probe.predictions("val").ids)
     for split in ("val", "test"):
         ours, theirs = harsh.predictions(split), probe.predictions(split)
@@ -152,13 +164,12 @@ def test_every_phase_that_trains_the_backbone_starts_from_a_flatter_head(
 
 
 def test_a_solved_head_is_fitted_to_validation_too_and_judged_out_of_fold(
-    fetched: tuple[str, ...], recipe: Make, tmp_path: Path
+    probe: library.Run,
 ) -> None:
     """Validation of forty images decides little: all four hundred do, each held out once."""
-    run = library.run(recipe(*PLAIN, *fetched), out=tmp_path / "run")
-    predictions = run.predictions("val")
-    assert len(predictions) == len(set(predictions.ids.tolist())) == run.metrics.val.n == 400
-    (event,) = [e for e in log_of(run) if e["event"] == "refit"]
+    predictions = probe.predictions("val")
+    assert len(predictions) == len(set(predictions.ids.tolist())) == probe.metrics.val.n == 400
+    (event,) = [e for e in log_of(probe) if e["event"] == "refit"]
     assert event["images"] == 400
     assert 0.3 < predictions.correct.mean() < 0.99  # fitted to, all would be right
 
