@@ -1,4 +1,5 @@
-"""Whether the model that is handed over answers as it was tested.
+"""Whether the model that is handed over answers as it was tested: at the end of a run, and before
+it is exported.
 
 A test is predicted through cached features, by another library or in another precision than the
 model that is served. At the end of a run the saved model answers for some of the test images, on a
@@ -7,19 +8,26 @@ CPU and from their pixels, and its probabilities are held against those of the t
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
 import numpy as np
 
 from headstart.data import ImageSet
-from headstart.deployment.golden import keep_images
-from headstart.deployment.predictor import read_predictor
-from headstart.errors import RunError
+from headstart.deployment.golden import Kept, keep_images
+from headstart.deployment.predictor import Predictor, read_predictor
+from headstart.errors import BundleError, RunError
 from headstart.evaluation.predictions import Predictions
+from headstart.machine.progress import Reporter
 from headstart.rundir.history import Served
 from headstart.rundir.run import Run
+from headstart_predict.engines import Engine, usable_cores
 
 # The largest difference of a probability that is taken without a word, by the precision of the
 # frozen passes: features are cached in float16 at best.
 NOTED = {"float32": 0.02, "bfloat16": 0.1, "int8": 0.3}
+TOLERANCE = 1e-4  # of a probability, between the run and what is exported, and between engines
+BATCH = 16
 REFUSED = 0.25  # share of the images with another answer, from which it is another model
 
 
@@ -56,3 +64,97 @@ def describe(found: Served) -> str:
         f"of {found.images} test images the saved model answers {found.changed} otherwise than in "
         f"the test, with probabilities up to {found.largest:.2g} apart"
     )
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How the answers of what is exported lie beside those of the run.
+
+    images: answered, of which `by_torch` had to be answered by torch too, since the run tested them
+    through cached activations of fewer digits. largest: difference of a probability.
+    """
+
+    images: int
+    by_torch: int
+    largest: float
+
+
+def check_parity(
+    run: Run,
+    predictor: Predictor,
+    engine: Engine,
+    test: ImageSet | None,
+    kept: Kept,
+    reporter: Reporter,
+) -> Parity:
+    """Have an engine answer every test image, or those that the run keeps, and compare.
+
+    An image whose answer differs from the tested one is answered by torch as well: the bundle is
+    right where it agrees with that. Raises BundleError where it does not.
+    """
+    tested = run.predictions("test")
+    rows = np.arange(len(tested.ids)) if test is not None else kept.rows
+    answered = answer_all(engine, test, kept, reporter)
+    expected = tested.logits[rows].copy()
+    compared = compare_answers(run, tested, rows, expected, answered)
+    doubtful = np.flatnonzero(compared.wrong)
+    for first in range(0, len(doubtful), BATCH):
+        some = doubtful[first : first + BATCH]
+        pixels = test.read(rows[some]) if test is not None else kept.pixels[some]
+        expected[some] = predictor.logits(pixels)
+    compared = compare_answers(run, tested, rows, expected, answered)
+    if compared.wrong.any():
+        raise BundleError(
+            f"{run.path}: not exported: {int(compared.wrong.sum())} of {len(rows)} images are "
+            f"answered otherwise than by the run, the worst is {compared.worst}: a probability "
+            f"differs by {compared.largest:.2g}"
+        )
+    return Parity(len(rows), len(doubtful), compared.largest)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Answers beside expected ones. wrong: bool (n,). largest: difference of a probability, and the
+    id of the image that has it."""
+
+    wrong: np.ndarray
+    largest: float
+    worst: str
+
+
+def compare_answers(
+    run: Run, tested: Predictions, rows: np.ndarray, expected: np.ndarray, found: np.ndarray
+) -> Compared:
+    """Logits (n, classes) for these rows of test beside the expected ones, as calibrated
+    probabilities."""
+    temperature = run.metrics.temperature
+    ids, labels = tested.ids[rows], tested.labels[rows]
+    one, other = (
+        Predictions(ids, labels, each).tempered(temperature) for each in (expected, found)
+    )
+    apart = np.abs(one.probabilities - other.probabilities).max(axis=1)
+    apart[~np.isfinite(found).all(axis=1)] = np.inf
+    changed = (one.predicted != other.predicted) & (apart > TOLERANCE / 10)
+    worst = int(apart.argmax())
+    return Compared(changed | (apart > TOLERANCE), float(apart[worst]), str(ids[worst]))
+
+
+def answer_all(engine: Engine, test: ImageSet | None, kept: Kept, reporter: Reporter) -> np.ndarray:
+    """float32 (n, classes): an engine's logits for every test image, or for those that the run
+    keeps; each batch on a thread of its own."""
+    total = len(test) if test is not None else len(kept.rows)
+    rows = np.arange(total)
+
+    def answer(first: int) -> np.ndarray:
+        some = rows[first : first + BATCH]
+        return engine.run(kept.pixels[some] if test is None else test.read(some))
+
+    parts = []
+    with (
+        ThreadPoolExecutor(usable_cores(), "export") as pool,
+        reporter.track("answering test images as exported", total, "images") as advance,
+    ):
+        for logits in pool.map(answer, range(0, total, BATCH)):
+            parts.append(logits)
+            advance(len(logits))
+    return np.concatenate(parts)
