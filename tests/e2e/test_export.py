@@ -11,15 +11,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import headstart as library
 from headstart.data import load_data
+from headstart.deployment import bundles
 from headstart.deployment import export as exporting
 from headstart.deployment.golden import FILE as KEPT
 from headstart.deployment.predictor import load_predictor
@@ -28,6 +31,7 @@ from headstart.rundir.run import Run
 from headstart.specs import BackboneSpec
 from headstart_predict import engines, load, open_bundle, verify
 from headstart_predict.answers import softmax
+from headstart_predict.bundle import read_golden
 from tests.conftest import Outcome, leave_unmeasured
 from tests.recipes import recipe_text, write_recipe
 
@@ -210,7 +214,7 @@ def test_a_bundle_works_elsewhere_without_torch_or_headstart(bundle: Path, tmp_p
 def test_a_run_without_its_data_is_checked_by_the_images_that_it_keeps(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "test_images", lambda run: None)
+    monkeypatch.setattr(exporting, "run_images", lambda run: None)
     copied = shutil.copytree(run.path, tmp_path / "run")
     done = exporting.export(copied, reporter=library.Reporter())
     assert done.path == copied / "export"
@@ -237,6 +241,58 @@ def test_another_model_is_not_published(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("form", ["openvino", "torch"])
+def test_a_further_form_answers_as_the_bundle_that_it_is_in(
+    run: Run, tmp_path: Path, form: str
+) -> None:
+    done = exporting.export(run, out=tmp_path / "b", form=form, reporter=library.Reporter())
+    golden = read_golden(open_bundle(done.path))
+    assert verify(done.path).images == len(golden.pixels)
+    if form == "openvino":
+        core = engines.import_openvino().Core()
+        compiled = core.compile_model(done.path / "model.xml", "CPU")
+        found = np.array(compiled({"pixels": golden.pixels})["logits"])
+    else:
+        program = torch.export.load(done.path / "model.pt2").module()
+        found = program(torch.from_numpy(golden.pixels))[0].detach().numpy()
+    np.testing.assert_allclose(found, golden.logits, atol=1e-4)
+
+
+def test_a_form_that_answers_otherwise_is_not_published(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        exporting,
+        "as_openvino",
+        lambda model: ({"model.xml": b""}, lambda p: np.ones((len(p), 10))),
+    )
+    with pytest.raises(BundleError, match=r"model\.xml answers otherwise than the run"):
+        exporting.export(run, out=tmp_path / "b", form="openvino", reporter=library.Reporter())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_says_what_it_costs_or_is_refused(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("nncf")
+    ask = {"precision": "int8", "reporter": library.Reporter()}
+    done = exporting.export(run, out=tmp_path / "eight", max_drop=100, **ask)
+    assert done.int8 is not None
+    assert done.int8.images == 60
+    assert done.int8.low <= done.int8.change <= done.int8.high
+    assert (done.path / "model.onnx").stat().st_size < 0.6e6 * done.int8.megabytes_float32
+    opened = open_bundle(done.path)
+    assert opened.precision == "int8"
+    assert verify(opened).images == 32
+    assert "In int8 accuracy changes by" in (done.path / "README.md").read_text()
+    worse = replace(done.int8, change=-0.02)
+    monkeypatch.setattr(exporting, "compare_int8", lambda *_: worse)
+    monkeypatch.setattr(exporting, "to_int8", lambda model, images: model)
+    with pytest.raises(BundleError, match=r"-2\.00 points .* allows more than 1 points"):
+        exporting.export(run, out=tmp_path / "refused", **ask)
+    assert not (tmp_path / "refused").exists()
+
+
 def test_only_a_bundle_is_replaced(
     run: Run, bundle: Path, tmp_path: Path, headstart: Callable[..., Outcome]
 ) -> None:
@@ -255,7 +311,7 @@ def test_an_interrupted_export_leaves_the_bundle_before(
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(exporting, "write_json", interrupted)
+    monkeypatch.setattr(bundles, "write_json", interrupted)
     with pytest.raises(KeyboardInterrupt):
         exporting.export(run, out=bundle, reporter=library.Reporter())
     assert verify(bundle).images == 32

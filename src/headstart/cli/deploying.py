@@ -76,8 +76,8 @@ def export(
         ExportFormat,
         typer.Option(
             "--format",
-            help="A folder for headstart-predict; one page that classifies in a browser; or a folder "
-            "that also holds OpenVINO's files, or a program of torch.export.",
+            help="A folder for headstart-predict; one page that classifies in a browser; or a "
+            "folder that also holds OpenVINO's files, or a program of torch.export.",
         ),
     ] = ExportFormat.bundle,
     precision: Annotated[
