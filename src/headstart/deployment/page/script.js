@@ -99,6 +99,7 @@ function showAnswer(item, name, square, found) {
     sure ? words(name, best.name, `${share} sure`)
       : words(name, "Not sure", `Perhaps ${best.name}, at ${share}. ${doubt}`),
     bars(found));
+  if (!item.previousElementSibling) item.scrollIntoView({ block: "nearest" });
   say(`${name}: ${sure ? "" : "not sure, perhaps "}${best.name}, ${share}`);
 }
 
