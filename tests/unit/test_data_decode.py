@@ -207,3 +207,11 @@ def test_missing_file(tmp_path: Path) -> None:
 def test_the_error_survives_a_process_boundary() -> None:
     error = pickle.loads(pickle.dumps(UnreadableImageError("a.jpg", "cut")))
     assert str(error) == "a.jpg: not an image that can be read: cut" and error.reason == "cut"
+
+
+def test_every_value_at_every_opacity_is_blended_with_white() -> None:
+    value, alpha = np.meshgrid(np.arange(256, dtype=np.uint8), np.arange(256, dtype=np.uint8))
+    clear = Image.fromarray(np.stack([value, value[::-1], 255 - value, alpha], axis=-1))
+    white = Image.new("RGBA", clear.size, "white")
+    expected = np.asarray(Image.alpha_composite(white, clear).convert("RGB"))
+    assert np.array_equal(decode_image(clear, 256), expected)

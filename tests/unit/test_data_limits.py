@@ -33,9 +33,11 @@ def chunk(kind: bytes, content: bytes = b"") -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind))
 
 
-def png_of(width: int, height: int, between: bytes = b"") -> bytes:
+def png_of(
+    width: int, height: int, between: bytes = b"", *, depth: int = 8, colour: int = 0
+) -> bytes:
     header = kind = b"IHDR"
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     crc = struct.pack(">I", zlib.crc32(kind + header))
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + kind + header + crc + between
 
@@ -85,6 +87,9 @@ def tiff_of(*fields: tuple[int, int, int, int]) -> bytes:
 SIZE = ((256, 4, 1, 64), (257, 4, 1, 64), (258, 3, 1, 8), (262, 3, 1, 1))
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "png canvas": (lambda: png_of(2**31 - 1, 2**31 - 1), "too many"),
+    "png of 62 million": (lambda: png_of(7880, 7880), r"too many \(PNG: 61.5 million"),
+    "png of 16 bits": (lambda: png_of(7600, 7600, depth=16), "PNG with alpha or 16 bits: 56.2"),
+    "png with alpha": (lambda: png_of(7600, 7600, colour=6), "PNG with alpha or 16 bits: 56.2"),
     "png chunks": (lambda: png_of(8, 8, chunk(b"teSt") * 70_000), "chunks are too many"),
     "png metadata": (lambda: png_of(8, 8, chunk(b"teSt", bytes(2**20)) * 65), "metadata"),
     "webp of 34 bytes": (lambda: webp_of(16383, 16383) + bytes(4), "too many"),
@@ -152,7 +157,7 @@ def test_the_variable_allows_more_and_fewer(monkeypatch: pytest.MonkeyPatch) -> 
     content = encode(Image.new("1", (300, 300)))
     assert decode_image(content, 16).shape == (16, 16, 3)
     monkeypatch.setenv(VARIABLE, "10000")
-    with pytest.raises(UnreadableImageError, match=f"300 x 300 .*0.01 million.*{VARIABLE}"):
+    with pytest.raises(UnreadableImageError, match=f"300 x 300 .*0.0082 million.*{VARIABLE}"):
         decode_image(content, 16)
     monkeypatch.setenv(VARIABLE, "3e8")
     large = encode(Image.new("1", (14_000, 14_000)), "TIFF", compression="group4")

@@ -344,7 +344,8 @@ def _rgb(image: Image.Image) -> Image.Image:
             raise ValueError("32-bit pixels have no agreed range: save it as 8 or 16 bit")
         return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
         clear = image if image.mode == "RGBA" else image.convert("RGBA")
-        return Image.alpha_composite(white, clear).convert("RGB")
+        blended = Image.new("RGB", image.size, "white")
+        blended.paste(clear, (0, 0), clear)
+        return blended
     return image if image.mode == "RGB" else image.convert("RGB")
