@@ -32,7 +32,7 @@ from headstart.specs import BackboneSpec
 from headstart_predict import engines, load, open_bundle, verify
 from headstart_predict.answers import softmax
 from headstart_predict.bundle import read_golden
-from tests.conftest import Outcome, leave_unmeasured
+from tests.conftest import Outcome
 from tests.recipes import recipe_text, write_recipe
 
 FINE_TUNED = ({"train": "head"}, {"train": "last_stage", "epochs": 1, "lr": 1e-3})
@@ -49,7 +49,6 @@ def run(
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEADSTART_CACHE", str(shared_cache))
-        leave_unmeasured(patch)
         recipe = library.load_recipe(write_recipe(folder, text))
         return library.run(recipe, out=folder / "run", reporter=library.Reporter())
 
