@@ -1,14 +1,15 @@
 # The whole of setting up, showing, testing and measuring Headstart. Needs python3, make and git.
 BIN := .venv/bin
+CODE := src predictor/src tests tools bench
 export UV_LINK_MODE ?= hardlink
 # A file's tests stay together: they share what is slow to make.
 PYTEST := $(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test quick check bench bench-gpu docs lock clean
+.PHONY: setup demo test quick check bench bench-gpu docs wheels lock clean
 
 setup: .venv/.complete
 
-.venv/.complete: requirements.txt requirements-dev.txt pyproject.toml tools/bootstrap.py
+.venv/.complete: requirements.txt requirements-dev.txt pyproject.toml predictor/pyproject.toml tools/bootstrap.py
 	python3 tools/bootstrap.py
 	touch $@
 
@@ -22,14 +23,14 @@ test: setup            ## every test that this machine can run
 QUICK := captions data_decode data_layout data_splits docs metrics names recipe report_text rundir
 
 quick: setup           ## format, lint, types and the fast tests: within a minute
-	$(BIN)/ruff format src tests tools bench
-	$(BIN)/ruff check --fix src tests tools bench
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/mypy
 	$(BIN)/pytest -q $(QUICK:%=tests/unit/test_%.py)
 
 check: setup           ## format, lint, types, tests
-	$(BIN)/ruff format --check src tests tools bench
-	$(BIN)/ruff check src tests tools bench
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(PYTEST)
 
@@ -38,12 +39,17 @@ bench: setup           ## the numbers that README and docs quote
 	$(BIN)/python bench/extraction.py
 	$(BIN)/python bench/heads.py
 	$(BIN)/python bench/scale.py
+	$(BIN)/python bench/checks.py
+	$(BIN)/python bench/serving.py
 
 bench-gpu: setup       ## what a CUDA device gives
 	$(BIN)/python bench/gpu.py
 
 docs: setup            ## the generated pages
 	$(BIN)/python tools/build_docs.py
+
+wheels: setup          ## what others install: headstart, and headstart-predict, which it needs
+	python3 tools/bootstrap.py --wheels
 
 lock: setup            ## pin every dependency, with hashes and without addresses
 	$(BIN)/python tools/bootstrap.py --lock

@@ -4,6 +4,7 @@ uv is taken from the PATH, or put into .tools by whatever this Python offers: it
 with a target folder, which also works where pip is externally managed. Standard library only.
 
     python3 tools/bootstrap.py          create or update .venv
+    python3 tools/bootstrap.py --wheels build both packages into dist/
     python3 tools/bootstrap.py --lock   pin the dependencies again, with hashes, without addresses
 """
 
@@ -25,6 +26,10 @@ def main() -> None:
     uv = find_uv()
     if "--lock" in sys.argv:
         lock(uv)
+        return
+    if "--wheels" in sys.argv:
+        for folder in (ROOT, ROOT / "predictor"):
+            call(uv, "build", "--wheel", "--quiet", "--out-dir", str(ROOT / "dist"), str(folder))
         return
     if not (ROOT / ".venv" / "bin" / "python").exists():
         call(uv, "venv", "--quiet", "--python", sys.executable, str(ROOT / ".venv"))
