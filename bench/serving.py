@@ -10,6 +10,9 @@ predictor in torch; and loops as people write them with ONNX Runtime and OpenVIN
 own model: Pillow opens, converts and resizes, batches of 16, every core. The loops decode in
 Pillow's draft mode, too. latency: one photo after the other.
 
+int8: images a second of pixels that are decoded already, in float32 and in int8, each by the engine
+that is the quickest here. int8 pays where the CPU multiplies 8-bit numbers (VNNI, AMX).
+
 The tools alternate, N times; medians, and ratios with their range.
 """
 
@@ -57,6 +60,11 @@ def main() -> None:
             run = headstart.run(recipe(network, folder), out=folder / network, reporter=Reporter())
             bundle = export(run, reporter=Reporter()).path
             measure(network, run, bundle, photos, options.repeats)
+            eight = export(
+                run, out=folder / f"{network}-int8", precision="int8", max_drop=100,
+                reporter=Reporter(),
+            ).path  # fmt: skip
+            measure_int8(bundle, eight, options.repeats)
 
 
 def make_photos(folder: Path, count: int) -> list[Path]:
@@ -121,6 +129,24 @@ def measure(network: str, run: Any, bundle: Path, photos: Sequence[Path], repeat
         slower = ratio(times[name], times["headstart-predict"])
         later = ratio(single[name], single["headstart-predict"])
         print(f"{name:<24}{rate:>10.0f}{slower:>26}{milliseconds:>10.1f}{later:>26}")
+
+
+def measure_int8(bundle: Path, eight: Path, repeats: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (512, SIZE, SIZE, 3), np.uint8)
+    predictors = {"float32": load(bundle), "int8": load(eight)}
+    times: dict[str, list[float]] = defaultdict(list)
+    for predictor in predictors.values():
+        predictor.prepare_for_many()
+        predictor.logits_of_series(pixels)
+    for _ in range(repeats):
+        for name, predictor in predictors.items():
+            began = time.perf_counter()
+            predictor.logits_of_series(pixels)
+            times[name].append(time.perf_counter() - began)
+    for name, predictor in predictors.items():
+        rate = len(pixels) / statistics.median(times[name])
+        longer = ratio(times[name], times["int8"])
+        print(f"{f'{name}, {predictor.engine_name}':<24}{rate:>10.0f}{longer:>26}")
 
 
 def latency(ask: Callable[[Path], object], photos: Sequence[Path]) -> float:
