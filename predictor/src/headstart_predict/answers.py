@@ -58,7 +58,6 @@ class PictureClassifier(Shown):
     """
 
     engine_name = ""
-
     batch = 32
     workers = 1
 
@@ -126,7 +125,7 @@ class PictureClassifier(Shown):
         dark: dict[str, int],
     ) -> Iterator[Answer]:
         numbered = enumerate(_each_image(images))
-        head = list(itertools.islice(numbered, LONG + 1))
+        head = _look_ahead(numbered, self.batch)
         if len(head) <= self.batch:  # no thread is worth its start
             yield from _readable(self._answer_batch(head, self.logits, dark), on_unreadable)
             return
@@ -171,7 +170,7 @@ class PictureClassifier(Shown):
         return [next(answers) if error is None else error for error in found]
 
     def answer(self, image: str, logits: np.ndarray) -> Answer:
-        probabilities = softmax(logits / self.temperature)
+        probabilities = softmax(logits.astype(np.float64) / self.temperature)
         order = np.argsort(-logits, kind="stable")  # distinct logits may share a probability
         named = {self.class_names[i]: float(probabilities[i]) for i in order}
         best = self.class_names[order[0]]
@@ -196,6 +195,17 @@ def _readable(
             raise each
         else:
             on_unreadable(each)
+
+
+def _look_ahead(numbered: Iterator[tuple[int, Source]], few: int) -> list[tuple[int, Source]]:
+    """The first images: more than LONG if there are so many paths, else more than `few`, since
+    pictures that are open take memory."""
+    head = []
+    for number, source in numbered:
+        head.append((number, source))
+        if len(head) > (LONG if isinstance(source, Path) else few):
+            break
+    return head
 
 
 def _batches(
