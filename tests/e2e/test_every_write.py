@@ -73,7 +73,7 @@ def test_a_kill_at_any_write_is_made_good(
     with at_each_publish(keep):
         workbench.run(load_recipe(recipe), out=whole, measure=False, reporter=Reporter())
     assert len(moments) > 30
-    for number in some_of(range(len(moments)), 4):
+    for number in some_of(range(len(moments)), 3):
         killed = left / str(number)
         monkeypatch.setenv("HEADSTART_CACHE", str(killed / "cache"))
         workbench.run(load_recipe(recipe), out=killed / "run", measure=False, reporter=Reporter())

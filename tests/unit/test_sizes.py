@@ -14,13 +14,14 @@ from headstart.machine.runtime import create_runtime
 from headstart.models.backbones import create_meta_backbone, load_backbone
 from headstart.models.weights import locate_weights
 
-SMALLEST = {"squeezenet1_1": 17, "vgg11": 32, "small_cnn": 8, "vit_tiny_patch16_224": 16}
+SMALLEST = {"squeezenet1_1": 17, "vgg11": 32, "small_cnn": 8}
 
 
 @pytest.mark.parametrize("name", SMALLEST)
 def test_the_plan_refuses_the_sizes_that_the_network_refuses(name: str) -> None:
     weights, smallest = locate_weights(name, "random"), SMALLEST[name]
-    for build in (create_meta_backbone, load_backbone):
+    loading = [] if name == "vgg11" else [load_backbone]  # its weights take seconds to draw
+    for build in (create_meta_backbone, *loading):
         with pytest.raises(HeadstartError) as refused:
             build(weights, size=smallest - 1)
         assert str(refused.value) == (
