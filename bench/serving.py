@@ -188,7 +188,8 @@ def by_onnxruntime(model: bytes) -> Callable[[np.ndarray], np.ndarray]:
 
 def by_openvino(model: bytes) -> Callable[[np.ndarray], np.ndarray]:
     core = import_openvino().Core()
-    compiled = core.compile_model(core.read_model(model), "CPU")
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}  # else some CPUs compute in bfloat16
+    compiled = core.compile_model(core.read_model(model), "CPU", settings)
     return lambda pixels: np.asarray(compiled({"pixels": pixels})["probabilities"])
 
 

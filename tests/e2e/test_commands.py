@@ -134,7 +134,7 @@ def test_the_run_directory_is_complete_and_traceable(probe: Path) -> None:
     names = {str(path.relative_to(probe)) for path in probe.rglob("*") if path.is_file()}
     assert names == {
         *("recipe.toml", "manifest.json", "log.jsonl", "metrics.json", "cost.json"),
-        *("pictures.npz", "feature_map.npz"),
+        *("pictures.npz", "feature_map.npz", "golden.npz"),
         *("checkpoints/best.safetensors", "report/report.html"),
         *("predictions/val.npz", "predictions/test.npz"),
     }
@@ -283,8 +283,8 @@ def test_check_shows_each_phase(probe: Path, tmp_path: Path, headstart: Command)
     )
     total = head["frozen"]
     assert tuned["frozen"] + tuned["trainable_backbone"] == total
-    # 450 + 50 + 100 rows at the input of blocks.5.3: 192 channels of 3 x 3 in float16.
-    assert tuned["cache_bytes"] == 600 * 192 * 3 * 3 * 2
+    # 450 + 50 rows at the input of blocks.5.3, 192 channels of 3 x 3 in float16; 100 in float32.
+    assert tuned["cache_bytes"] == (500 * 2 + 100 * 4) * 192 * 3 * 3
     refused = headstart("check", tmp_path / "two.toml", "--cache-limit", "0.001")
     assert refused.code == 2
     assert "a head that is solved needs its features cached" in refused.err

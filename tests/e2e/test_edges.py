@@ -112,6 +112,7 @@ def test_serving_costs_are_measured_without_locks(
 
     monkeypatch.setattr(measuring, "_answers", lambda *_: [measuring.Answer(None, "tried")])
     monkeypatch.setattr(measuring, "_due", list)
+    monkeypatch.setattr(measuring, "_export", lambda runs, reporter: None)
     run = fabricate(tmp_path / "run", name="run", n=40)
     measuring.measure_runs([run], reporter=Listening())
     assert said[0].startswith("measuring without a lock (") and "has no locks" in said[0]

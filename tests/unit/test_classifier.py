@@ -16,6 +16,7 @@ from headstart.models.freezing import plan_phase, set_training
 from headstart.models.heads import create_head
 from headstart.models.identity import Preprocess, WeightsIdentity
 from headstart.specs import HeadSpec, PhaseSpec
+from tests.jobs import make_model
 
 ROWS = 6
 Function = Callable[[torch.Tensor], torch.Tensor]
@@ -128,3 +129,13 @@ def test_full_memory_is_no_failure_to_compile(monkeypatch: pytest.MonkeyPatch) -
     model.compile_trained(ROWS, pytest.fail)
     with pytest.raises(torch.OutOfMemoryError):
         model(pixels())
+
+
+def test_asking_for_shapes_changes_no_statistics() -> None:
+    """A phase that trains norms asks for them while it is in training mode, also on resuming."""
+    model = make_model().train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert model.backbone.shapes(8)[0] == (3, 8, 8)
+    after = model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(module.training for module in model.modules())

@@ -146,7 +146,7 @@ def test_damage_to_the_store(name: str, fetches: list[str]) -> None:
     list_stored(), describe_providers(NAME, None)  # no errors
     lines: list[str] = []
     try:
-        located = locate_weights(NAME, "registry", notice=lines.append)
+        located = locate_weights(NAME, "registry", say=lines.append)
         state = read_state(located)
     except WeightsError as error:
         assert "\n" not in str(error) and len(str(error)) < 400

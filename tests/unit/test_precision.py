@@ -218,11 +218,11 @@ def test_an_entry_ends_with_the_engine_it_began_with(
     class CutError(Exception):
         pass
 
-    def cut(self: BoundaryCache, outputs: np.ndarray) -> bytes:
+    def cut(self: BoundaryCache, outputs: np.ndarray, dtype: np.dtype) -> bytes:
         if len(packed) == 3:
             raise CutError
         packed.append(len(outputs))
-        return pack(self, outputs)
+        return pack(self, outputs, dtype)
 
     packed: list[int] = []
     pack = BoundaryCache._pack

@@ -90,10 +90,15 @@ class Backbone(nn.Module):
         if size not in self._shapes:
             x = torch.zeros(1, 3, size, size, device=next(self.model.parameters()).device)
             found = [tuple(x.shape[1:])]
+            # In training mode the pass would move the statistics of batch norms.
+            training = [module for module in self.model.modules() if module.training]
+            self.model.eval()
             with torch.inference_mode():
                 for stage in self._stages:
                     x = stage.forward(x)
                     found.append(tuple(x.shape[1:]))
+            for module in training:
+                module.training = True
             self._shapes[size] = tuple(found)
         return self._shapes[size]
 

@@ -18,7 +18,15 @@ from headstart_predict.plain import visible, without_home
 
 KEY = "headstart.key"
 ARTEFACTS = (
-    *("recipe.toml", "*.json", "log.jsonl", "error.txt", "pictures.npz", "feature_map.npz"),
+    *(
+        "recipe.toml",
+        "*.json",
+        "log.jsonl",
+        "error.txt",
+        "pictures.npz",
+        "feature_map.npz",
+        "golden.npz",
+    ),
     *("predictions/*.npz", "report/*.html", "checkpoints/best.safetensors"),
 )
 EPOCH_METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "l2")
