@@ -16,7 +16,6 @@ from headstart.models.freezing import plan_phase, set_training
 from headstart.models.heads import create_head
 from headstart.models.identity import Preprocess, WeightsIdentity
 from headstart.specs import HeadSpec, PhaseSpec
-from tests.jobs import make_model
 
 ROWS = 6
 Function = Callable[[torch.Tensor], torch.Tensor]
@@ -133,7 +132,7 @@ def test_full_memory_is_no_failure_to_compile(monkeypatch: pytest.MonkeyPatch) -
 
 def test_asking_for_shapes_changes_no_statistics() -> None:
     """A phase that trains norms asks for them while it is in training mode, also on resuming."""
-    model = make_model().train()
+    model = make_classifier().train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     assert model.backbone.shapes(8)[0] == (3, 8, 8)
     after = model.state_dict()
