@@ -14,6 +14,7 @@ import pytest
 from headstart import files
 from headstart.models import tensor_files
 from headstart.specs import BackboneSpec
+from tests.conftest import Outcome
 from tests.recipes import FROM_SCRATCH, recipe_text, write_recipe
 
 T = TypeVar("T")
@@ -64,6 +65,12 @@ def assert_same_results(run: Path, whole: Path) -> None:
     for name in WRITTEN:
         assert (run / name).read_bytes() == (whole / name).read_bytes(), name
     assert leftovers(run) == []
+
+
+def one_error(outcome: Outcome) -> bool:
+    """Whether a command ended in one line of an error."""
+    said = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
+    return outcome.code == 2 and len(said) == 1 and "Traceback" not in outcome.err
 
 
 def leftovers(*folders: Path) -> list[Path]:

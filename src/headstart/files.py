@@ -30,6 +30,7 @@ T = TypeVar("T")
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 PARTIAL = re.compile(r"\.(.+)\.(\d+)\.partial")  # the temporary files of partial_path
+UNPACKED = 2**32  # bytes of the arrays of one file, at most
 LINE = 100  # characters of JSON that stay on one line
 LOCK = ".lock"  # the lock file of a folder that only one process at a time may write
 
@@ -277,8 +278,12 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         if is_endless(path):
             raise ValueError("not a regular file")
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            if sum(entry.file_size for entry in arrays.zip.infolist()) > UNPACKED:
+                raise RunError(
+                    f"{path}: damaged: its arrays would take more than {UNPACKED:,} bytes"
+                )
             found = {name: arrays[name] for name in arrays.files}
-    except FileNotFoundError:
+    except (FileNotFoundError, RunError):
         raise
     except Exception as error:  # whatever numpy, zipfile or zlib meet first
         if isinstance(error, OSError) and error.errno:

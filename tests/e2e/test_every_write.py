@@ -28,6 +28,7 @@ from tests.trials import (
     copy,
     frozen_recipe,
     leftovers,
+    one_error,
     scratch_recipe,
     some_of,
 )
@@ -107,12 +108,6 @@ def test_a_run_that_is_removed_ends_in_a_line_and_begins_again(
         assert headstart("run", recipe, "--out", out).code == 0, (moments[moment], outcome)
         assert_same_results(out, whole)
         shutil.rmtree(out)
-
-
-def one_error(outcome: Outcome) -> bool:
-    """Whether a command ended in one line of an error."""
-    said = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
-    return outcome.code == 2 and len(said) == 1 and "Traceback" not in outcome.err
 
 
 KINDS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -13,7 +13,7 @@ from headstart.features.feeds import batch_bounds
 from headstart.models.classifier import Classifier
 from headstart.models.tensor_files import read_tensors, write_tensors
 from headstart.rundir.history import Epoch
-from headstart.training.checkpoints import load_checkpoint, read_phase, save_checkpoint
+from headstart.training.checkpoints import load_checkpoint, read_progress, save_checkpoint
 from headstart.training.loop import FitInputs, FitState, fit
 from headstart.training.optimisation import create_optimizer
 from headstart.views.mixing import Mixer
@@ -92,7 +92,7 @@ def test_resume_is_bit_exact(tmp_path: Path) -> None:
         fit(first, inputs, state, optimizer, on_epoch=checkpoint_then_die)
     resumed, inputs = make_inputs()
     optimizer = create_optimizer(resumed, inputs.phase)
-    assert read_phase(path) == 0
+    assert read_progress(path)[0] == 0
     state = load_checkpoint(path, resumed, optimizer)
     assert state.epoch == 2
     fit(resumed, inputs, state, optimizer)
@@ -167,4 +167,4 @@ def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
     path = tmp_path / "last.safetensors"
     path.write_bytes(b"not tensors")
     with pytest.raises(RunError, match="not a checkpoint that can be read"):
-        read_phase(path)
+        read_progress(path)

@@ -116,3 +116,16 @@ def test_arrays_hold_no_pickle(tmp_path: Path) -> None:
     write_arrays(tmp_path / "b.npz", {"ids": np.array([{}], dtype=object)})
     with pytest.raises(RunError, match="not an archive of plain arrays"):
         read_arrays(tmp_path / "b.npz")
+
+
+def test_arrays_that_unpack_beyond_the_limit_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "zeros.npz"
+    write_arrays(path, {"zeros": np.zeros(100_000, np.uint8)})
+    assert path.stat().st_size < 1_000
+    assert len(read_arrays(path)["zeros"]) == 100_000
+    monkeypatch.setattr("headstart.files.UNPACKED", 99_999)
+    with pytest.raises(RunError, match=r"zeros\.npz: .* more than 99,999 bytes") as caught:
+        read_arrays(path)
+    assert "\n" not in str(caught.value)

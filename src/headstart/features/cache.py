@@ -20,6 +20,7 @@ import shutil
 import time
 import warnings
 import weakref
+import zlib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,10 +62,16 @@ TRANSFORMED_BYTES = 2**23
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """What an entry that is being computed says of itself: shape of a row, and what computes it."""
+    """What an entry that is being computed says of itself: shape of a row, and what computes it.
+    sum: of these, so that damage to one of them is seen."""
 
     shape: tuple[int, ...]
     engine: Engine
+    sum: int
+
+    @staticmethod
+    def of(shape: tuple[int, ...], engine: Engine) -> _Begun:
+        return _Begun(shape, engine, zlib.crc32(repr((shape, engine)).encode()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +166,7 @@ class BoundaryCache:
         with locked(lock_of(folder)):
             # Under the lock: the process that held it before may have removed the folder.
             folder.mkdir(exist_ok=True)
-            computed, index = 0, self._finished(folder)
+            computed, index = 0, self._finished(folder, (len(images), views or 1), dtype)
             if index is None:
                 try:
                     computed = self._write(
@@ -217,7 +224,7 @@ class BoundaryCache:
                 if file is None:
                     shape = outputs.shape[1:]
                     make_room(total * _bytes(shape, dtype), self._runtime)
-                    write_json(folder / _BEGUN, _Begun(shape, prefix.engine))
+                    write_json(folder / _BEGUN, _Begun.of(shape, prefix.engine))
                     file = held.enter_context(RowsFile(folder / _ROWS, _bytes(shape, dtype), batch))
                 with section("cache write"):
                     file.append(self._pack(outputs, dtype))
@@ -239,13 +246,16 @@ class BoundaryCache:
         (folder / _BEGUN).unlink(missing_ok=True)
         return total - start
 
-    def _finished(self, folder: Path) -> _Index | None:
-        """The index of an entry that is whole and right; a damaged one is removed."""
-        if not (folder / INDEX).exists():
+    def _finished(self, folder: Path, rows: tuple[int, int], dtype: np.dtype[Any]) -> _Index | None:
+        """The index of an entry that is whole and right; a damaged one is removed. rows: images
+        and views that it is of."""
+        plain = all(path.is_file() for path in folder.iterdir())  # to read a pipe may never end
+        if plain and not (folder / INDEX).exists():
             return None
         with contextlib.suppress(RunError, OSError), section("cache check"):
             index = read_json(folder / INDEX, _Index)
-            if _holds(folder, index):
+            asked = index.shape[:2] == rows and index.dtype == dtype.name
+            if plain and asked and _holds(folder, index):
                 return index
         self._reporter.warn(f"cache: {folder.name} is damaged: it is computed again")
         for path in folder.iterdir():
@@ -322,7 +332,8 @@ def _read_partial(folder: Path) -> tuple[tuple[int, ...] | None, Engine | None]:
     """
     with contextlib.suppress(RunError, FileNotFoundError):
         begun = read_json(folder / _BEGUN, _Begun)
-        return begun.shape, begun.engine
+        if begun == _Begun.of(begun.shape, begun.engine):
+            return begun.shape, begun.engine
     for path in folder.iterdir():  # rows of which nobody knows what they are
         remove(path)
     return None, None

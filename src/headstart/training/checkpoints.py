@@ -6,9 +6,10 @@ the previous checkpoint or the next one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -18,6 +19,7 @@ from headstart.models.tensor_files import read_header, read_tensors, write_tenso
 from headstart.training.loop import FitState
 
 FORMAT = 4
+Outcomes: TypeAlias = "Sequence[Sequence[int | float | None]]"
 
 
 def save_checkpoint(
@@ -26,9 +28,11 @@ def save_checkpoint(
     phase: int,
     state: FitState,
     optimizer: torch.optim.Optimizer | None = None,
+    outcomes: Outcomes = (),
 ) -> None:
     """Save the state of training in `phase`, between two epochs or two steps.
 
+    outcomes: of the phases before, as `Journal.outcomes` gives them.
     Without an optimizer the phase has not begun, and only the model matters.
     """
     tensors = {f"model.{name}": tensor for name, tensor in model.changed_state().items()}
@@ -40,12 +44,20 @@ def save_checkpoint(
             tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
     scalars = asdict(replace(state, best={}, average={}, start={}))
     header = {"format": FORMAT, "phase": phase, "lowest": model.lowest, "state": scalars}
+    header["outcomes"] = outcomes
     write_tensors(path, tensors, header)
 
 
-def read_phase(path: Path) -> int:
-    """The phase of the checkpoint. Raises RunError on a damaged file."""
-    return int(_of_our_format(path, read_header(path))["phase"])
+def read_progress(path: Path) -> tuple[int, Outcomes | None]:
+    """The phase of the checkpoint, and the outcomes of those before; None of an earlier version's.
+
+    Raises RunError on a damaged header. Damage to the values is left to `load_checkpoint`.
+    """
+    header = _of_our_format(path, read_header(path))
+    phase, outcomes = header.get("phase"), header.get("outcomes")
+    if not isinstance(phase, int):
+        raise RunError(f"{path}: damaged: its content is not what was written")
+    return phase, outcomes
 
 
 def load_checkpoint(

@@ -100,6 +100,8 @@ def _fit(
         advance(done)
         taken = [float(done)]
 
+        outcomes = journal.outcomes(number)
+
         def on_step(images: int) -> None:
             taken[0] += images
             advance(images)
@@ -110,7 +112,7 @@ def _fit(
 
         def on_checkpoint() -> None:
             with section("checkpoints"):
-                save_checkpoint(journal.checkpoint, model, number, state, optimizer)
+                save_checkpoint(journal.checkpoint, model, number, state, optimizer, outcomes)
                 journal.run.update_manifest(spent_s=time.perf_counter() - journal.started)
 
         def on_restart(begun: FitState) -> None:

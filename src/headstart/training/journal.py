@@ -22,6 +22,16 @@ class Journal:
     def checkpoint(self) -> Path:
         return self.run.place("checkpoints/last.safetensors")
 
+    def outcomes(self, below: int) -> list[list[int | float | None]]:
+        """What later phases take from the log of those below: a checkpoint keeps it, so that a
+        run does not go on from a log that has lost or changed it."""
+        done = self.run.history.done
+        return [
+            [number, event.improved, event.l2, event.start_l2]
+            for number, event in sorted(done.items())
+            if number < below
+        ]
+
     def warn(self, line: str) -> None:
         """Report a warning, and keep it in the manifest."""
         self.reporter.warn(line)

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 import torch
 
 from headstart.data import ImageSet
+from headstart.errors import RunError
 from headstart.evaluation.predictions import Predictions
 from headstart.machine.profiling import section
 from headstart.machine.progress import Reporter
@@ -22,7 +23,7 @@ from headstart.plan.plan import Plan
 from headstart.rundir.history import PhaseBegun, PhaseDone
 from headstart.rundir.records import Split
 from headstart.rundir.run import Run
-from headstart.training.checkpoints import load_checkpoint, read_phase, save_checkpoint
+from headstart.training.checkpoints import load_checkpoint, read_progress, save_checkpoint
 from headstart.training.fitting import fit_phase
 from headstart.training.heads import fit_to_all, solve_phase, starting_head
 from headstart.training.journal import Journal
@@ -94,17 +95,23 @@ def train(
     trainer = _Trainer(plan, model, journal, Entrance(plan, model, journal.run, journal.reporter))
     first, state, phases = 0, FitState(), len(plan.phases)
     if journal.checkpoint.exists():
-        first = read_phase(journal.checkpoint)
+        first, outcomes = read_progress(journal.checkpoint)
         # Without the optimizer, which its phase loads. The model is needed now: it decides what is
         # cached.
         state = load_checkpoint(journal.checkpoint, model)
+        if outcomes not in (None, journal.outcomes(first)):
+            raise RunError(
+                f"{journal.run.path / 'log.jsonl'}: damaged: its phases are not those that the "
+                "checkpoint goes on from: remove this run and run its recipe again"
+            )
         where = f"in phase {first + 1} of {phases}" if first < phases else "after the last phase"
         journal.reporter.say(f"resuming {where}")
     trained = Trained(plan, model, trainer.enter)
     for number in range(first, phases):
         trainer.carry_out(number, state if number == first else FitState())
         on_phase(number, trained)
-        save_checkpoint(journal.checkpoint, model, number + 1, FitState())
+        done = journal.outcomes(number + 1)
+        save_checkpoint(journal.checkpoint, model, number + 1, FitState(), outcomes=done)
     trained.held_out = trainer.hand_over()
     return trained
 
