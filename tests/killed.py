@@ -80,9 +80,9 @@ def _train(
     save = trainer.save_checkpoint
     saves = 0
 
-    def saving(*arguments: Any) -> None:
+    def saving(*arguments: Any, **named: Any) -> None:
         nonlocal saves
-        save(*arguments)
+        save(*arguments, **named)
         saves += 1
         saved.send(None)
         if moment == "last epoch" and saves == last:

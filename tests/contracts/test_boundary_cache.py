@@ -27,8 +27,9 @@ from headstart.data import ImageSet, load_data
 from headstart.errors import HeadstartError
 from headstart.features import cache as cache_module
 from headstart.features.cache import BoundaryCache
-from headstart.features.engines import StageChain, TorchPrefix
+from headstart.features.engines import Engine, StageChain, TorchPrefix
 from headstart.features.room import clear_cache, entries_root, footprint, list_cache
+from headstart.files import write_json
 from headstart.machine.progress import Reporter
 from headstart.machine.runtime import create_runtime
 from headstart.models.backbones import Backbone, create_backbone
@@ -217,8 +218,8 @@ def test_damaged_rows_of_an_interrupted_entry_are_computed_again(
     ((folder, _),) = list_cache()
     # As a kill leaves it: the index is written last.
     batch = json.loads((folder / "index.json").read_text())["batch"]
-    begun = {"shape": [whole.shape[-1]], "engine": {"library": "torch", "batch": batch}}
-    (folder / "partial.json").write_text(json.dumps(begun))
+    begun = cache_module._Begun.of((whole.shape[-1],), Engine("torch", batch))
+    write_json(folder / "partial.json", begun)
     (folder / "index.json").unlink()
     for part in ("rows.bin", "rows.sums"):
         cut(part, 0.5)(folder)

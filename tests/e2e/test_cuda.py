@@ -81,8 +81,8 @@ def test_a_killed_run_goes_on_there(train: Any, monkeypatch: pytest.MonkeyPatch)
     whole = train("whole", "cuda", "precision=float32")
     original = fitting.save_checkpoint
 
-    def saved(*arguments: Any) -> None:
-        original(*arguments)
+    def saved(*arguments: Any, **named: Any) -> None:
+        original(*arguments, **named)
         raise Killed
 
     with monkeypatch.context() as patch:
