@@ -144,8 +144,14 @@ def test_an_image_has_one_answer_alone_in_a_crowd_and_in_threads(
 
 FORKS = """
 import os, sys
-from headstart_predict import load
-predictor = load(sys.argv[1], threads=2)
+if sys.argv[3] == "torch":
+    import torch
+    from headstart import load_predictor
+    torch.set_num_threads(2)
+    predictor = load_predictor(sys.argv[1], device="cpu")
+else:
+    from headstart_predict import load
+    predictor = load(sys.argv[1], threads=2)
 expected = predictor.predict(sys.argv[2])[0].label
 child = os.fork()
 if child == 0:
@@ -154,8 +160,13 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
-def test_a_child_that_was_forked_after_a_prediction_predicts(published: Path) -> None:
-    words = [sys.executable, "-c", FORKS, str(published), str(published / "golden" / "00.png")]
+@pytest.mark.parametrize("engine", ["onnxruntime", "torch"])
+def test_a_child_that_was_forked_after_a_prediction_predicts(
+    run: Run, published: Path, engine: str
+) -> None:
+    source = run.path if engine == "torch" else published
+    picture = published / "golden" / "00.png"
+    words = [sys.executable, "-c", FORKS, str(source), str(picture), engine]
     assert subprocess.run(words, timeout=60, check=False).returncode == 0
 
 

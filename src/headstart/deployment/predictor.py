@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,6 +47,7 @@ class Predictor(PictureClassifier):
     ) -> None:
         super().__init__(class_names, side, temperature)
         self.model, self.transform, self._runtime = model, transform, runtime
+        self._process = os.getpid()
 
     def _card(self) -> Card:
         names = ", ".join(self.class_names[:5]) + (", ..." if len(self.class_names) > 5 else "")
@@ -60,6 +62,10 @@ class Predictor(PictureClassifier):
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """float32 (n, classes) for stored pixels, uint8 (n, side, side, 3); without temperature."""
+        if self._process != os.getpid():
+            # In a forked child OpenMP would wait for the threads of its parent.
+            torch.set_num_threads(1)
+            self._process = os.getpid()
         parts = []
         with torch.inference_mode(), self._runtime.autocast():
             for first in range(0, len(pixels), BATCH):
