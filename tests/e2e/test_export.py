@@ -305,6 +305,43 @@ def test_int8_says_what_it_costs_or_is_refused(
     assert not (tmp_path / "refused").exists()
 
 
+class Looping(torch.nn.Module):
+    """What torch cannot export: the values decide what is computed."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if float(x.sum()) > 0 else -x
+
+
+def test_a_network_that_cannot_be_exported_is_a_line_and_torch_predicts(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headstart.deployment import onnx_export, quickest
+
+    original = onnx_export.Deployed.forward
+
+    def looping(self: Any, pixels: torch.Tensor) -> Any:
+        return original(self, Looping()(pixels))
+
+    monkeypatch.setattr(onnx_export.Deployed, "forward", looping)
+    copied = Path(shutil.copytree(run.path, tmp_path / "run"))
+    with pytest.raises(BundleError, match="cannot be exported to ONNX"):
+        exporting.export(copied, reporter=library.Reporter())
+    monkeypatch.setattr(quickest, "WORTH_EXPORTING", 1)
+    assert type(quickest.open_predictor(copied)).__name__ == "Predictor"
+    assert not (copied / "export").exists()
+
+
+def test_a_model_that_a_bundle_may_not_hold_is_not_published(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headstart_predict import onnx_file
+
+    monkeypatch.setattr(onnx_file, "OPERATIONS", frozenset(("Conv",)))
+    with pytest.raises(BundleError, match="is not one of a bundle's"):
+        exporting.export(run, out=tmp_path / "b", reporter=library.Reporter())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_only_a_bundle_is_replaced(
     run: Run, bundle: Path, tmp_path: Path, headstart: Callable[..., Outcome]
 ) -> None:

@@ -11,8 +11,10 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from headstart.errors import BundleError
 from headstart.models.classifier import Classifier
 from headstart.views.transforms import Transform
+from headstart_predict.onnx_file import ModelError, check_model
 
 INPUT, OUTPUTS = "pixels", ("logits", "probabilities", "features")
 OPSET = 18
@@ -49,8 +51,25 @@ class Deployed(nn.Module):
 
 
 def to_onnx(deployed: Deployed, side: int) -> bytes:
-    """The model as an ONNX file, for any number of images at a time. Raises what torch raises for a
-    network that it cannot export."""
+    """The model as an ONNX file, for any number of images at a time.
+
+    Raises BundleError for a network that torch cannot export, or that needs what no bundle holds.
+    """
+    name = type(deployed.backbone.model).__name__
+    try:
+        content = _exported(deployed, side)
+        check_model(content)
+    except ModelError as error:
+        raise BundleError(f"{name} cannot be exported: {error}") from error
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:  # torch has several kinds for a network that it cannot export
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise BundleError(f"{name} cannot be exported to ONNX: {reason}") from error
+    return content
+
+
+def _exported(deployed: Deployed, side: int) -> bytes:
     pixels = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)
     with quiet_export(), torch.no_grad():
         program = torch.onnx.export(

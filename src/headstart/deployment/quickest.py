@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart.deployment.finished import EXPORT, finished, is_bundle, own_bundle
-from headstart.errors import BundleError
+from headstart.errors import HeadstartError
 from headstart.machine.progress import Reporter
 
 if TYPE_CHECKING:
@@ -41,6 +41,6 @@ def open_predictor(
 
         try:
             return load(export(run, reporter=reporter, whole_test=False).path)
-        except (BundleError, OSError) as error:
+        except (HeadstartError, OSError) as error:
             reporter.warn(f"torch predicts, because the run cannot be exported: {error}")
     return load_predictor(run, device=device)
