@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import headstart as library
+from headstart.deployment.export import export
 from headstart.files import write_arrays
+from headstart.rundir.run import Run
+from headstart.specs import BackboneSpec
 from tests.fabricating import fabricate
+from tests.recipes import recipe_text, write_recipe
+
+FINE_TUNED = ({"train": "head"}, {"train": "last_stage", "epochs": 1, "lr": 1e-3})
 
 
 @pytest.fixture(scope="session")
@@ -49,3 +57,34 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     profile = {"total_s": 1.0, "sections": [section]}
     (run.path / "profile.json").write_text(json.dumps(profile))
     return run.path
+
+
+@pytest.fixture(scope="session")
+def fine_tuned(
+    shared_cache: Path, small_backbone: BackboneSpec, tmp_path_factory: pytest.TempPathFactory
+) -> Run:
+    """A fine-tuned run, whose test went through cached activations; read only."""
+    folder = tmp_path_factory.mktemp("exported")
+    text = recipe_text(
+        "exported", *FINE_TUNED, backbone=small_backbone, train=200, test=60, size=48
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADSTART_CACHE", str(shared_cache))
+        recipe = library.load_recipe(write_recipe(folder, text))
+        return library.run(recipe, out=folder / "run", reporter=library.Reporter())
+
+
+@pytest.fixture(scope="session")
+def published(fine_tuned: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of that run, checked on every test image; read only."""
+    out = tmp_path_factory.mktemp("bundles") / "bundle"
+    done = export(fine_tuned, out=out, reporter=library.Reporter())
+    assert done.parity.images == 60
+    assert done.parity.largest < 1e-5
+    return out
+
+
+@pytest.fixture
+def bundle(published: Path, tmp_path: Path) -> Path:
+    """A copy that may be damaged."""
+    return Path(shutil.copytree(published, tmp_path / "copied"))
