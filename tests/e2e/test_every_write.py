@@ -93,7 +93,7 @@ def test_a_run_that_is_removed_ends_in_a_line_and_begins_again(
     within = [n for n, path in enumerate(moments) if whole in path.parents]
     within = within[2:-1]  # until it begins nothing is there, and at the end it is finished
     if not WHOLE:
-        names = ("last.safetensors", "metrics.json", "best.safetensors")
+        names = ("last.safetensors", "metrics.json", "best.safetensors", "cost.json")
         within = [max(n for n in within if moments[n].name == name) for name in names]
     for moment in within:
 

@@ -75,7 +75,7 @@ def export(
     reporter = reporter or TerminalReporter()
     run = source if isinstance(source, Run) else open_run(source)
     predictor = load_predictor(run, device="cpu", precision="float32")
-    path = Path(out) if out is not None else run.path / _default_name(form, precision)
+    path = Path(out) if out is not None else run.place(_default_name(form, precision))
     if form == "html":
         require_page(path)
         runtime = fetch_web_runtime(reporter.transfer)

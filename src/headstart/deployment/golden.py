@@ -32,7 +32,7 @@ def keep_images(run: Run, test: ImageSet) -> Kept:
     """Write golden.npz into a run directory."""
     rows = spread_rows(len(test))
     kept = Kept(rows, test.read(rows))
-    write_arrays(run.path / FILE, {"rows": kept.rows, "pixels": kept.pixels})
+    write_arrays(run.place(FILE), {"rows": kept.rows, "pixels": kept.pixels})
     return kept
 
 
