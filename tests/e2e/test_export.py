@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import json
 import shutil
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -138,6 +140,19 @@ def test_a_child_that_was_forked_after_a_prediction_predicts(
     picture = published / "golden" / "00.png"
     words = [sys.executable, "-c", FORKS, str(source), str(picture), engine]
     assert subprocess.run(words, timeout=60, check=False).returncode == 0
+
+
+def test_a_predictor_that_nobody_uses_any_more_is_freed_with_its_engines(
+    run: Run, published: Path
+) -> None:
+    """Else what a model costs to serve would count those that were measured before it."""
+    predictor = load(published)
+    pixels = load_data(run.recipe.data).test.read(np.arange(20))
+    predictor.logits_of_series(pixels)
+    held = [weakref.ref(predictor._start(streams)) for streams in (1, predictor.workers)]
+    del predictor
+    gc.collect()
+    assert [each() for each in held] == [None, None]
 
 
 def test_an_unreadable_picture_is_left_out_and_the_rest_keep_their_order(

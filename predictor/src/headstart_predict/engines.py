@@ -10,6 +10,7 @@ import os
 import queue
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -125,14 +126,12 @@ class PerProcess:
 
     def __init__(self) -> None:
         self._lock, self._made = threading.Lock(), dict[str, Engine]()
-        self._of_parent: list[dict[str, Engine]] = []
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._leave)
+        _holders.add(self)
 
-    def _leave(self) -> None:
-        # The threads of the parent's engines do not come along, and to free such an engine would
-        # wait for them.
-        self._of_parent.append(self._made)
+    def leave(self) -> None:
+        """In a forked child: forget the parent's engines, without freeing them."""
+        # Their threads do not come along, and to free such an engine would wait for them.
+        _of_parents.append(self._made)
         self._lock, self._made = threading.Lock(), {}
 
     def get(self, name: str, make: Callable[[], Engine]) -> Engine:
@@ -140,3 +139,17 @@ class PerProcess:
             if name not in self._made:
                 self._made[name] = make()
             return self._made[name]
+
+
+# Not referred to: a predictor that nobody uses any more is freed, with its engines.
+_holders: weakref.WeakSet[PerProcess] = weakref.WeakSet()
+_of_parents: list[dict[str, Engine]] = []
+
+
+def _leave_all() -> None:
+    for holder in list(_holders):
+        holder.leave()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_all)

@@ -43,10 +43,8 @@ class BundlePredictor(PictureClassifier):
         self.bundle, self.threads = bundle, threads or usable_cores()
         self.workers = self.threads
         self.engine = engine
-        self._content: bytes | None = _model(bundle)
         self._engines = PerProcess()
-        if engine != "auto":
-            self._start(1)
+        self._start(1)  # damage is found before the first answer is asked for
 
     def _card(self) -> Card:
         names = ", ".join(self.class_names[:5]) + (", ..." if len(self.class_names) > 5 else "")
@@ -87,8 +85,8 @@ class BundlePredictor(PictureClassifier):
         name = self.engine_name
 
         def make() -> Engine:
-            content = _model(self.bundle) if self._content is None else self._content
-            return engines.start(name, content, max(self.threads // streams, 1), streams)
+            threads = max(self.threads // streams, 1)
+            return engines.start(name, _model(self.bundle), threads, streams)
 
         return self._engines.get(f"{name} {streams}", make)
 
@@ -106,8 +104,7 @@ class BundlePredictor(PictureClassifier):
         rates = {}
         golden = read_golden(self.bundle)
         for name in engines.installed():
-            content = _model(self.bundle) if self._content is None else self._content
-            engine = engines.start(name, content, 1, self.workers)
+            engine = engines.start(name, _model(self.bundle), 1, self.workers)
             if name != engines.NAMES[0] and compare(self.bundle, golden, engine).changed:
                 continue
             rates[name] = _rate(engine, pixels)
