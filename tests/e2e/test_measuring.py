@@ -163,7 +163,7 @@ def test_runs_are_measured_once_and_keep_what_was_measured(
         assert one["n"] >= 6
         assert many["batch"] > 1
         assert many["images_per_s"] > 0
-        assert cost["serving_rss_mb"] > 50
+        assert 50 < cost["serving_rss_mb"] < 300  # its own: small_cnn, without torch
         assert cost["measured"]["process"] == "its own, after the runs, by onnxruntime"
         assert cost["wall_s"] > 0  # what was there stays
         assert f"{one['median']:.1f}" in (run.path / "report" / "report.html").read_text()

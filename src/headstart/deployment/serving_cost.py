@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import gc
+import subprocess
 from datetime import UTC, datetime
 
 import numpy as np
 
 from headstart.deployment.quickest import open_predictor
-from headstart.deployment.timing import batch_for, milliseconds, side_of
+from headstart.deployment.timing import BATCH, batch_for, milliseconds, side_of
 from headstart.machine.host import cpu_name, may_have_cuda, peak_memory_mb, reset_peak_memory
+from headstart.machine.processes import python_command, python_environment
 from headstart.rundir.records import LatencyMs, Measured, OnCuda, Serving, Throughput
 from headstart.rundir.run import Run
 from headstart_predict.answers import PictureClassifier
 from headstart_predict.engines import usable_cores
+from headstart_predict.predictor import BundlePredictor
 
 WARM_UP = 3  # calls before those that are timed
+MEMORY_S = 120.0  # the longest that the process which tells its memory may take
 CALLS, CUDA_CALLS = 3, 50  # calls with single images; with a batch a tenth as many
 
 
@@ -23,10 +27,10 @@ def serving_cost(run: Run, device: str = "auto") -> Serving:
     """The serving cost of a finished run, measured with its bundle; with torch if it has none. Call
     it in a process that does nothing else.
 
-    serving_rss_mb: the largest resident set while the model is loaded and answers. latency_ms,
-    throughput: on the CPU, from stored pixels to probabilities, without decoding. They are a first
-    measurement; `timing.time_in_turns` gives times that can be compared. cuda: the same two on
-    CUDA, and the memory of the device in MB.
+    serving_rss_mb: the largest resident set while the model is loaded and answers; of a bundle, in
+    a process that has seen no other model. latency_ms, throughput: on the CPU, from stored pixels
+    to probabilities, without decoding. They are a first measurement; `timing.time_in_turns` gives
+    times that can be compared. cuda: the same two on CUDA, and the memory of the device in MB.
     """
     gc.collect()
     reset_peak_memory()
@@ -45,7 +49,41 @@ def serving_cost(run: Run, device: str = "auto") -> Serving:
         cores_left=None,
         busy=None,
     )
-    return Serving(latency, throughput, peak_memory_mb(), measured, _on_cuda(run, device))
+    memory = _memory_mb(predictor)
+    return Serving(latency, throughput, memory, measured, _on_cuda(run, device))
+
+
+# One image and then a batch, as they are timed.
+_ANSWERS = """
+import sys
+import numpy as np
+from headstart.machine.host import peak_memory_mb
+from headstart_predict import load
+predictor = load(sys.argv[1])
+pixels = np.zeros((int(sys.argv[2]), predictor.side, predictor.side, 3), np.uint8)
+predictor.logits(pixels[:1])
+predictor.logits_of_series(pixels)
+print(peak_memory_mb())
+"""
+
+
+def _memory_mb(predictor: PictureClassifier) -> float:
+    """The peak of a process that loads a bundle and answers; of this one where torch answers.
+
+    This process keeps memory of the models before.
+    """
+    if not isinstance(predictor, BundlePredictor):
+        return peak_memory_mb()
+    words = [str(predictor.bundle.path.absolute()), str(BATCH)]
+    done = subprocess.run(
+        python_command("-c", _ANSWERS, *words),
+        env=python_environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=MEMORY_S,
+    )
+    return float(done.stdout)
 
 
 def _on_cuda(run: Run, device: str) -> OnCuda | None:
