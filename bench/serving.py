@@ -1,6 +1,6 @@
 """How fast an exported model answers, beside torch and loops written by hand.
 
-    python bench/serving.py [--repeats N] [--photos N]
+    python bench/serving.py [--repeats N] [--photos N] [--before CHECKOUT]
 
 Photos are JPEG files of 640 x 480 pixels, made from the embedded sample. MobileNetV2 and
 EfficientNet-Lite0 at 160 pixels get a head on a few of them, and are exported.
@@ -13,6 +13,9 @@ Pillow's draft mode, too. latency: one photo after the other.
 int8: images a second of pixels that are decoded already, in float32 and in int8, each by the engine
 that is the quickest here. int8 pays where the CPU multiplies 8-bit numbers (VNNI, AMX).
 
+--before: a checkout of an earlier commit, which trains the same head with its own code. Then its
+`headstart predict --csv` and today's take turns, as whole processes: all photos, and a single one.
+
 The tools alternate, N times; medians, and ratios with their range.
 """
 
@@ -21,6 +24,8 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -41,6 +46,7 @@ from headstart_predict import load
 from headstart_predict.engines import import_openvino, usable_cores
 
 NETWORKS = ("mobilenetv2_100", "tf_efficientnet_lite0")
+HERE = Path(__file__).resolve().parents[1]
 SIZE, BATCH, ALONE = 160, 16, 60  # pixels; images; photos of the latency
 
 
@@ -48,6 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--photos", type=int, default=2000)
+    parser.add_argument("--before", type=Path)
     options = parser.parse_args()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     leave_serving_unmeasured()
@@ -57,9 +64,12 @@ def main() -> None:
         make_photos(folder / "few", 60)
         print(machine_line(options.repeats))
         for network in NETWORKS:
-            run = headstart.run(recipe(network, folder), out=folder / network, reporter=Reporter())
+            loaded = headstart.load_recipe("folder-probe", settings_of(network, folder))
+            run = headstart.run(loaded, out=folder / network, reporter=Reporter())
             bundle = export(run, reporter=Reporter()).path
             measure(network, run, bundle, photos, options.repeats)
+            if options.before:
+                measure_commands(network, run, options.before, folder, photos, options.repeats)
             eight = export(
                 run, out=folder / f"{network}-int8", precision="int8", max_drop=100,
                 reporter=Reporter(),
@@ -83,15 +93,14 @@ def make_photos(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def recipe(network: str, folder: Path) -> headstart.Recipe:
-    settings = (
+def settings_of(network: str, folder: Path) -> tuple[str, ...]:
+    return (
         f"name={network}",
         f"data.source=folder:{folder / 'few'}",
         f"data.size={SIZE}",
         f"backbone.name={network}",
         "backbone.weights=registry",
     )
-    return headstart.load_recipe("folder-probe", settings)
 
 
 def measure(network: str, run: Any, bundle: Path, photos: Sequence[Path], repeats: int) -> None:
@@ -129,6 +138,40 @@ def measure(network: str, run: Any, bundle: Path, photos: Sequence[Path], repeat
         slower = ratio(times[name], times["headstart-predict"])
         later = ratio(single[name], single["headstart-predict"])
         print(f"{name:<24}{rate:>10.0f}{slower:>26}{milliseconds:>10.1f}{later:>26}")
+
+
+def measure_commands(
+    network: str, run: Any, before: Path, folder: Path, photos: Sequence[Path], repeats: int
+) -> None:
+    """Whole processes: those of an earlier commit and today's, by turns."""
+    earlier = folder / f"{network}-before"
+    settings = [f"--set={line}" for line in settings_of(network, folder)]
+    command(before, "run", "folder-probe", *settings, "--out", str(earlier))
+    asked = {"all photos": str(photos[0].parents[1]), "one photo": str(photos[0])}
+    trees = {"before": (before, earlier), "now": (HERE, run.path)}
+    times: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for _ in range(repeats):
+        for what, path in asked.items():
+            for name, (tree, made) in trees.items():
+                began = time.perf_counter()
+                command(tree, "predict", str(made), path, "--csv")
+                times[name, what].append(time.perf_counter() - began)
+    for what in asked:
+        then, now = times["before", what], times["now", what]
+        medians = f"{statistics.median(then):.1f} s, now {statistics.median(now):.1f} s"
+        print(
+            f"headstart predict, {what}: before {medians}: {ratio(then, now)} times as long",
+            flush=True,
+        )
+
+
+def command(tree: Path, *arguments: str) -> None:
+    paths = os.pathsep.join([str(tree / "src"), str(tree / "predictor" / "src")])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    if tree != HERE:  # its caches have another format
+        environment["HEADSTART_CACHE"] = str(Path(tempfile.gettempdir()) / "headstart-before")
+    started = [sys.executable, "-m", "headstart", *arguments]
+    subprocess.run(started, env=environment, check=True, capture_output=True)
 
 
 def measure_int8(bundle: Path, eight: Path, repeats: int) -> None:

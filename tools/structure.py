@@ -37,6 +37,7 @@ LAYERS = (
     ("selection",),
     ("workbench", "tracking"),
     ("studies",),
+    ("photos",),
     ("cli",),
     ("__main__",),
 )

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from headstart.models.backbones import create_backbone as create_backbone
     from headstart.models.catalogue import list_backbones as list_backbones
     from headstart.models.heads import create_head as create_head
+    from headstart.photos import Fitted as Fitted
+    from headstart.photos import fit as fit
     from headstart.plan.resolution import resolve as resolve
     from headstart.recipe import Recipe as Recipe
     from headstart.recipe import Study as Study
@@ -53,7 +55,6 @@ if TYPE_CHECKING:
     from headstart.specs import DataSpec as DataSpec
     from headstart.studies import compare as compare
     from headstart.tracking import track as track
-    from headstart.training.loop import fit as fit
     from headstart.training.loop import predict as predict
     from headstart.workbench import run as run
     from headstart_predict.answers import Answer as Answer
@@ -65,6 +66,7 @@ _HOMES = {
     "Description": "headstart.data",
     "Duplicates": "headstart.data.check.duplicates",
     "Explanation": "headstart.comparison.explain",
+    "Fitted": "headstart.photos",
     "HeadstartError": "headstart.errors",
     "Predictions": "headstart.evaluation.predictions",
     "Predictor": "headstart.deployment.predictor",
@@ -83,7 +85,7 @@ _HOMES = {
     "duplicates": "headstart.data.inspection",
     "explain": "headstart.comparison.explain",
     "fetch": "headstart.data",
-    "fit": "headstart.training.loop",
+    "fit": "headstart.photos",
     "list_backbones": "headstart.models.catalogue",
     "list_cache": "headstart.features.room",
     "list_sources": "headstart.data",

@@ -36,6 +36,14 @@ class RunError(HeadstartError):
     """A run directory that cannot be used as requested."""
 
 
+class BudgetError(RunError):
+    """A budget that is too small for any run. enough: a time that would do, as text."""
+
+    def __init__(self, message: str, enough: str) -> None:
+        super().__init__(message)
+        self.enough = enough
+
+
 def did_you_mean(name: str, known: Iterable[str], *, most: int = 3) -> str:
     """'; did you mean a, b?' for the known names nearest to `name`, or an empty string."""
     by_fold = {candidate.casefold(): candidate for candidate in known}

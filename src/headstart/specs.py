@@ -20,6 +20,7 @@ Amount = Annotated[float, Field(ge=0, le=1e9)]
 Positive = Annotated[int, Field(gt=0, le=1_000_000_000)]
 Epochs = Annotated[int, Field(gt=0, le=1_000_000)]
 Count = Annotated[int, Field(ge=0, le=1_000)]
+Folds = Annotated[int, Field(ge=0, le=100)]
 Width = Annotated[int, Field(gt=0, le=65_536)]
 Side = Annotated[int, Field(ge=8, le=1024)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
@@ -172,11 +173,27 @@ class EvaluationSpec(Spec):
         1000,
         description="how many test images are corrupted, class-balanced; all if there are fewer",
     )
+    folds: Folds = Field(
+        0,
+        description="folds in which all labelled images are predicted by heads that did not see "
+        "them, from the one frozen pass; for small data, where a test split says little; 0: none; "
+        "only where the recipe trains a head alone",
+    )
+    fold_repeats: Annotated[int, Field(ge=1, le=100)] = Field(
+        5, description="how often these folds are drawn anew"
+    )
     positive: str | None = Field(
         None,
         description="with two classes, the name of the positive one, whose recall is the "
         "sensitivity; default: the second",
     )
+
+    @field_validator("folds")
+    @classmethod
+    def _several(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("takes 0, or 2 and more")
+        return value
 
     @field_validator("corruptions")
     @classmethod

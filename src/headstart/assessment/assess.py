@@ -18,6 +18,7 @@ from headstart.assessment.corruptions import measure_corruptions
 from headstart.assessment.few_labels import few_labels
 from headstart.assessment.penultimate import Features, penultimate
 from headstart.assessment.pictures import leave_pictures, mapped_rows
+from headstart.assessment.repeated_folds import measure_folds
 from headstart.data.check.duplicates import find_split_duplicates
 from headstart.errors import RunError
 from headstart.evaluation.calibration import Temperature, calibration, fit_temperature
@@ -66,9 +67,14 @@ def _label_efficiency(trained: Trained, test: Predictions, journal: Journal) -> 
     return journal.run.history.label_efficiency
 
 
+def _folds_asked(evaluation: EvaluationSpec) -> Any:
+    return [evaluation.folds, evaluation.fold_repeats] if evaluation.folds else None
+
+
 ASSESSMENTS = [
     Assessment("corruptions", _corruptions_asked, measure_corruptions),
     Assessment("label_efficiency", lambda spec: spec.label_efficiency or None, _label_efficiency),
+    Assessment("folds", _folds_asked, measure_folds),
 ]
 
 
@@ -99,11 +105,14 @@ def assess(trained: Trained, journal: Journal) -> None:
 def joined(before: EvaluationSpec, now: EvaluationSpec) -> EvaluationSpec:
     """All that the old or the new recipe asks for, so that a finished run loses no result."""
     corrupted = now if now.corruptions else before
+    folded = now if now.folds else before
     return now.model_copy(
         update={
             "label_efficiency": now.label_efficiency or before.label_efficiency,
             "corruptions": corrupted.corruptions,
             "corrupted_images": corrupted.corrupted_images,
+            "folds": folded.folds,
+            "fold_repeats": folded.fold_repeats,
         }
     )
 
@@ -116,7 +125,7 @@ def assess_again(trained: Trained, before: EvaluationSpec, journal: Journal) -> 
         "test": run.predictions("test"),
     }
     known = {**made.further, "corruptions": made.corruptions,
-             "label_efficiency": made.label_efficiency}  # fmt: skip
+             "label_efficiency": made.label_efficiency, "folds": made.folds}  # fmt: skip
     known = {name: result for name, result in known.items() if result is not None}
     results = _further(trained, predictions["test"], journal, known, before)
     write_json(run.place("metrics.json"), _metrics(trained.plan, predictions, results))
@@ -200,7 +209,7 @@ def _metrics(
     unseen = None
     if duplicates.kept.any():
         unseen = without_duplicates(test, duplicates.duplicated, duplicates.source, duplicates.kept)
-    own = ("corruptions", "label_efficiency")
+    own = ("corruptions", "label_efficiency", "folds")
     return Metrics(
         val=split_scores(predictions["val"], temperature, positive),
         test=split_scores(test, temperature, positive, unseen),
@@ -208,6 +217,7 @@ def _metrics(
         temperature_note=temperature.note,
         corruptions=results.get("corruptions"),
         label_efficiency=results.get("label_efficiency"),
+        folds=results.get("folds"),
         further={name: to_json(result) for name, result in results.items() if name not in own},
     )
 

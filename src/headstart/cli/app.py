@@ -19,6 +19,7 @@ from typer.exceptions import TyperException
 
 from headstart.cli.data import data_app
 from headstart.cli.deploying import export, predict, verify
+from headstart.cli.fitting import fit
 from headstart.cli.options import (
     BudgetOption,
     CacheLimitOption,
@@ -114,6 +115,9 @@ def root(
 
         show(__version__)
         raise typer.Exit
+
+
+app.command()(fit)
 
 
 @app.command()

@@ -103,6 +103,21 @@ def estimate(correct: np.ndarray, confidence: float = 0.95) -> Estimate:
     return Estimate(accuracy, score_interval(accuracy, effective, quantile), sd)
 
 
+def repeated_interval(
+    right: np.ndarray, folds: int, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Interval of the accuracy that repeated folds estimate, for a head fitted to all images.
+
+    right: float (n,), how often each image was answered rightly, over the repeats. Heads of
+    different folds share most of their images, so their errors are not independent. Nadeau and
+    Bengio (2003) add the ratio of test to training images, 1 / (folds - 1), to the variance; here
+    the sample of Wilson's interval counts as smaller by it.
+    """
+    n, p = len(right), float(right.mean())
+    quantile = float(stats.norm.ppf(0.5 + confidence / 2))
+    return score_interval(p, n / (1 + 1 / (folds - 1)), quantile)
+
+
 def mcnemar_p_value(gained: int, lost: int) -> float:
     """Exact McNemar: images that only the second, and only the first, gets right.
 

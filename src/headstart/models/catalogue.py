@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import fnmatch
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata, resources
@@ -93,7 +93,13 @@ def list_backbones(
     which is the backbone. say: called with a line before a long measurement. Raises
     WeightsError, with the nearest names, where nothing matches.
     """
-    names = _matching(pattern)
+    return describe_backbones(_matching(pattern), say=say)
+
+
+def describe_backbones(
+    names: Sequence[str], *, say: Callable[[str], None] = lambda line: None
+) -> list[BackboneInfo]:
+    """The backbones of these names, as `list_backbones` has them."""
     remembered = _read_catalogue()
     missing = [name for name in names if name not in remembered]
     if missing:

@@ -21,7 +21,9 @@ from headstart.models.store import find_stored, load_torch_state, store_state
 REACH_TIMEOUT_S = 4.0
 _FILE = "model.safetensors"
 
-_unreachable: set[str] = set()  # addresses that did not answer, remembered for this process
+# Addresses that did not answer, and that did, remembered for this process.
+_unreachable: set[str] = set()
+_answering: set[str] = set()
 
 
 class HubUnreachableError(WeightsError):
@@ -118,8 +120,23 @@ def fetch(weights: HubWeights) -> Path:
     return _fetch_hub(weights.hub_id)
 
 
+def hub_answers() -> bool:
+    """Whether the hub can be reached; asked once a process."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        _reach(constants.ENDPOINT)
+    except HubUnreachableError:
+        return False
+    return True
+
+
 def _reach(endpoint: str) -> None:
     """Check once, within seconds, that the hub answers: its own client retries for minutes."""
+    if endpoint in _answering:
+        return
     if endpoint in _unreachable:
         raise HubUnreachableError("no hub can be reached")
     from huggingface_hub import get_session
@@ -140,6 +157,7 @@ def _reach(endpoint: str) -> None:
     if not answered:
         _unreachable.add(endpoint)
         raise HubUnreachableError("no hub can be reached")
+    _answering.add(endpoint)
 
 
 def _fetch_hub(hub_id: str) -> Path:

@@ -262,6 +262,27 @@ class LabelEfficiency:
 
 
 @dataclass(frozen=True, slots=True)
+class RepeatedFolds:
+    """Scores of all labelled images, each by heads that did not see it.
+
+    low, high: 95 % interval of the accuracy. least, most: of the accuracies of the repeats. The
+    other scores are means over the repeats.
+    """
+
+    folds: int
+    repeats: int
+    n: int
+    accuracy: float
+    low: float
+    high: float
+    least: float
+    most: float
+    balanced_accuracy: float
+    macro_f1: float
+    l2: float
+
+
+@dataclass(frozen=True, slots=True)
 class Metrics:
     """metrics.json. temperature: logits are divided by it before they become probabilities.
     further: results of assessments without a field of their own, as plain JSON values by name."""
@@ -273,6 +294,7 @@ class Metrics:
     corruptions: Corruptions | None  # None where the recipe asks for none
     label_efficiency: LabelEfficiency | None  # None where it does not, or no head was frozen first
     further: dict[str, Any]
+    folds: RepeatedFolds | None = None  # None where the recipe asks for none, or trains a backbone
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import numpy as np
 from scipy import stats
 
 from headstart.comparison.records import CandidateScore, Dropped, Round
-from headstart.errors import HeadstartError, RunError
+from headstart.errors import BudgetError, HeadstartError, RunError
 from headstart.evaluation.values import swap_p_value
 from headstart.selection.candidates import Candidate, Evidence, Selection
 from headstart.text import formats
@@ -145,13 +145,14 @@ def _refuse_too_small(
         raise _too_small(selection, needed)
 
 
-def _too_small(selection: Selection, needed_s: float) -> RunError:
-    enough = 1.2 * (selection.spent_s + needed_s)
-    unit = 10 if enough < 300 else 60
-    return RunError(
+def _too_small(selection: Selection, needed_s: float) -> BudgetError:
+    needed = 1.2 * (selection.spent_s + needed_s)
+    unit = 10 if needed < 300 else 60
+    enough = format_seconds(unit * np.ceil(needed / unit))
+    return BudgetError(
         f"--budget {format_seconds(selection.budget_s)} is too small for one full run: about "
-        f"{format_seconds(unit * np.ceil(enough / unit))} would be enough "
-        "(the measurements so far are kept)"
+        f"{enough} would be enough (the measurements so far are kept)",
+        enough,
     )
 
 

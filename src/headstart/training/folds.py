@@ -44,14 +44,14 @@ def folds_pay(images: int, classes: int) -> bool:
     return images <= MOST_IMAGES and images * classes <= MOST_LOGITS
 
 
-def assign_folds(labels: np.ndarray, keys: np.ndarray, seed: int) -> np.ndarray:
+def assign_folds(labels: np.ndarray, keys: np.ndarray, seed: int, count: int = FOLDS) -> np.ndarray:
     """int64 (n,): each image's fold. Classes are spread evenly; key and seed decide the order.
 
     labels: int64 (n,); keys: uint64 (n,).
     """
     folds = np.empty(len(labels), np.int64)
     order = np.lexsort((hash_keys(keys, seed), labels))
-    folds[order] = np.arange(len(labels)) % FOLDS
+    folds[order] = np.arange(len(labels)) % count
     return folds
 
 

@@ -23,6 +23,7 @@ def run_to_json(run: Run) -> dict[str, Any]:
         "name": run.name,
         "test": scores_to_json(run.metrics.test),
         "val": scores_to_json(run.metrics.val),
+        **({"folds": to_json(run.metrics.folds)} if run.metrics.folds else {}),
         "cost": to_json(run.cost),
         "warnings": run.warnings,
         "backbone": {
@@ -44,6 +45,7 @@ def format_run(run: Run) -> str:
         + ("" if test.top5 is None else f", top-5 {percent(test.top5)}"),
         *class_lines(run),
         f"val accuracy   {percent(val.accuracy)} {interval(val.interval)}  n = {val.n:,}",
+        *fold_lines(run),
         _time(cost),
         _serving(cost),
         *warning_lines(run.warnings),
@@ -51,6 +53,16 @@ def format_run(run: Run) -> str:
         f"predict with   {own_command()} predict {run.path} IMAGE...",
     ]
     return "\n".join(lines)
+
+
+def fold_lines(run: Run) -> list[str]:
+    """The line about all labelled images, where they were predicted by folds."""
+    if (found := run.metrics.folds) is None:
+        return []
+    return [
+        f"all images     {percent(found.accuracy)} {interval((found.low, found.high))}  "
+        f"n = {found.n:,}, heads on frozen features, {found.repeats} x {found.folds} folds"
+    ]
 
 
 def _time(cost: Cost) -> str:

@@ -222,6 +222,13 @@ def _hardships() -> tuple[Definition, ...]:
             "metrics.json: label_efficiency",
         ),
         Definition(
+            "folds", "Folds",
+            "Accuracy over all labelled images: each is predicted by a linear head that was fitted "
+            "to the other folds, on frozen features, and the folds are drawn anew a few times. "
+            "The interval allows for folds that share most of their images.",
+            "metrics.json: folds", source="cross-validation, Stone (1974)",
+        ),
+        Definition(
             "corruptions", "Corrupted images",
             "Accuracy on test images that were changed: noise, blur and the like, at rising "
             "severity. The model was not trained on them, and severity 0 is the same images clean.",

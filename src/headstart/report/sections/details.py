@@ -133,7 +133,17 @@ def _scores(metrics: Metrics) -> list[Fact]:
         ("Brier score, as served", formats.decimal(served.brier), "brier"),
         ("Calibration error, as served", formats.percent(served.ece), "ece"),
         ("Temperature", temperature, "temperature"),
+        *_folds(metrics),
     ]
+
+
+def _folds(metrics: Metrics) -> list[Fact]:
+    """The accuracy over all labelled images, where they were predicted by folds."""
+    if (found := metrics.folds) is None:
+        return []
+    bounds = formats.interval((found.low, found.high))
+    shown = f"{formats.percent(found.accuracy)} {bounds}, n = {found.n:,}"
+    return [(f"Frozen features, {found.repeats} x {found.folds} folds", shown, "folds")]
 
 
 def _further(metrics: Metrics) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -1,0 +1,69 @@
+"""The output of `fit`: ten lines, and the shape of its --json."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from headstart.cli.tables.classes import class_lines, scores_to_json
+from headstart.cli.tables.common import own_command, warning_lines
+from headstart.cli.tables.run import fold_lines
+from headstart.text.durations import format_seconds
+from headstart_predict.cards import interval, percent
+
+if TYPE_CHECKING:
+    from headstart.photos import Fitted
+    from headstart.rundir.records import SplitScores
+
+SHOWN = 3  # warnings
+
+
+def fit_to_json(fitted: Fitted) -> dict[str, Any]:
+    """The shape of `headstart fit --json`."""
+    from headstart.files import to_json
+
+    metrics = fitted.run.metrics
+    return {
+        "test": scores_to_json(metrics.test),
+        "val": scores_to_json(metrics.val),
+        **({"folds": to_json(metrics.folds)} if metrics.folds else {}),
+        "run": str(fitted.run.path),
+        "bundle": str(fitted.bundle),
+        "report": str(fitted.report),
+        "recipe": str(fitted.recipe),
+        "study": str(fitted.study),
+        "warnings": fitted.warnings,
+        "runs": [row.run for row in fitted.comparison.rows],
+        "not_tried": list(fitted.left_out),
+        "seconds": fitted.seconds,
+    }
+
+
+def format_fit(fitted: Fitted) -> str:
+    """How good and how sure, what to worry about, where it is, and what to type next."""
+    run, counts = fitted.run, fitted.description.counts
+    test, val = run.metrics.test, run.metrics.val
+    held = ", ".join(f"{sum(counts[split]):,} {split}" for split in ("train", "val", "test"))
+    runs = len(fitted.comparison.rows)
+    command, warnings = own_command(), fitted.warnings
+    more = len(warnings) - SHOWN
+    lines = [
+        f"images         {held}; {len(fitted.description.class_names)} classes",
+        f"chosen         {run.name}, by validation, of {runs} runs in "
+        f"{format_seconds(fitted.seconds)}",
+        f"test           {_accuracy(test)}",
+        *class_lines(run),
+        f"validation     {_accuracy(val)}",
+        *fold_lines(run),
+        *warning_lines(warnings[:SHOWN]),
+        *([f"warning: {more} more, in the report"] if more > 0 else []),
+        f"report         {fitted.report}",
+        f"model          {fitted.bundle}",
+        f"again          {command} compare {fitted.study}",
+        f"use it         {command} predict {fitted.bundle} IMAGE...",
+        f"one page       {command} export {run.path} --format html",
+    ]
+    return "\n".join(lines)
+
+
+def _accuracy(scores: SplitScores) -> str:
+    return f"accuracy {percent(scores.accuracy)} {interval(scores.interval)}, n = {scores.n:,}"

@@ -1,0 +1,216 @@
+"""From a folder of photos to a tested model: data, candidates, fine-tuning, bundle and report."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from headstart import studies
+from headstart.comparison.records import Comparison
+from headstart.data import describe, list_sources
+from headstart.data.loading import Description
+from headstart.deployment.export import export
+from headstart.errors import BudgetError, RunError, did_you_mean
+from headstart.files import write_atomically
+from headstart.machine.progress import Reporter, TerminalReporter
+from headstart.machine.runtime import create_runtime
+from headstart.recipe import Study
+from headstart.rundir.run import Run, open_run
+from headstart.selection.drafting import (
+    PRESETS,
+    Photos,
+    draft_probes,
+    draft_tuned,
+    epochs_that_fit,
+    to_toml,
+)
+from headstart.selection.shortlist import CORE_RATE, GPU_RATE, OFFERED, make_shortlist
+from headstart.specs import DataSpec
+from headstart_predict.cards import Card, Shown, interval, percent
+from headstart_predict.engines import usable_cores
+
+# Shares of the time: for probes, and for all runs together; the rest is for the bundle.
+PROBES, RUNS = 0.5, 0.85
+TUNED = {"auto": 2, "best": 3}  # backbones that are fine-tuned
+BUNDLE, STUDY, RECIPE = "bundle", "study.toml", "recipe.toml"
+
+
+@dataclass(frozen=True, repr=False)
+class Fitted(Shown):
+    """What `fit` hands over. run: the chosen one. study: the TOML that repeats all runs. left_out:
+    a line for each backbone that was not tried. seconds: of the whole call."""
+
+    run: Run
+    bundle: Path
+    study: Path
+    comparison: Comparison
+    description: Description
+    left_out: tuple[str, ...]
+    seconds: float
+
+    @property
+    def report(self) -> Path:
+        """The page that compares the runs."""
+        return self.bundle.parent / "report.html"
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe of the chosen run."""
+        return self.run.path / RECIPE
+
+    @property
+    def warnings(self) -> list[str]:
+        """What may be wrong with the data and the runs, one line each."""
+        return list(dict.fromkeys([*self.run.warnings, *self.comparison.warnings]))
+
+    def _card(self) -> Card:
+        test = self.run.metrics.test
+        accuracy = f"{percent(test.accuracy)} {interval(test.interval)}, n = {test.n:,}"
+        facts = [
+            ("chosen", f"{self.run.name}, by validation, of {len(self.comparison.rows)} runs"),
+            ("test accuracy", accuracy),
+            ("macro F1", percent(test.macro_f1)),
+            ("bundle", str(self.bundle)),
+            ("report", str(self.report)),
+        ]
+        facts += [("warning", line) for line in self.warnings[:3]]
+        return Card(f"Fitted {self.description.source}", facts)
+
+
+def fit(
+    photos: str | Path,
+    *,
+    minutes: float = 10.0,
+    out: str | Path | None = None,
+    preset: str = "auto",
+    max_ms: float | None = None,
+    max_mb: float | None = None,
+    device: str = "auto",
+    cache_limit_gb: float | None = None,
+    reporter: Reporter | None = None,
+) -> Fitted:
+    """Choose, adapt and export the best reachable backbone for a folder of photos.
+
+    The time goes to probes of every backbone of the shortlist, then to fine-tuning the best of
+    them. Validation chooses; each run opens test once, at its end. The same call continues where it
+    was interrupted.
+
+    photos: a folder, or the name of a data set. minutes: for everything; what has begun is not cut
+    off. out: by default runs/NAME-FINGERPRINT. preset: auto; quick, probes alone; best, more
+    backbones are fine-tuned. max_ms, max_mb: limits of latency and file size that the chosen run
+    keeps. Raises HeadstartError for anything that the user can fix.
+    """
+    began = time.perf_counter()
+    reporter = reporter or TerminalReporter()
+    if preset not in PRESETS:
+        raise RunError(f"--preset {preset}: there is no such preset{did_you_mean(preset, PRESETS)}")
+    source = _source(photos)
+    description = describe(DataSpec(source=source), progress=reporter.transfer)
+    counts = description.counts
+    data = Photos(source, tuple(counts["train"]), sum(counts["test"]))
+    images = sum(counts["train"]) + sum(counts["val"])
+    shortlist = make_shortlist(
+        images, 60 * minutes, rate=_rate(device), offered=OFFERED, say=reporter.say
+    )
+    for line in shortlist.left_out:
+        reporter.say(f"not tried: {line}")
+    name = _name(photos)
+    root = Path(out or f"runs/{name}-{description.fingerprint[:8]}")
+    compare = _Compare(root, minutes, max_ms, max_mb, device, cache_limit_gb, reporter)
+    study = draft_probes(name, data, [info.name for info in shortlist.chosen])
+    comparison = compare(study, PROBES)
+    if preset != "quick":
+        study, comparison = _fine_tune(study, comparison, compare, TUNED[preset])
+    limited = max_ms is not None or max_mb is not None
+    if limited:
+        comparison = compare(study, RUNS, measure=True)
+    run = _chosen(comparison, root)
+    exported = export(run, out=root / BUNDLE, reporter=reporter)
+    seconds = time.perf_counter() - began
+    return Fitted(
+        run, exported.path, root / STUDY, comparison, description, shortlist.left_out, seconds
+    )
+
+
+@dataclass(frozen=True)
+class _Compare:
+    """Carries out a study in `root` within a share of the time, and leaves it there as a file."""
+
+    root: Path
+    minutes: float
+    max_ms: float | None
+    max_mb: float | None
+    device: str
+    cache_limit_gb: float | None
+    reporter: Reporter
+
+    def __call__(self, study: Study, share: float, *, measure: bool = False) -> Comparison:
+        """measure: what the runs cost to serve, for the limits."""
+        try:
+            compared = studies.compare(
+                study,
+                out=self.root,
+                device=self.device,
+                cache_limit_gb=self.cache_limit_gb,
+                budget_s=60 * share * self.minutes,
+                max_ms=self.max_ms if measure else None,
+                max_mb=self.max_mb if measure else None,
+                measure=measure,
+                reporter=self.reporter,
+            )
+        except BudgetError as error:
+            enough = f"{error.enough} or more for the runs"
+            raise RunError(f"--minutes: {self.minutes:g} minutes are too few: {enough}") from error
+        write_atomically(self.root / STUDY, to_toml(study))
+        return compared
+
+
+def _fine_tune(
+    study: Study, probes: Comparison, compare: _Compare, most: int
+) -> tuple[Study, Comparison]:
+    """The probes, and up to `most` of their backbones fine-tuned, for as many epochs as the time
+    left allows; the probes alone where it allows none."""
+    ranked = sorted(probes.configurations, key=lambda c: (-c.val_value, c.val_loss))
+    backbones = list(dict.fromkeys(c.backbone for c in ranked))[:most]
+    spent = probes.selection.spent_s if probes.selection else 0.0
+    left = 60 * RUNS * compare.minutes - spent
+    passes = {c.backbone: c.alone_s for c in ranked}
+    while backbones:
+        share = left / len(backbones)
+        epochs = {name: epochs_that_fit(share, passes[name]) for name in backbones}
+        if all(epochs.values()):
+            tuned = draft_tuned(study, epochs)
+            return tuned, compare(tuned, RUNS)
+        backbones.pop()
+    return study, probes
+
+
+def _chosen(comparison: Comparison, root: Path) -> Run:
+    """The run that validation chose, within the limits where there are some."""
+    row = comparison.best_row
+    if (limits := comparison.limits) is not None:
+        if limits.best is None:
+            raise RunError(limits.text)
+        row = next(row for row in comparison.rows if row.run == limits.best)
+    return open_run(root / (row.path or ""))
+
+
+def _source(photos: str | Path) -> str:
+    """The source of a folder, or of the data set of that name."""
+    given = str(photos)
+    named = given in {info.name for info in list_sources()}
+    return given if named or given.startswith("folder:") else f"folder:{given}"
+
+
+def _name(photos: str | Path) -> str:
+    """A name for the study: that of the folder, as far as names of runs allow."""
+    last = Path(str(photos).removeprefix("folder:")).absolute().name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-._")[:80] or "photos"
+
+
+def _rate(device: str) -> float:
+    """Multiply-accumulates a second that may be expected here."""
+    on_cpu = create_runtime(device).device.type == "cpu"
+    return CORE_RATE * usable_cores() if on_cpu else GPU_RATE

@@ -1,0 +1,84 @@
+"""headstart fit: from a folder of photos to a bundle that answers, with real weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import headstart as library
+from headstart.data.sources.mini import open_mini
+from headstart.machine.progress import Reporter
+from headstart.recipe import load_recipe, load_study
+from headstart_predict import load
+from tests.conftest import Outcome
+
+CLASSES = ("airplane", "frog", "ship")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Forty photos in each of three classes, as somebody's folder."""
+    source, folder = open_mini(), tmp_path / "my photos"
+    for name in CLASSES:
+        rows = np.flatnonzero(source.train.labels == source.class_names.index(name))[:40]
+        (folder / name).mkdir(parents=True)
+        for row, pixels in zip(rows, source.train.read(rows), strict=True):
+            Image.fromarray(pixels).resize((64, 64)).save(folder / name / f"{row}.png")
+    return folder
+
+
+def test_a_folder_becomes_a_bundle_that_answers(
+    photos: Path,
+    tmp_path: Path,
+    cache: Path,
+    real_weights: str,
+    headstart: Callable[..., Outcome],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("headstart.photos.OFFERED", (real_weights, "vgg16"))  # dear, and left out
+    arguments = ("fit", photos, "--minutes", "5", "--out", tmp_path / "fitted", "--json")
+    outcome = headstart(*arguments)
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)
+    assert set(found["runs"]) == {f"{real_weights}-probe", f"{real_weights}-tuned"}
+    assert found["test"]["n"] == 24
+    assert found["test"]["accuracy"] > 0.8
+    assert found["test"]["interval"][0] < found["test"]["accuracy"]
+    assert "vgg16" in found["not_tried"][0]
+    predictor = load(found["bundle"])
+    assert predictor.class_names == CLASSES
+    answers = predictor.predict(sorted((photos / "frog").iterdir()))
+    assert np.mean([answer.label == "frog" for answer in answers]) > 0.8
+    # What it wrote says all that it did: the recipe is the run's, and the study has every run.
+    assert load_recipe(found["recipe"]).name == Path(found["run"]).name
+    assert {r.name for r in load_study(found["study"]).recipes()} == set(found["runs"])
+    assert Path(found["report"]).is_file()
+
+    again = headstart(*arguments)
+    assert "nothing to repeat" in again.err
+    assert json.loads(again.out)["test"] == found["test"]
+
+
+def test_what_a_user_may_type_wrongly_is_one_line(
+    photos: Path, tmp_path: Path, cache: Path, headstart: Callable[..., Outcome]
+) -> None:
+    for arguments, said in (
+        ((tmp_path / "nowhere",), "no such folder"),
+        ((photos / "frog",), "no class folders"),
+        ((photos, "--preset", "slow"), "slow"),
+        ((photos, "--minutes", "-1"), "minutes"),
+    ):
+        outcome = headstart("fit", *arguments)
+        assert outcome.code == 2
+        assert said in outcome.err
+        assert len(outcome.err.strip().splitlines()) <= 2
+
+
+def test_python_says_that_there_is_no_such_preset(photos: Path, cache: Path) -> None:
+    with pytest.raises(library.HeadstartError, match="did you mean quick"):
+        library.fit(photos, preset="quik", reporter=Reporter())
