@@ -92,7 +92,16 @@ class AugmentSpec(Spec):
 class DataSpec(Spec):
     """Which images, split how, at what size."""
 
-    source: str = Field(description="cifar10, cifar100, cifar10-mini or folder:PATH")
+    source: str = Field(
+        description="cifar10, cifar100, cifar10-mini, folder:PATH or manifest:PATH, a table "
+        "(.csv, .tsv, .parquet) with columns path, label and, if you like, split and group"
+    )
+    label_from: str | None = Field(
+        None,
+        description="of a folder without class folders, a regular expression for the whole name of "
+        "a file without its suffix, whose group `label` is the class, such as "
+        r"'(?P<label>.+)_\d+'",
+    )
     train_limit: Positive | None = Field(
         None,
         description="images to take from train, class-balanced; validation is split off them "
@@ -122,6 +131,25 @@ class DataSpec(Spec):
         description="scaling of pixels: weights is the one they were trained with, unit is 0..1",
     )
     augment: AugmentSpec = Field(AugmentSpec(), description="random changes of training images")
+
+    @field_validator("label_from")
+    @classmethod
+    def _names_the_label(cls, value: str | None) -> str | None:
+        if value is not None:
+            _require_named_group(value, "label", "")
+        return value
+
+def _require_named_group(pattern: str, name: str, others: str, near: str = "") -> None:
+    """Raises ValueError where a pattern is no regular expression with a group of this name."""
+    try:
+        compiled = re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"takes {others}a regular expression: {error}") from error
+    if name not in compiled.groupindex:
+        raise ValueError(
+            f"takes {others}a regular expression with a group {name}, such as "
+            f"'(?P<{name}>.+)_.*'{near}"
+        )
 
 
 class BackboneSpec(Spec):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -20,6 +21,7 @@ from headstart.data.hashing import scramble
 from headstart.data.images import ImageSet
 from headstart.errors import DataError
 from headstart.specs import DataSpec
+from headstart.text.formats import some
 from headstart_predict.cards import Card, Shown
 
 
@@ -107,6 +109,12 @@ def make_splits(source: Source, spec: DataSpec) -> Splits:
     )
 
 
+def lacking(split: str, missing: Collection[str]) -> str:
+    """A note about classes without an image in val or test."""
+    many = f"{len(missing)} classes ({some(missing)})" if len(missing) > 1 else some(missing)
+    return f"{split} has no image of {many}: its scores say nothing about that"
+
+
 def torn_labels(splits: Splits) -> tuple[str, ...]:
     """A note if byte-identical images have different labels; () if there are none."""
     classes: dict[bytes, set[int]] = {}
@@ -158,21 +166,24 @@ def _held_out(ranks: np.ndarray, fraction: float) -> np.ndarray:
 def take_share(
     images: ImageSet, limit: int, names: tuple[str, ...], seed: int, key: str, *, least: int
 ) -> ImageSet:
-    """`limit` images, the same number of each class; a remainder goes to the first classes."""
-    classes = len(names)
+    """`limit` images, the same number of each class that has any; a remainder goes to the first
+    classes."""
+    counts = np.bincount(images.labels, minlength=len(names))
+    there = np.flatnonzero(counts)  # a test split may lack classes
+    classes = len(there)
     share, rest = divmod(limit, classes)
     if share < least:
         raise DataError(
             f"{key} = {limit} is too small for {classes} classes: each needs at least {least}, "
             f"so {least * classes} or more"
         )
-    wanted = share + (np.arange(classes) < rest)
-    counts = np.bincount(images.labels, minlength=classes)
+    wanted = np.zeros(len(names), np.int64)
+    wanted[there] = share + (np.arange(classes) < rest)
     if (short := np.flatnonzero(counts < wanted)).size:
         worst = int(short[np.argmin(counts[short])])
         raise DataError(
             f"{key} = {limit} needs {wanted[worst]} images of each of {classes} classes; "
-            f"{names[worst]} has {counts[worst]}: use at most {counts.min() * classes}, "
+            f"{names[worst]} has {counts[worst]}: use at most {counts[there].min() * classes}, "
             "or leave it out to take all"
         )
     return images.pick(ranks(images, seed) < wanted[images.labels])

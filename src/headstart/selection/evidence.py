@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from headstart.data import ImageSet, Splits, load_data
+from headstart.data.sources.places import is_photos
 from headstart.data.splits import ranks
 from headstart.errors import HeadstartError, RunError
 from headstart.evaluation.transferability import logme
@@ -156,7 +157,7 @@ class EvidenceSource:
         return images, ranks(images, data.split_seed)
 
     def _splits(self, data: DataSpec) -> Splits:
-        if not data.source.startswith("folder:"):  # only a folder's pixels depend on the size
+        if not is_photos(data.source):  # only the pixels of photos depend on the size
             data = data.model_copy(update={"size": None})
         plain = data.model_copy(update={"augment": AugmentSpec(), "resize_via": ()})
         if plain not in self._opened:

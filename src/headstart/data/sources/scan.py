@@ -59,20 +59,18 @@ def scan(root: Path, paths: Sequence[str], progress: Progress | None = None) -> 
 
     A file with the size, times and inode of the last scan is taken as unchanged. A few of these are
     read again; if one has changed, all are, and `scan_notes` says so. An interrupted scan keeps its
-    results so far. Raises DataError where the machine lacks memory or open files.
+    results so far, and any scan those of other files that are still there: a folder and the tables
+    in it list different files. Raises DataError where the machine lacks memory or open files.
     """
     memory = _memory_path(root)
     known = _recall(memory)
-    scanned = {
-        path: entry
-        for path in paths
-        if (entry := known.get(path)) and _stamp(root / path) == entry.stamp
-    }
+    current = {path: entry for path, entry in known.items() if _stamp(root / path) == entry.stamp}
+    scanned = {path: current[path] for path in paths if path in current}
     if changed := _changed(root, scanned):
         _said[memory] = (
             f"{changed} has changed, but not its size, time and inode: all images are scanned again"
         )
-        scanned = {}
+        current = scanned = {}
     todo = [path for path in paths if path not in scanned]
     fresh: dict[str, Scanned] = {}
     small: dict[bytes, np.ndarray] = {}
@@ -84,10 +82,10 @@ def scan(root: Path, paths: Sequence[str], progress: Progress | None = None) -> 
             if progress is not None:
                 progress("reading images", len(fresh), len(todo))
     finally:
-        scanned |= fresh
-        if fresh or len(known) > len(scanned):
-            _remember(memory, scanned)
-            kept = {bytes.fromhex(entry.sha256) for entry in scanned.values()}
+        scanned = scanned | fresh
+        if fresh or len(known) > len(current):
+            _remember(memory, current | scanned)
+            kept = {bytes.fromhex(entry.sha256) for entry in (current | scanned).values()}
             old = recall_thumbnails(root).items()
             remember_thumbnails(root, {d: t for d, t in old if d in kept} | small)
     return {path: scanned[path] for path in paths}
