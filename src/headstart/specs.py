@@ -25,6 +25,8 @@ Side = Annotated[int, Field(ge=8, le=1024)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 LONGEST_LIST = 32
 
+# How images are grouped, besides by a regular expression.
+GROUPINGS = ("auto", "column", "folder", "time", "duplicates")
 # What a phase may train, besides last_layers:N and from:MODULE.
 PARTS = ("head", "last_stage", "convs", "all", "from_scratch")
 
@@ -102,6 +104,14 @@ class DataSpec(Spec):
         "a file without its suffix, whose group `label` is the class, such as "
         r"'(?P<label>.+)_\d+'",
     )
+    group: str | None = Field(
+        None,
+        description="images that stay in one part where a set is split: column, a table's column "
+        "group; folder, those of one folder in a class folder; time, photos of a class taken "
+        "within 60 s of another; duplicates, near-duplicates; auto, the column, else "
+        "near-duplicates; or a regular expression that is searched in the path, with a group "
+        "`group`",
+    )
     train_limit: Positive | None = Field(
         None,
         description="images to take from train, class-balanced; validation is split off them "
@@ -138,6 +148,15 @@ class DataSpec(Spec):
         if value is not None:
             _require_named_group(value, "label", "")
         return value
+
+    @field_validator("group")
+    @classmethod
+    def _names_the_group(cls, value: str | None) -> str | None:
+        if value is not None and value not in GROUPINGS:
+            near = did_you_mean(value, GROUPINGS)
+            _require_named_group(value, "group", f"{', '.join(GROUPINGS)}, or ", near)
+        return value
+
 
 def _require_named_group(pattern: str, name: str, others: str, near: str = "") -> None:
     """Raises ValueError where a pattern is no regular expression with a group of this name."""

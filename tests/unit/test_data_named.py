@@ -86,6 +86,8 @@ def test_only_a_test_folder_is_refused(root: Path) -> None:
     [
         ("label_from=(cat|dog)", "takes a regular expression with a group label"),
         ("label_from=(?P<label>", "takes a regular expression: "),
+        ("group=(?P<label>x)", "or a regular expression with a group group"),
+        ("group=duplicate", "did you mean duplicates"),
     ],
 )
 def test_a_bad_pattern_is_refused_with_the_recipe(setting: str, says: str) -> None:
@@ -97,7 +99,7 @@ def test_a_bad_pattern_is_refused_with_the_recipe(setting: str, says: str) -> No
 def test_settings_of_photos_are_for_photos() -> None:
     from headstart.data import load_data
 
-    for setting in ({"label_from": PATTERN},):
+    for setting in ({"label_from": PATTERN}, {"group": "auto"}):
         with pytest.raises(DataError, match="is for photos of your own, not for cifar10-mini"):
             load_data(DataSpec(source="cifar10-mini", **setting))  # type: ignore[arg-type]
 

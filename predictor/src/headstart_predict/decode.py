@@ -10,6 +10,7 @@ import stat
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -134,6 +135,18 @@ def inspect_image(content: bytes | BinaryIO, name: str = "the image") -> Inspect
         if image.format != "TIFF" and _orientation(image) >= 5:
             width, height = height, width
         return Inspected(width, height, blank, _peak(image) if deep else 0, thumbnail)
+
+
+def taken_at(path: Path) -> datetime | None:
+    """When a photo was taken, by the clock of its camera (EXIF DateTimeOriginal). None where it
+    does not say, or cannot be read. Decodes no pixels."""
+    try:
+        with open_file(path) as file, _opened(file, str(path)) as image:
+            said = image.getexif().get_ifd(ExifTags.IFD.Exif)
+            text = str(said.get(ExifTags.Base.DateTimeOriginal, "")).strip("\0 ")
+            return datetime.strptime(text, "%Y:%m:%d %H:%M:%S")
+    except UnreadableImageError:  # which a text that is no time becomes too
+        return None
 
 
 @contextlib.contextmanager

@@ -51,7 +51,8 @@ class ImageSet(Shown):
     """Images of one split, one row for each image. Immutable: the arrays cannot be written.
 
     ids: str (n,). labels: int64 (n,). keys: uint64 (n,), a stable hash of each id; order and
-    augmentation depend on it. rows: int64 (n,), the row of each image in `store`.
+    augmentation depend on it. rows: int64 (n,), the row of each image in `store`. groups: uint64
+    (n,), equal for images that stay together where a set is split; None where each is alone.
     """
 
     ids: np.ndarray
@@ -59,10 +60,12 @@ class ImageSet(Shown):
     keys: np.ndarray
     rows: np.ndarray
     store: Store
+    groups: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for array in (self.ids, self.labels, self.keys, self.rows):
-            array.flags.writeable = False
+        for array in (self.ids, self.labels, self.keys, self.rows, self.groups):
+            if array is not None:
+                array.flags.writeable = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -94,7 +97,12 @@ class ImageSet(Shown):
     def pick(self, rows: np.ndarray) -> ImageSet:
         """The set of these rows (int64 positions or a boolean mask), in the order given."""
         return ImageSet(
-            self.ids[rows], self.labels[rows], self.keys[rows], self.rows[rows], self.store
+            self.ids[rows],
+            self.labels[rows],
+            self.keys[rows],
+            self.rows[rows],
+            self.store,
+            None if self.groups is None else self.groups[rows],
         )
 
     @cached_property

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from headstart.data.check.faults import find_warnings
+from headstart.data.groups import with_groups
 from headstart.data.sources import cifar, mini
 from headstart.data.sources.cifar import CIFARS
 from headstart.data.sources.download import Progress
@@ -106,8 +107,9 @@ def open_source(spec: DataSpec, *, progress: Progress | None = None) -> Source:
     name = spec.source
     if is_photos(name):
         return _open_photos(spec, progress)
-    if spec.label_from is not None:
-        raise DataError(f"data.label_from is for photos of your own, not for {name}: leave it out")
+    for key in ("label_from", "group"):
+        if getattr(spec, key) is not None:
+            raise DataError(f"data.{key} is for photos of your own, not for {name}: leave it out")
     if name == mini.NAME:
         return mini.open_mini()
     if name in CIFARS:
@@ -131,7 +133,8 @@ def _open_photos(spec: DataSpec, progress: Progress | None) -> Source:
         layout = without_masks(root, layout)
     source = open_photos(path, root, layout, spec.size, progress)
     # The name stays as it was typed, so that a run records the same source on any machine.
-    return replace(source, name=spec.source)
+    source = replace(source, name=spec.source)
+    return source if spec.group is None else with_groups(source, layout, root, spec.group, progress)
 
 
 def forget_scans(sources: Iterable[str]) -> None:

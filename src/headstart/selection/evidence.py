@@ -47,7 +47,7 @@ from headstart.selection.candidates import Candidate, Evidence, Selection
 from headstart.selection.halving import select
 from headstart.selection.workload import workload
 from headstart.specs import AugmentSpec, DataSpec
-from headstart.training.folds import cross_fit
+from headstart.training.folds import assign_folds, cross_fit
 from headstart.training.solver import Table
 from headstart.views.transforms import Transform
 
@@ -130,7 +130,11 @@ class EvidenceSource:
         fewest = int(np.bincount(labels)[np.unique(labels)].min())
         if fewest < 2:
             raise RunError("a class has fewer than two training images: nothing can be held out")
-        hits = _held_out_hits(features, labels, places[order] % min(FOLDS, fewest))
+        folds = places[order] % min(FOLDS, fewest)
+        if images.groups is not None:
+            seed = prepared.recipe.data.split_seed
+            folds = assign_folds(labels, images.keys[order], seed, images.groups[order])
+        hits = _held_out_hits(features, labels, folds)
         score = logme(features, labels, int(images.labels.max()) + 1)
         done = time.perf_counter()
         evidence = Evidence(
@@ -269,7 +273,10 @@ def _features_key(prepared: Prepared) -> str:
 def _path(prepared: Prepared, images: ImageSet) -> Path:
     """The file that remembers this evidence. Its seconds are valid for this machine only."""
     here = f"{machine()['cores']} cores of {machine()['cpu']}"
-    key = "\n".join([_features_key(prepared), images.fingerprint, here, f"{FOLDS} folds"])
+    folds = f"{FOLDS} folds"
+    if images.groups is not None:
+        folds += f" of {hashlib.sha256(images.groups.tobytes()).hexdigest()}"
+    key = "\n".join([_features_key(prepared), images.fingerprint, here, folds])
     return cache_root() / "evidence" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
 
