@@ -79,7 +79,9 @@ def test_a_test_that_lacks_a_class_is_scored_and_reported(
     assert [each.n for each in scores.per_class] == [12, 0]
     assert scores.macro_recall == scores.per_class[0].recall == pytest.approx(scores.accuracy)
     assert scores.two_classes is None
-    report = headstart("report", tmp_path / "run", "--format", "md", "--out", tmp_path)
+    report = headstart(
+        "report", tmp_path / "run", "--format", "md", "--out", tmp_path / "report.md"
+    )
     assert report.code == 0, report.err
     exported = headstart("export", tmp_path / "run", "--out", tmp_path / "bundle")
     assert exported.code == 0, exported.err

@@ -18,7 +18,8 @@ from headstart.data.hashing import hash_ids
 from headstart_predict.cards import Card, Shown
 
 # Raise it when the same source bytes would give other pixels (a change to decode_image). All
-# fingerprints and the caches keyed by them then change.
+# fingerprints and the caches keyed by them then change. Where only few images would get other
+# pixels, their digests alone should change, as those with an ICC profile have done.
 PIXELS_VERSION = 1
 
 Item = TypeVar("Item")
@@ -40,7 +41,7 @@ class Store(Protocol):
         """uint8 (len(rows), P, P, 3), RGB, for int64 row numbers of the store."""
 
     def digests(self, rows: np.ndarray) -> list[bytes]:
-        """SHA-256 of the stored form of each image."""
+        """SHA-256 of the stored form of each image, and of how its colours are converted, if so."""
 
     def as_file(self, row: int) -> bytes:
         """An image as a file: the photo itself, or a PNG of its pixels."""

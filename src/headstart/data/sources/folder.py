@@ -23,7 +23,7 @@ class PhotoFiles:
 
     root: Path
     paths: tuple[str, ...]
-    content: tuple[bytes, ...]  # SHA-256 of each file
+    content: tuple[bytes, ...]  # the digest of each picture
     side: int
     short_sides: tuple[int, ...]  # pixels, as stored
     slow_to_read = True  # 2 ms for a JPEG of 224 pixels, 11 for one of 12 megapixels
@@ -96,7 +96,7 @@ def _image_sets(
     sets = {}
     for split, rows in good.items():
         paths = tuple(path for path, _ in sorted(rows))
-        content = tuple(bytes.fromhex(scanned[path].sha256) for path in paths)
+        content = tuple(scanned[path].digest for path in paths)
         # Absolute, so that the set works after a change of the working directory.
         short = tuple(min(scanned[path].width, scanned[path].height) for path in paths)
         store = PhotoFiles(root.absolute(), paths, content, side, short)
