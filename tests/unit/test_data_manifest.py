@@ -268,24 +268,28 @@ def test_another_word_for_a_table_is_told_the_right_one(
         load(root / "t.txt")
 
 
-def test_a_folder_and_tables_in_it_share_what_is_remembered(
-    root: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+def test_a_folder_and_the_tables_in_it_share_what_is_remembered(
+    root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(root / "a", pixels[:5])
-    fill(root / "b", pixels[32:37])
-    write(root / "t.csv", rows())
+    header, *named = rows()
+    (root / "all").rename(root / "a")
+    (root / "b").mkdir()
+    for path in sorted((root / "a").iterdir())[12:]:
+        path.rename(root / "b" / path.name)
+    named = [(p.replace("all", "a" if c == "airplane" else "b"), c) for p, c in named]
+    for name, half in (("even.csv", named[::2]), ("odd.csv", named[1::2])):
+        write(root / name, [header, *half])
     looked_at: list[Path] = []
     honest = scanning._scan_file
     monkeypatch.setattr(scanning, "_scan_file", lambda p: looked_at.append(p) or honest(p))
-    load(root / "t.csv")
-    load_folder(root)
-    assert len(looked_at) == 24 + 10
-    load(root / "t.csv")
-    load_folder(root)
-    assert len(looked_at) == 24 + 10
-    forget_scans([f"manifest:{root}/t.csv"])
-    load(root / "t.csv")
-    assert len(looked_at) == 24 + 10 + 24
+    for _ in range(2):
+        load(root / "even.csv")
+        load(root / "odd.csv")
+        load_folder(root)
+        assert len(looked_at) == 24
+    forget_scans([f"manifest:{root}/even.csv"])
+    load(root / "even.csv")
+    assert len(looked_at) == 24 + 12
 
 
 def test_a_source_is_the_same_from_another_folder(
