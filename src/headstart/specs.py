@@ -26,6 +26,8 @@ Side = Annotated[int, Field(ge=8, le=1024)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 LONGEST_LIST = 32
 
+# How images are grouped, besides by a regular expression.
+GROUPINGS = ("auto", "column", "folder", "time", "duplicates")
 # What a phase may train, besides last_layers:N and from:MODULE.
 PARTS = ("head", "last_stage", "convs", "all", "from_scratch")
 
@@ -93,7 +95,24 @@ class AugmentSpec(Spec):
 class DataSpec(Spec):
     """Which images, split how, at what size."""
 
-    source: str = Field(description="cifar10, cifar100, cifar10-mini or folder:PATH")
+    source: str = Field(
+        description="cifar10, cifar100, cifar10-mini, folder:PATH or manifest:PATH, a table "
+        "(.csv, .tsv, .parquet) with columns path, label and, if you like, split and group"
+    )
+    label_from: str | None = Field(
+        None,
+        description="of a folder without class folders, a regular expression for the whole name of "
+        "a file without its suffix, whose group `label` is the class, such as "
+        r"'(?P<label>.+)_\d+'",
+    )
+    group: str | None = Field(
+        None,
+        description="images that stay in one part where a set is split: column, a table's column "
+        "group; folder, those of one folder in a class folder; time, photos of a class taken "
+        "within 60 s of another; duplicates, near-duplicates; auto, the column, else "
+        "near-duplicates; or a regular expression that is searched in the path, with a group "
+        "`group`",
+    )
     train_limit: Positive | None = Field(
         None,
         description="images to take from train, class-balanced; validation is split off them "
@@ -123,6 +142,34 @@ class DataSpec(Spec):
         description="scaling of pixels: weights is the one they were trained with, unit is 0..1",
     )
     augment: AugmentSpec = Field(AugmentSpec(), description="random changes of training images")
+
+    @field_validator("label_from")
+    @classmethod
+    def _names_the_label(cls, value: str | None) -> str | None:
+        if value is not None:
+            _require_named_group(value, "label", "")
+        return value
+
+    @field_validator("group")
+    @classmethod
+    def _names_the_group(cls, value: str | None) -> str | None:
+        if value is not None and value not in GROUPINGS:
+            near = did_you_mean(value, GROUPINGS)
+            _require_named_group(value, "group", f"{', '.join(GROUPINGS)}, or ", near)
+        return value
+
+
+def _require_named_group(pattern: str, name: str, others: str, near: str = "") -> None:
+    """Raises ValueError where a pattern is no regular expression with a group of this name."""
+    try:
+        compiled = re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"takes {others}a regular expression: {error}") from error
+    if name not in compiled.groupindex:
+        raise ValueError(
+            f"takes {others}a regular expression with a group {name}, such as "
+            f"'(?P<{name}>.+)_.*'{near}"
+        )
 
 
 class BackboneSpec(Spec):

@@ -14,6 +14,7 @@ from headstart.comparison.limits import best_within
 from headstart.comparison.protocol import require_one_protocol
 from headstart.comparison.records import Comparison, write_comparison
 from headstart.data import load_data
+from headstart.data.sources.places import is_photos
 from headstart.deployment import measuring
 from headstart.errors import HeadstartError, RunError
 from headstart.files import remove_partials
@@ -111,9 +112,12 @@ def _run_study(
 
 
 def _contents(recipes: Sequence[Recipe], options: RunOptions) -> dict[str, str]:
-    """The fingerprint of the images of each folder. So a moved folder gives the same study."""
-    sources = {recipe.data.source for recipe in recipes}
-    specs = {s: DataSpec(source=s, size=32) for s in sources if s.startswith("folder:")}
+    """The fingerprint of the photos of each source. So a moved folder gives the same study."""
+    specs = {
+        data.source: DataSpec(source=data.source, label_from=data.label_from, size=32)
+        for data in (recipe.data for recipe in recipes)
+        if is_photos(data.source)
+    }
     progress = options.reporter.transfer
     return {s: load_data(spec, progress=progress).fingerprint for s, spec in specs.items()}
 

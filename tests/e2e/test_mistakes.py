@@ -135,7 +135,7 @@ def test_bad_images_are_left_out_and_listed(
         *("--set", "data.train_limit=16", "--set", "data.test_limit=4"),
     )
     assert outcome.code == 0, outcome.err
-    assert outcome.err.count("warning: left out 2 images that cannot be read") == 1
+    assert outcome.err.count("warning: left out 2 images that cannot be used") == 1
     listed = [bad.path for bad in open_run(tmp_path / "run").provenance.data.quarantined]
     assert sorted(Path(path).name for path in listed) == ["cut.jpg", "text.jpg"]
 

@@ -171,7 +171,7 @@ def build_bad_layout(case: str, root: Path, pixels: np.ndarray) -> None:
         ("flat", "no class folders: put the images of each class"),
         ("single", "a single class, only: at least two are needed$"),
         ("empty class", "rose: an empty class folder"),
-        ("classes differ", "train and test differ in classes: test lacks c; train lacks d"),
+        ("classes differ", "train and test differ in classes: train lacks d: add training"),
         ("flat test", "test: no class folders"),
         ("two names", "val and valid both mean val"),
         ("no train", "but no train folder"),

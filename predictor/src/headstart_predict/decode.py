@@ -10,19 +10,23 @@ import stat
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
+from headstart_predict.colours import recolouring
 from headstart_predict.errors import DataError
 from headstart_predict.limits import check_bytes, check_file, check_opened, max_pixels
 from headstart_predict.quiet import quiet
 
 # An explicit list, because some of Pillow's other readers start programs (EPS runs Ghostscript). An
 # image that a stranger sends to a server must not start a program.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
+# HEIF is there where pillow-heif is installed.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "HEIF")
+_HEAD_BYTES = 64  # enough for the brands of AVIF and HEIC
 
 _BLANK = 2  # of 255 levels: pixels of one colour differ by so much after JPEG's rounding
 FULL = 65535  # the largest value of 16 bits
@@ -77,9 +81,10 @@ def decode_image(
     source: a file, its content, or an image that Pillow has opened, which stays as it is. on_dark:
     called with the largest value of a picture with 16 or 32 bits a channel that is nearly black.
 
-    EXIF rotation is applied. Transparent pixels are blended with white. Grey, palette, CMYK and
-    16-bit images become RGB. An animation gives its first frame. Raises UnreadableImageError (a
-    DataError) for anything else, such as truncated files and decompression bombs.
+    EXIF rotation is applied, and an ICC profile that is not sRGB. Transparent pixels are blended
+    with white. Grey, palette, CMYK and 16-bit images become RGB. An animation gives its first
+    frame. Raises UnreadableImageError (a DataError) for anything else, such as truncated files and
+    decompression bombs.
     """
     if isinstance(source, Image.Image):
         with quiet(), _readable("the image"):
@@ -110,14 +115,15 @@ def describe_dark(peaks: Mapping[str, int]) -> str:
 
 class Inspected(NamedTuple):
     """An image's upright size in pixels, whether its centre square has one colour, the largest
-    value (of 65,535) of a picture with 16 or 32 bits a channel, 0 for others, and its thumbnail:
-    decode_image at THUMBNAIL_SIDE."""
+    value (of 65,535) of a picture with 16 or 32 bits a channel, 0 for others, its thumbnail
+    (decode_image at THUMBNAIL_SIDE), and whether its ICC profile changes its colours."""
 
     width: int
     height: int
     blank: bool
     peak: int
     thumbnail: np.ndarray
+    recoloured: bool
 
 
 def inspect_image(content: bytes | BinaryIO, name: str = "the image") -> Inspected:
@@ -133,7 +139,20 @@ def inspect_image(content: bytes | BinaryIO, name: str = "the image") -> Inspect
         blank = bool(np.ptp(thumbnail.reshape(-1, 3).astype(int), axis=0).max() <= _BLANK)
         if image.format != "TIFF" and _orientation(image) >= 5:
             width, height = height, width
-        return Inspected(width, height, blank, _peak(image) if deep else 0, thumbnail)
+        peak = _peak(image) if deep else 0
+        return Inspected(width, height, blank, peak, thumbnail, recolouring(image) is not None)
+
+
+def taken_at(path: Path) -> datetime | None:
+    """When a photo was taken, by the clock of its camera (EXIF DateTimeOriginal). None where it
+    does not say, or cannot be read. Decodes no pixels."""
+    try:
+        with open_file(path) as file, _opened(file, str(path)) as image:
+            said = image.getexif().get_ifd(ExifTags.IFD.Exif)
+            text = str(said.get(ExifTags.Base.DateTimeOriginal, "")).strip("\0 ")
+            return datetime.strptime(text, "%Y:%m:%d %H:%M:%S")
+    except UnreadableImageError:  # which a text that is no time becomes too
+        return None
 
 
 @contextlib.contextmanager
@@ -155,7 +174,7 @@ def open_file(path: Path) -> Iterator[io.BufferedReader]:
 def _opened(file: BinaryIO, name: str) -> Iterator[Image.Image]:
     with quiet(), _readable(name):
         file.seek(0)
-        head = file.read(16)
+        head = file.read(_HEAD_BYTES)
         form = next((f for f in _formats() if _accepts(f, head)), None)
         if form is None:
             raise UnreadableImageError(name, _unidentified(head))
@@ -199,19 +218,37 @@ def _readable(name: str) -> Iterator[None]:
 @functools.cache
 def _formats() -> tuple[str, ...]:
     Image.init()
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
+def heif_version() -> str:
+    """The version of pillow-heif; empty where it is not installed."""
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        return str(pillow_heif.__version__)
+    return ""
+
+
 def _accepts(form: str, head: bytes) -> bool:
+    # Either may begin with a general brand; its list of compatible ones then tells.
+    if form == "AVIF" and head[8:12] in (b"mif1", b"msf1") and b"avi" not in head[16:]:
+        return False
     accept = Image.OPEN[form][1]
-    return accept is not None and accept(head) is True
+    return accept is not None and accept(head[:16]) is True
 
 
 def _unidentified(head: bytes) -> str:
     if not head:
         return "the file is empty"
     if head[4:8] == b"ftyp":
-        return "HEIC and similar formats are not supported: save it as JPEG or PNG"
+        if _formats()[-1] != "HEIF" and head[8:11] in (b"hei", b"hev", b"mif", b"msf"):
+            return "HEIC needs one more package: pip install pillow-heif; or save it as JPEG"
+        return "this kind of HEIC or MPEG-4 is not supported: save it as JPEG or PNG"
     return "not in a supported image format, or its header is damaged"
 
 
@@ -244,7 +281,12 @@ def _is_large(image: Image.Image) -> bool:
 def _render(image: Image.Image, side: int) -> np.ndarray:
     _draft(image, side)
     image.load()  # before the orientation is read: Pillow rotates TIFFs while loading
-    return np.array(_square(image, _TURNS.get(_orientation(image)), side))
+    colours = recolouring(image)
+    mode = "RGB" if colours is None or colours.mode == "L" else colours.mode
+    square = _square(image, _TURNS.get(_orientation(image)), side, mode)
+    if colours is not None:  # of the small square, so that no picture takes long
+        square = colours.apply(square.getchannel(0) if colours.mode == "L" else square)
+    return np.array(square)
 
 
 def _rendered(image: Image.Image, side: int, on_dark: Callable[[int], None]) -> np.ndarray:
@@ -270,8 +312,10 @@ def _draft(image: Image.Image, side: int) -> None:
     image.draft(None, (wanted, wanted))
 
 
-def _square(image: Image.Image, turn: Image.Transpose | None, side: int) -> Image.Image:
-    """The upright centre square in RGB, resized."""
+def _square(
+    image: Image.Image, turn: Image.Transpose | None, side: int, mode: str = "RGB"
+) -> Image.Image:
+    """The upright centre square, resized, in RGB or in the image's own CMYK."""
     width, height = image.size if turn not in _SIDEWAYS else image.size[::-1]
     # Crop first, then resize: a strip of 10000 x 1 pixels must not grow to 10000 pixels a side.
     short = min(width, height)
@@ -280,14 +324,15 @@ def _square(image: Image.Image, turn: Image.Transpose | None, side: int) -> Imag
     def rows(first: int, last: int) -> Image.Image:
         box = _stored(turn, (width, height), (left, top + first, left + short, top + last))
         part = image.crop(box)
-        return _rgb(part if turn is None else part.transpose(turn))
+        part = part if turn is None else part.transpose(turn)
+        return part if mode == "CMYK" else _rgb(part)
 
     if short == side:
         return rows(0, short)
     if short * short <= _BAND:
         return rows(0, short).resize((side, side), Image.Resampling.BICUBIC)
     # Pillow resizes along the rows first, and rounds: so its two steps can be done one by one.
-    narrow, step = Image.new("RGB", (side, short)), max(1, _BAND // short)
+    narrow, step = Image.new(mode, (side, short)), max(1, _BAND // short)
     for first in range(0, short, step):
         last = min(first + step, short)
         band = rows(first, last).resize((side, last - first), Image.Resampling.BICUBIC)

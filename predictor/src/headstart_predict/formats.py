@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-# Phones write HEIC. It is listed so that such photos are reported, not ignored.
+# Phones write HEIC. Where pillow-heif is not installed, such photos are reported, not ignored.
 _HEIC = frozenset({".heic", ".heif"})
 IMAGE_SUFFIXES = _HEIC | {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif"),
@@ -36,12 +36,12 @@ _SIGNATURES = re.compile(
     rb"|BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0"  # the size of one of its headers
     rb"|II(?:\*\0|\0\*|\+\0)|MM(?:\0\*|\*\0|\0\+)"
     rb"|P[1-6]\s"
-    rb"|....ftyp(?:avif|avis|mif1|msf1)",
+    rb"|....ftyp(?:avif|avis|mif1|msf1|hei[cxms]|hev[cxms])",
     re.DOTALL,
 )
 
 
 def begins_like_an_image(head: bytes) -> bool:
-    """Whether the first HEAD_BYTES of a file are those of JPEG, PNG, GIF, WebP, BMP, TIFF, PPM or
-    AVIF."""
+    """Whether the first HEAD_BYTES of a file are those of JPEG, PNG, GIF, WebP, BMP, TIFF, PPM,
+    AVIF or HEIC."""
     return _SIGNATURES.match(head) is not None

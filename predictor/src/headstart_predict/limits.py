@@ -24,11 +24,15 @@ VARIABLE = "HEADSTART_MAX_PIXELS"
 FILE_BYTES = 2**29
 
 # The share of the limit that a format may have. A JPEG is decoded at a reduced size, row by row.
-# The decoders of WebP and AVIF hold four or five copies of the picture.
-_SHARES = {"JPEG": 4.0, "MPO": 4.0, "WEBP": 1 / 3, "AVIF": 1 / 3}
+# The decoders of WebP, AVIF and HEIC hold four or five copies of the picture.
+_SHARES = {"JPEG": 4.0, "MPO": 4.0, "WEBP": 1 / 3, "AVIF": 1 / 3, "HEIF": 2 / 3}
 # Slow decoders: the share of the limit, and bytes of the file. Two are Python code of Pillow.
 _SLOW = {"ppm": (1 / 4, FILE_BYTES), "bmp_rle": (1 / 32, 2**21), "ppm_plain": (1 / 64, 2**23)}
-_WHOLE_IN_MEMORY = {"WEBP": 2**27, "AVIF": 2**27}  # bytes of a file that is read at once
+_WHOLE_IN_MEMORY = {
+    "WEBP": 2**27,
+    "AVIF": 2**27,
+    "HEIF": 2**27,
+}  # bytes of a file that is read at once
 
 _SCANS = 500  # of a JPEG; encoders write ten to twenty
 _SCANNED = 20  # scans of as many pixels as the limit allows
@@ -44,7 +48,8 @@ _METADATA_BYTES = 2**26
 def max_pixels() -> int:
     """The most pixels of a picture: $HEADSTART_MAX_PIXELS, or 75 million.
 
-    A JPEG may have four times as many, a PNG three quarters, a WebP or AVIF a third.
+    A JPEG may have four times as many, a PNG three quarters, a HEIC two thirds, a WebP or AVIF a
+    third.
     """
     text = os.environ.get(VARIABLE) or str(PIXELS)
     try:

@@ -43,24 +43,37 @@ def measure_folds(trained: Trained, test: Predictions, journal: Journal) -> Repe
     labels = np.concatenate([part.labels for part in cached])
     pool = Table(torch.cat(rows).to(device), torch.from_numpy(labels).to(device))
     keys = np.concatenate([part.keys for part in cached])
+    splits = (plan.splits.train, plan.splits.val, plan.splits.test)
+    groups = None
+    if any(images.groups is not None for images in splits):
+        alone = (images.keys if images.groups is None else images.groups for images in splits)
+        groups = np.concatenate(list(alone))
     done = journal.run.history.done.get(0)
     l2 = done.l2 if done is not None and done.l2 is not None else L2
     evaluation, seed = plan.recipe.evaluation, plan.recipe.data.split_seed
     with section("repeated folds"):
         return repeated_folds(
-            pool, keys, plan.classes, evaluation.folds, evaluation.fold_repeats, l2, seed
+            pool, keys, plan.classes, evaluation.folds, evaluation.fold_repeats, l2, seed, groups
         )
 
 
 def repeated_folds(
-    pool: Table, keys: np.ndarray, classes: int, folds: int, repeats: int, l2: float, seed: int
+    pool: Table,
+    keys: np.ndarray,
+    classes: int,
+    folds: int,
+    repeats: int,
+    l2: float,
+    seed: int,
+    groups: np.ndarray | None = None,
 ) -> RepeatedFolds:
-    """keys: uint64 (n,), a hash of each image's id, which decides its folds."""
+    """keys: uint64 (n,), a hash of each image's id, which decides its folds. groups: as in
+    `assign_folds`."""
     labels = pool.labels.cpu().numpy()
     made = []
     for repeat in range(repeats):
         drawn = named_seed(seed, "repeated folds", repeat)
-        logits = _held_out(pool, assign_folds(labels, keys, drawn, folds), classes, l2)
+        logits = _held_out(pool, assign_folds(labels, keys, drawn, groups, folds), classes, l2)
         made.append(Predictions(labels.astype(str), labels, logits))
     scores = [score(each) for each in made]
     right = np.mean([each.correct for each in made], axis=0)

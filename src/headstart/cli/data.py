@@ -41,7 +41,7 @@ def data_fetch(
 
 @data_app.command("describe")
 def data_describe(
-    source: Annotated[str, typer.Argument(help="A name, or folder:PATH.")],
+    source: Annotated[str, typer.Argument(help="A name, folder:PATH or manifest:PATH.")],
     rescan: RescanOption = False,
     as_json: JSONOption = False,
 ) -> None:
@@ -59,7 +59,7 @@ def data_describe(
 
 @data_app.command("samples")
 def data_samples(
-    source: Annotated[str, typer.Argument(help="A name, or folder:PATH.")],
+    source: Annotated[str, typer.Argument(help="A name, folder:PATH or manifest:PATH.")],
     out: Annotated[Path, typer.Option("--out", help="The PNG to write.")] = Path("samples.png"),
     seed: Annotated[int, typer.Option("--seed", min=0, help="Which random samples.")] = 0,
     rescan: RescanOption = False,
@@ -73,7 +73,7 @@ def data_samples(
 
 @data_app.command("duplicates")
 def data_duplicates(
-    source: Annotated[str, typer.Argument(help="A name, or folder:PATH.")],
+    source: Annotated[str, typer.Argument(help="A name, folder:PATH or manifest:PATH.")],
     out: Annotated[
         Path | None, typer.Option("--out", help="A PNG to write, of example pairs.")
     ] = None,

@@ -18,7 +18,8 @@ from headstart.data.hashing import hash_ids
 from headstart_predict.cards import Card, Shown
 
 # Raise it when the same source bytes would give other pixels (a change to decode_image). All
-# fingerprints and the caches keyed by them then change.
+# fingerprints and the caches keyed by them then change. Where only few images would get other
+# pixels, their digests alone should change, as those with an ICC profile have done.
 PIXELS_VERSION = 1
 
 Item = TypeVar("Item")
@@ -40,7 +41,7 @@ class Store(Protocol):
         """uint8 (len(rows), P, P, 3), RGB, for int64 row numbers of the store."""
 
     def digests(self, rows: np.ndarray) -> list[bytes]:
-        """SHA-256 of the stored form of each image."""
+        """SHA-256 of the stored form of each image, and of how its colours are converted, if so."""
 
     def as_file(self, row: int) -> bytes:
         """An image as a file: the photo itself, or a PNG of its pixels."""
@@ -51,7 +52,8 @@ class ImageSet(Shown):
     """Images of one split, one row for each image. Immutable: the arrays cannot be written.
 
     ids: str (n,). labels: int64 (n,). keys: uint64 (n,), a stable hash of each id; order and
-    augmentation depend on it. rows: int64 (n,), the row of each image in `store`.
+    augmentation depend on it. rows: int64 (n,), the row of each image in `store`. groups: uint64
+    (n,), equal for images that stay together where a set is split; None where each is alone.
     """
 
     ids: np.ndarray
@@ -59,10 +61,12 @@ class ImageSet(Shown):
     keys: np.ndarray
     rows: np.ndarray
     store: Store
+    groups: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for array in (self.ids, self.labels, self.keys, self.rows):
-            array.flags.writeable = False
+        for array in (self.ids, self.labels, self.keys, self.rows, self.groups):
+            if array is not None:
+                array.flags.writeable = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -94,7 +98,12 @@ class ImageSet(Shown):
     def pick(self, rows: np.ndarray) -> ImageSet:
         """The set of these rows (int64 positions or a boolean mask), in the order given."""
         return ImageSet(
-            self.ids[rows], self.labels[rows], self.keys[rows], self.rows[rows], self.store
+            self.ids[rows],
+            self.labels[rows],
+            self.keys[rows],
+            self.rows[rows],
+            self.store,
+            None if self.groups is None else self.groups[rows],
         )
 
     @cached_property

@@ -19,8 +19,8 @@ SAMPLED_SIDE = 128
 def describe(source: str | DataSpec, *, reporter: Reporter | None = None) -> Description:
     """Count a data set's images by class and split, and list its faults.
 
-    source: a name, "folder:PATH", or a recipe's `data`, whose splits are then described. Raises
-    DataError where it cannot be read.
+    source: a name, "folder:PATH", "manifest:PATH", or a recipe's `data`, whose splits are then
+    described. Raises DataError where it cannot be read.
     """
     reporter = reporter or TerminalReporter()
     return describe_data(_spec(source), progress=reporter.transfer)

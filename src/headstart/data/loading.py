@@ -11,19 +11,30 @@ from typing import Any
 import numpy as np
 
 from headstart.data.check.faults import find_warnings
+from headstart.data.groups import with_groups
 from headstart.data.sources import cifar, mini
 from headstart.data.sources.cifar import CIFARS
 from headstart.data.sources.download import Progress
 from headstart.data.sources.fetching import fetch_cifar
-from headstart.data.sources.folder import open_folder
+from headstart.data.sources.folder import open_photos
+from headstart.data.sources.layout import find_photos
+from headstart.data.sources.manifest import read_manifest
+from headstart.data.sources.masks import without_masks
+from headstart.data.sources.named import find_named
+from headstart.data.sources.places import (
+    MANIFEST,
+    is_manifest,
+    is_photos,
+    is_table,
+    photos_path,
+    photos_root,
+)
 from headstart.data.sources.scan import forget_scan
 from headstart.data.splits import BadImage, Source, Splits, make_splits, torn_labels
 from headstart.errors import DataError, did_you_mean
 from headstart.files import expand_user
 from headstart.specs import DataSpec
 from headstart_predict.cards import Card, Shown
-
-_FOLDER = "folder:"
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,7 @@ class Description(Shown):
 
 
 def load_data(spec: DataSpec, *, progress: Progress | None = None) -> Splits:
-    """The images of a recipe, split. `spec.size` must be set for a folder: photos are read at it.
+    """The images of a recipe, split. `spec.size` must be set for photos, which are read at it.
 
     Downloads CIFAR if it is not on this machine. Raises DataError, one line, for anything that the
     user can fix.
@@ -94,14 +105,11 @@ def open_source(spec: DataSpec, *, progress: Progress | None = None) -> Source:
     """The source that `spec.source` names, before it is split. Raises DataError for an unknown
     name."""
     name = spec.source
-    if name.startswith(_FOLDER):
-        path = name.removeprefix(_FOLDER)
-        if not path:
-            raise DataError("folder: names no folder: write folder:PATH")
-        if spec.size is None:
-            raise DataError(f"{name}: data.size is needed: how many pixels a side to read")
-        # The name stays as it was typed, so that a run records the same source on any machine.
-        return replace(open_folder(expand_user(path), spec.size, progress), name=name)
+    if is_photos(name):
+        return _open_photos(spec, progress)
+    for key in ("label_from", "group"):
+        if getattr(spec, key) is not None:
+            raise DataError(f"data.{key} is for photos of your own, not for {name}: leave it out")
     if name == mini.NAME:
         return mini.open_mini()
     if name in CIFARS:
@@ -109,11 +117,31 @@ def open_source(spec: DataSpec, *, progress: Progress | None = None) -> Source:
     raise _unknown(name)
 
 
+def _open_photos(spec: DataSpec, progress: Progress | None) -> Source:
+    path, root = photos_path(spec.source), photos_root(spec.source)
+    if spec.size is None:
+        raise DataError(f"{spec.source}: data.size is needed: how many pixels a side to read")
+    if is_manifest(spec.source):
+        if spec.label_from is not None:
+            raise DataError(f"{path}: the table has the labels: leave data.label_from out")
+        layout = read_manifest(path)
+    elif is_table(path) and path.is_file():
+        raise DataError(f"{path}: a table, not a folder: write {MANIFEST}{path}")
+    else:
+        named = spec.label_from
+        layout = find_photos(root) if named is None else find_named(root, named)
+        layout = without_masks(root, layout)
+    source = open_photos(path, root, layout, spec.size, progress)
+    # The name stays as it was typed, so that a run records the same source on any machine.
+    source = replace(source, name=spec.source)
+    return source if spec.group is None else with_groups(source, layout, root, spec.group, progress)
+
+
 def forget_scans(sources: Iterable[str]) -> None:
-    """Have the folders among these sources be read again, whatever is remembered of them."""
+    """Have the photos of these sources be read again, whatever is remembered of them."""
     for source in sources:
-        if source.startswith(_FOLDER):
-            forget_scan(expand_user(source.removeprefix(_FOLDER)))
+        if is_photos(source):
+            forget_scan(photos_root(source))
 
 
 def list_sources() -> list[SourceInfo]:
@@ -188,13 +216,19 @@ def describe(spec: DataSpec, *, progress: Progress | None = None) -> Description
 
 def _split(source: Source, spec: DataSpec) -> Splits:
     splits = make_splits(source, spec)
-    if spec.source.startswith(_FOLDER):  # the known data sets need no check
+    if is_photos(spec.source):  # the known data sets need no check
         splits = replace(splits, notes=splits.notes + torn_labels(splits))
     return splits
 
 
 def _unknown(name: str) -> DataError:
     known = [mini.NAME, *CIFARS]
-    folder = expand_user(name).is_dir()
-    hint = f"; did you mean folder:{name}?" if folder else did_you_mean(name, known)
-    return DataError(f"unknown data source {name!r}{hint} (known: {', '.join(known)}, folder:PATH)")
+    path = expand_user(name)
+    if path.is_dir():
+        hint = f"; did you mean folder:{name}?"
+    elif is_table(path):
+        hint = f"; did you mean manifest:{name}?"
+    else:
+        hint = did_you_mean(name, known)
+    places = "folder:PATH, manifest:PATH"
+    return DataError(f"unknown data source {name!r}{hint} (known: {', '.join(known)}, {places})")

@@ -4,6 +4,8 @@ Everything follows from one order: within its class, each image has a rank, by a
 (split_seed, image id). A limit takes the lowest ranks. Held-out images are spread evenly over the
 ranks. So the train and validation images of a smaller limit are subsets of those of a larger one,
 and adding an image to a folder moves few others. The seed of the run does not matter.
+
+Images that have groups are held out by whole groups, in an order of the groups (`holding.py`).
 """
 
 from __future__ import annotations
@@ -11,15 +13,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 
-from headstart.data.hashing import scramble
+from headstart.data.holding import hold_groups, hold_ranks, mixed_keys
 from headstart.data.images import ImageSet
 from headstart.errors import DataError
 from headstart.specs import DataSpec
+from headstart.text.formats import some
 from headstart_predict.cards import Card, Shown
 
 
@@ -54,7 +57,8 @@ class Splits(Shown):
     """Train, validation and test images of one recipe.
 
     fingerprint: of the pixels, ids, labels and class names of the three splits, and nothing else.
-    Two runs with equal fingerprints have the same train, validation and test images. val_cut:
+    Two runs with equal fingerprints have the same train, validation and test images; groups count
+    too. val_cut:
     whether validation was split off train; False where the source has a validation split.
     """
 
@@ -81,7 +85,7 @@ def make_splits(source: Source, spec: DataSpec) -> Splits:
     to_split = 1 if source.val is not None else 2  # images a class needs to train and to choose
     if test is None:
         _require(pool, names, to_split + 1, "to train, to choose and to test on")
-        held = _held_out(ranks(pool, seed), spec.test_fraction)
+        held = _held_out(pool, spec.test_fraction, seed)
         pool, test = pool.pick(~held), pool.pick(held)
     if spec.test_limit is not None:
         test = take_share(test, spec.test_limit, names, seed, "test_limit", least=1)
@@ -89,11 +93,13 @@ def make_splits(source: Source, spec: DataSpec) -> Splits:
         pool = take_share(pool, spec.train_limit, names, seed, "train_limit", least=to_split)
     _require(pool, names, to_split, "to train and to choose on")
     if source.val is None:
-        held = _held_out(ranks(pool, seed), spec.val_fraction)
+        held = _held_out(pool, spec.val_fraction, seed)
         train, val = pool.pick(~held), pool.pick(held)
     else:
         train, val = pool, source.val
     identity = [names, train.fingerprint, val.fingerprint, test.fingerprint]
+    if pool.groups is not None:  # folds of train and validation depend on them
+        identity += [_digest(each.groups) for each in (train, val) if each.groups is not None]
     return Splits(
         train=train,
         val=val,
@@ -102,9 +108,31 @@ def make_splits(source: Source, spec: DataSpec) -> Splits:
         source=source.name,
         fingerprint=hashlib.sha256(json.dumps(identity).encode()).hexdigest(),
         quarantined=source.quarantined,
-        notes=source.notes,
+        notes=(*source.notes, *_lacking(source, names, val, test)),
         val_cut=source.val is None,
     )
+
+
+def _lacking(
+    source: Source, names: tuple[str, ...], val: ImageSet, test: ImageSet
+) -> Iterator[str]:
+    """A note for each split that was cut by groups and lacks classes."""
+    if source.train.groups is None:
+        return
+    for split, given, images in (("val", source.val, val), ("test", source.test, test)):
+        there = np.bincount(images.labels, minlength=len(names)) > 0
+        if given is None and not there.all():
+            yield lacking(split, [name for name, has in zip(names, there, strict=True) if not has])
+
+
+def lacking(split: str, missing: Collection[str]) -> str:
+    """A note about classes without an image in val or test."""
+    many = f"{len(missing)} classes ({some(missing)})" if len(missing) > 1 else some(missing)
+    return f"{split} has no image of {many}: its scores say nothing about that"
+
+
+def _digest(groups: np.ndarray) -> str:
+    return hashlib.sha256(groups.astype("<u8").tobytes()).hexdigest()
 
 
 def torn_labels(splits: Splits) -> tuple[str, ...]:
@@ -123,9 +151,7 @@ def torn_labels(splits: Splits) -> tuple[str, ...]:
 
 def ranks(images: ImageSet, seed: int) -> np.ndarray:
     """int64 (n,): each image's rank, from 0, within its class for this seed."""
-    salt = hashlib.blake2b(f"split {seed}".encode(), digest_size=8).digest()
-    mixed = scramble(images.keys ^ np.frombuffer(salt, dtype="<u8").astype(np.uint64))
-    return class_ranks(images.labels, mixed)
+    return class_ranks(images.labels, mixed_keys(images.keys, seed))
 
 
 def class_ranks(labels: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -140,39 +166,34 @@ def class_ranks(labels: np.ndarray, values: np.ndarray) -> np.ndarray:
     return places
 
 
-def _held_out(ranks: np.ndarray, fraction: float) -> np.ndarray:
-    """bool (n,): the images to hold out. An image's rank alone decides.
-
-    Of the first n images of a class, q(n) = clip(round(n * fraction), 1, n - 1) are held out. q
-    grows by at most one a step, so rank r is held out where q(r + 1) > q(r).
-    """
-    share = Fraction(repr(fraction)).limit_denominator(10**6)  # 0.1 * 70 is 7, not 7.000000000001
-
-    def q(n: np.ndarray) -> np.ndarray:
-        rounded = (2 * n * share.numerator + share.denominator) // (2 * share.denominator)
-        return np.where(n <= 1, n, np.clip(rounded, 1, np.maximum(n - 1, 1)))
-
-    return np.asarray(q(ranks + 1) > q(ranks))
+def _held_out(images: ImageSet, fraction: float, seed: int) -> np.ndarray:
+    """bool (n,): the images to hold out."""
+    if images.groups is None:
+        return hold_ranks(ranks(images, seed), fraction)
+    return hold_groups(images.labels, images.groups, fraction, seed)
 
 
 def take_share(
     images: ImageSet, limit: int, names: tuple[str, ...], seed: int, key: str, *, least: int
 ) -> ImageSet:
-    """`limit` images, the same number of each class; a remainder goes to the first classes."""
-    classes = len(names)
+    """`limit` images, the same number of each class that has any; a remainder goes to the first
+    classes."""
+    counts = np.bincount(images.labels, minlength=len(names))
+    there = np.flatnonzero(counts)  # a test split may lack classes
+    classes = len(there)
     share, rest = divmod(limit, classes)
     if share < least:
         raise DataError(
             f"{key} = {limit} is too small for {classes} classes: each needs at least {least}, "
             f"so {least * classes} or more"
         )
-    wanted = share + (np.arange(classes) < rest)
-    counts = np.bincount(images.labels, minlength=classes)
+    wanted = np.zeros(len(names), np.int64)
+    wanted[there] = share + (np.arange(classes) < rest)
     if (short := np.flatnonzero(counts < wanted)).size:
         worst = int(short[np.argmin(counts[short])])
         raise DataError(
             f"{key} = {limit} needs {wanted[worst]} images of each of {classes} classes; "
-            f"{names[worst]} has {counts[worst]}: use at most {counts.min() * classes}, "
+            f"{names[worst]} has {counts[worst]}: use at most {counts[there].min() * classes}, "
             "or leave it out to take all"
         )
     return images.pick(ranks(images, seed) < wanted[images.labels])

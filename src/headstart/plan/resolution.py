@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from headstart.data.sources.places import absolute_source
 from headstart.errors import RecipeError
-from headstart.files import expand_user
 from headstart.machine.progress import Reporter, TerminalReporter
 from headstart.models.freezing import norm_mode
 from headstart.models.identity import Weights
@@ -64,9 +64,7 @@ def resolve(recipe: Recipe, reporter: Reporter | None = None) -> tuple[Recipe, W
             )
     _refuse_what_nothing_uses(recipe)
     # Paths become absolute, so that the saved recipe means the same files in any folder.
-    source = recipe.data.source
-    if source.startswith("folder:"):
-        source = f"folder:{expand_user(source.removeprefix('folder:')).resolve()}"
+    source = absolute_source(recipe.data.source)
     size = recipe.data.size or weights.preprocess.size
     data = recipe.data.model_copy(update={"source": source, "size": size})
     chosen = f"file:{weights.path.resolve()}" if provider == "file" and weights.path else provider

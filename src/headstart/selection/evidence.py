@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from headstart.data import ImageSet, Splits, load_data
+from headstart.data.sources.places import is_photos
 from headstart.data.splits import ranks
 from headstart.errors import HeadstartError, RunError
 from headstart.evaluation.transferability import logme
@@ -46,7 +47,7 @@ from headstart.selection.candidates import Candidate, Evidence, Selection
 from headstart.selection.halving import select
 from headstart.selection.workload import workload
 from headstart.specs import AugmentSpec, DataSpec
-from headstart.training.folds import cross_fit
+from headstart.training.folds import assign_folds, cross_fit
 from headstart.training.solver import Table
 from headstart.views.transforms import Transform
 
@@ -129,7 +130,11 @@ class EvidenceSource:
         fewest = int(np.bincount(labels)[np.unique(labels)].min())
         if fewest < 2:
             raise RunError("a class has fewer than two training images: nothing can be held out")
-        hits = _held_out_hits(features, labels, places[order] % min(FOLDS, fewest))
+        folds = places[order] % min(FOLDS, fewest)
+        if images.groups is not None:
+            seed = prepared.recipe.data.split_seed
+            folds = assign_folds(labels, images.keys[order], seed, images.groups[order])
+        hits = _held_out_hits(features, labels, folds)
         score = logme(features, labels, int(images.labels.max()) + 1)
         done = time.perf_counter()
         evidence = Evidence(
@@ -156,7 +161,7 @@ class EvidenceSource:
         return images, ranks(images, data.split_seed)
 
     def _splits(self, data: DataSpec) -> Splits:
-        if not data.source.startswith("folder:"):  # only a folder's pixels depend on the size
+        if not is_photos(data.source):  # only the pixels of photos depend on the size
             data = data.model_copy(update={"size": None})
         plain = data.model_copy(update={"augment": AugmentSpec(), "resize_via": ()})
         if plain not in self._opened:
@@ -268,7 +273,10 @@ def _features_key(prepared: Prepared) -> str:
 def _path(prepared: Prepared, images: ImageSet) -> Path:
     """The file that remembers this evidence. Its seconds are valid for this machine only."""
     here = f"{machine()['cores']} cores of {machine()['cpu']}"
-    key = "\n".join([_features_key(prepared), images.fingerprint, here, f"{FOLDS} folds"])
+    folds = f"{FOLDS} folds"
+    if images.groups is not None:
+        folds += f" of {hashlib.sha256(images.groups.tobytes()).hexdigest()}"
+    key = "\n".join([_features_key(prepared), images.fingerprint, here, folds])
     return cache_root() / "evidence" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
 

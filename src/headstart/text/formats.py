@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 MISSING = "–"
 _THIN = "\u202f"  # narrow no-break space, between a number and its unit
@@ -85,6 +85,13 @@ def join_words(words: Sequence[str]) -> str:
     if len(words) < 2:
         return "".join(words)
     return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def some(names: Collection[str], shown: int = 3) -> str:
+    """A few names, sorted, and how many more there are."""
+    first = sorted(names)[:shown]
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(first) + more
 
 
 def three(value: float) -> str:

@@ -44,15 +44,53 @@ def folds_pay(images: int, classes: int) -> bool:
     return images <= MOST_IMAGES and images * classes <= MOST_LOGITS
 
 
-def assign_folds(labels: np.ndarray, keys: np.ndarray, seed: int, count: int = FOLDS) -> np.ndarray:
-    """int64 (n,): each image's fold. Classes are spread evenly; key and seed decide the order.
+def assign_folds(
+    labels: np.ndarray,
+    keys: np.ndarray,
+    seed: int,
+    groups: np.ndarray | None = None,
+    count: int = FOLDS,
+) -> np.ndarray:
+    """int64 (n,): each image's fold, below `count`. Classes are spread evenly; key and seed decide
+    the order.
 
-    labels: int64 (n,); keys: uint64 (n,).
+    labels: int64 (n,); keys: uint64 (n,); groups: uint64 (n,), or None. Images of one group are in
+    one fold, because a head that has seen one photo of a burst says little about the next. The
+    images of a class with a single group are spread as if they were alone: a head that has not seen
+    a class would say nothing about it.
     """
+    if groups is not None:
+        return _assign_groups(labels, keys, seed, groups, count)
     folds = np.empty(len(labels), np.int64)
     order = np.lexsort((hash_keys(keys, seed), labels))
     folds[order] = np.arange(len(labels)) % count
     return folds
+
+
+def _assign_groups(
+    labels: np.ndarray, keys: np.ndarray, seed: int, groups: np.ndarray, count: int
+) -> np.ndarray:
+    """The largest groups come first. Each goes to the fold that then has the smallest shares of its
+    classes, or, of two such folds, the fewest images."""
+    lone = [c for c in np.unique(labels) if len(np.unique(groups[labels == c])) == 1]
+    groups = np.where(np.isin(labels, lone), keys, groups)
+    names, members, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    classes = int(labels.max()) + 1
+    pairs, counts = np.unique(members * classes + labels, return_counts=True)
+    of_group, of_class = np.divmod(pairs, classes)
+    bounds = np.searchsorted(of_group, np.arange(len(names) + 1))
+    total = np.bincount(labels, minlength=classes)
+    held, images = np.zeros((count, classes)), np.zeros(count, np.int64)
+    folds = np.empty(len(names), np.int64)
+    for group in np.lexsort((hash_keys(names, seed), -sizes)).tolist():
+        rows = slice(bounds[group], bounds[group + 1])
+        own, share = of_class[rows], counts[rows] / total[of_class[rows]]
+        costs = (held[:, own] * share).sum(axis=1)
+        fold = int(np.lexsort((np.arange(count), images, costs))[0])
+        held[fold, own] += share
+        images[fold] += sizes[group]
+        folds[group] = fold
+    return folds[members]
 
 
 def cross_fit(

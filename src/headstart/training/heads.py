@@ -60,6 +60,8 @@ def head_problem(plan: Plan, feeds: PhaseFeeds) -> HeadProblem:
     """The head problem of a phase whose head is solved."""
     train, val = feeds.train(), feeds.plain("val")
     assert isinstance(train, CachedFeed) and isinstance(val, CachedFeed)
+    groups = [images.groups for images in (plan.splits.train, plan.splits.val)]
+    known = [each for each in groups if each is not None]
     return HeadProblem(
         train,
         val,
@@ -67,6 +69,7 @@ def head_problem(plan: Plan, feeds: PhaseFeeds) -> HeadProblem:
         class_weights=balancing_weights(plan),
         seed=named_seed(plan.recipe.data.split_seed, "folds"),
         val_cut=plan.splits.val_cut,
+        groups=np.concatenate(known) if len(known) == len(groups) else None,
     )
 
 

@@ -37,7 +37,8 @@ class HeadProblem:
     """A linear head to be solved. class_weights: float32 (classes,), or None.
 
     seed: of the folds. val_cut: whether validation was split off train. Only then may folds mix
-    them: a validation split of a folder may be different on purpose.
+    them: a validation split of a folder may be different on purpose. groups: uint64 (n,), of train
+    and then of validation; images of one group are in one fold. None: each is alone.
     """
 
     train: CachedFeed
@@ -46,6 +47,7 @@ class HeadProblem:
     class_weights: torch.Tensor | None
     seed: int
     val_cut: bool
+    groups: np.ndarray | None = None
 
     @property
     def by_folds(self) -> bool:
@@ -121,7 +123,7 @@ class HeadProblem:
         with section("solve"), full_float32():
             return cross_fit(
                 pool,
-                assign_folds(self.labels, keys, self.seed),
+                assign_folds(self.labels, keys, self.seed, self.groups),
                 self.classes,
                 l2_path=l2_path,
                 class_weights=self._class_weights(val),

@@ -23,6 +23,7 @@ def format_sources(sources: Sequence[SourceInfo]) -> str:
     table = grid(["name", "images", "classes", "pixels", "found"], rows, "lrrrl")
     hints = [
         "folder:PATH is a folder of class folders, or of train/, val/ and test/ with classes.",
+        "manifest:PATH is a .csv, .tsv or .parquet with columns path,label[,split][,group].",
         "Fetch one: headstart data fetch cifar10. Look at one: headstart data samples cifar10-mini",
     ]
     return "\n".join([table, "", *hints])

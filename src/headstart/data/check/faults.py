@@ -33,8 +33,8 @@ def _left_out(splits: Splits) -> list[str]:
     if count == 1:
         return [f"left out {example}"]
     return [
-        f"left out {count:,} images that cannot be read, such as {example} "
-        "(the manifest lists them all)"
+        f"left out {count:,} images that cannot be used, such as {example} "
+        "(manifest.json of a run lists them all)"
     ]
 
 

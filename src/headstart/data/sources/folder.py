@@ -1,4 +1,4 @@
-"""Folders of photos: finds and scans them, and opens them as image sets."""
+"""Photos in files: scans those of a layout, and opens them as image sets."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import numpy as np
 from headstart.data.check.oddities import odd_images, require_range, small_classes
 from headstart.data.images import ImageSet, build_image_set, map_threads
 from headstart.data.sources.download import Progress
-from headstart.data.sources.layout import find_photos
-from headstart.data.sources.masks import without_masks
+from headstart.data.sources.layout import Layout
 from headstart.data.sources.scan import Scanned, scan, scan_notes
 from headstart.data.splits import BadImage, Source
 from headstart.errors import DataError
@@ -24,7 +23,7 @@ class PhotoFiles:
 
     root: Path
     paths: tuple[str, ...]
-    content: tuple[bytes, ...]  # SHA-256 of each file
+    content: tuple[bytes, ...]  # the digest of each picture
     side: int
     short_sides: tuple[int, ...]  # pixels, as stored
     slow_to_read = True  # 2 ms for a JPEG of 224 pixels, 11 for one of 12 megapixels
@@ -44,43 +43,50 @@ class PhotoFiles:
             return file.read()
 
 
-def open_folder(root: Path, side: int, progress: Progress | None = None) -> Source:
-    """Find, scan and open the photos below `root`. Photos that cannot be read are left out.
+def open_photos(
+    where: Path, root: Path, layout: Layout, side: int, progress: Progress | None = None
+) -> Source:
+    """Scan and open the photos of a layout below `root`. Photos that cannot be read are left out.
 
-    Raises DataError where the layout is unclear, where a class has no image left, and where its
-    16-bit images are nearly black.
+    where: the folder or the table that messages name. Raises DataError where a class has no image
+    left, and where 16-bit images are nearly black.
     """
-    layout = without_masks(root, find_photos(root))
     scanned = scan(root, layout.paths, progress)
-    require_range(root, scanned)
-    bad = tuple(
-        BadImage(_shown(path), entry.reason) for path, entry in scanned.items() if entry.reason
-    )
-    good: dict[str, list[tuple[str, int]]] = {}
-    for split, classes in layout.files.items():
-        good[split] = []
-        for label, name in enumerate(layout.class_names):
-            paths = [path for path in classes[name] if not scanned[path].reason]
-            if not paths:
-                first = classes[name][0]
-                raise DataError(
-                    f"{root}: class {name}: none of its {len(classes[name])} images in {split} "
-                    f"can be read; the first: {first}: {scanned[first].reason}"
-                )
-            good[split] += [(path, label) for path in paths]
+    require_range(where, scanned)
+    unread = [(path, entry.reason) for path, entry in scanned.items() if entry.reason]
+    good = _readable(where, layout, scanned)
     sets = _image_sets(root, good, scanned, side)
     labels = [label for _, label in good["train"]]
     held = [(name, labels.count(label)) for label, name in enumerate(layout.class_names)]
     return Source(
-        name=f"folder:{root}",
+        name=str(where),
         class_names=layout.class_names,
         train=sets["train"],
         val=sets.get("val"),
         test=sets.get("test"),
         sizes=np.array([(e.width, e.height) for e in scanned.values() if not e.reason]),
-        quarantined=bad,
+        quarantined=tuple(BadImage(_shown(p), why) for p, why in (*unread, *layout.left_out)),
         notes=(*layout.notes, *scan_notes(root), *odd_images(scanned, side), *small_classes(held)),
     )
+
+
+def _readable(
+    where: Path, layout: Layout, scanned: dict[str, Scanned]
+) -> dict[str, list[tuple[str, int]]]:
+    """By split, the path and label of each image that can be read."""
+    good: dict[str, list[tuple[str, int]]] = {}
+    for split, classes in layout.files.items():
+        good[split] = []
+        for label, name in enumerate(layout.class_names):
+            paths = [path for path in classes[name] if not scanned[path].reason]
+            if classes[name] and not paths:
+                first = classes[name][0]
+                raise DataError(
+                    f"{where}: class {name}: none of its {len(classes[name])} images in {split} "
+                    f"can be read; the first: {first}: {scanned[first].reason}"
+                )
+            good[split] += [(path, label) for path in paths]
+    return good
 
 
 def _image_sets(
@@ -90,7 +96,7 @@ def _image_sets(
     sets = {}
     for split, rows in good.items():
         paths = tuple(path for path, _ in sorted(rows))
-        content = tuple(bytes.fromhex(scanned[path].sha256) for path in paths)
+        content = tuple(scanned[path].digest for path in paths)
         # Absolute, so that the set works after a change of the working directory.
         short = tuple(min(scanned[path].width, scanned[path].height) for path in paths)
         store = PhotoFiles(root.absolute(), paths, content, side, short)

@@ -6,13 +6,18 @@ meanings is refused, and the error says what to type or to move.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
+from headstart.data.splits import lacking
 from headstart.errors import DataError
+from headstart.text.formats import some
 from headstart_predict.formats import IMAGE_SUFFIXES
 from headstart_predict.walking import (
     counted,
@@ -29,7 +34,7 @@ _SPLITS = {
     "test": ("test", "testing", "testset", "holdout"),
 }
 _SPLIT_OF = {word: split for split, words in _SPLITS.items() for word in words}
-_BARE = [(split, ()) for split in _SPLITS]  # what split_of returns for "train", "train_set", ...
+BARE = [(split, ()) for split in _SPLITS]  # what split_of returns for "train", "train_set", ...
 
 # Words that only say that a folder holds images, not which.
 _PLAIN = frozenset(
@@ -38,19 +43,26 @@ _PLAIN = frozenset(
      "pictures", "pic", "pics", "raw", "sample", "samples", "seg", "set", "split")
 )  # fmt: skip
 MASK_WORDS = "masks?|seg|segmentations?|gt|groundtruth|annotations?"
-_SHOWN = 3  # names listed in a message
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Layout:
     """The images in a folder. files: by split and class, the paths below the folder.
 
-    A folder of class folders has one split, "train".
+    A folder of class folders has one split, "train". A class that val or test lacks has no paths
+    there. depths: by split, how many parts of a path lead to the folder that holds the photos of a
+    class. groups: of a table with such a column, by path, what it says. left_out: paths with the
+    reason.
     """
 
     files: dict[str, dict[str, list[str]]]
     class_names: tuple[str, ...]
     notes: tuple[str, ...]
+    depths: Mapping[str, int] = field(default_factory=dict)
+    groups: Mapping[str, str] | None = None
+    left_out: tuple[tuple[str, str], ...] = ()
 
     @property
     def paths(self) -> list[str]:
@@ -59,8 +71,7 @@ class Layout:
 
 def find_photos(root: Path) -> Layout:
     """Read the layout from names alone. Raises DataError, one line, for one that is unclear."""
-    if not root.is_dir():
-        raise DataError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}")
+    require_folder(root)
     notes: list[str] = []
     top = _unwrapped(root, root, notes)
     children = list_folders(top)
@@ -68,12 +79,8 @@ def find_photos(root: Path) -> Layout:
         raise DataError(
             f"{root}: no class folders: put the images of each class into a folder of its own"
         )
-    splits = _find_splits(top, children, notes)
-    if splits and "train" not in splits:
-        raise DataError(f"{root}: holds {', '.join(children)} but no train folder")
-    if splits:
+    if splits := find_splits(root, top, children, notes):
         splits = {split: _unwrapped(root, path, notes) for split, path in splits.items()}
-        _use_val_as_test(splits, notes)
     else:
         splits = {"train": top}
         _require_classes(top, children)
@@ -85,7 +92,24 @@ def find_photos(root: Path) -> Layout:
     if line := tell_others(others):
         notes.append(line)
     notes += _nested(splits["train"].relative_to(root), files["train"])
-    return Layout(files, _agreed_classes(root, files), tuple(notes))
+    names = agreed_classes(root, files, notes)
+    depths = {split: len(path.relative_to(root).parts) + 1 for split, path in splits.items()}
+    return Layout(files, names, tuple(notes), depths)
+
+
+def require_folder(root: Path) -> None:
+    if not root.is_dir():
+        raise DataError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}")
+
+
+def in_order(labels: Iterable[str]) -> tuple[str, ...]:
+    """Labels that no folder is called by, sorted; by value where all are numbers."""
+    names = sorted(labels)
+    with contextlib.suppress(ValueError):
+        values = {name: float(name) for name in names}
+        if all(map(math.isfinite, values.values())):
+            names.sort(key=values.__getitem__)
+    return tuple(names)
 
 
 def split_of(name: str) -> tuple[str, tuple[str, ...]] | None:
@@ -105,7 +129,7 @@ def _unwrapped(root: Path, folder: Path, notes: list[str]) -> Path:
     inner = folder
     while len(names := list_folders(inner)) == 1 and not holds_images(inner):
         below = inner / names[0]
-        if (inner == root and split_of(names[0]) in _BARE) or not list_folders(below):
+        if (inner == root and split_of(names[0]) in BARE) or not list_folders(below):
             break
         inner = below
     if inner == folder or len(list_folders(inner)) < 2:
@@ -113,6 +137,19 @@ def _unwrapped(root: Path, folder: Path, notes: list[str]) -> Path:
     where = inner.relative_to(root).as_posix()
     notes.append(f"{where}: taken as the folder that holds the classes or splits")
     return inner
+
+
+def find_splits(
+    root: Path, top: Path, children: Sequence[str], notes: list[str]
+) -> dict[str, Path]:
+    """The folder of each split, `children` of `top`; {} where the folders are classes. Without a
+    test folder, val is test. Raises DataError where there is no train folder."""
+    splits = _find_splits(top, children, notes)
+    if splits and "train" not in splits:
+        raise DataError(f"{root}: holds {', '.join(children)} but no train folder")
+    names = {split: path.name for split, path in splits.items()}
+    use_val_as_test(splits, names, "folder", notes)
+    return splits
 
 
 def _find_splits(top: Path, children: Sequence[str], notes: list[str]) -> dict[str, Path]:
@@ -152,18 +189,20 @@ def _ignore(folder: Path, splits: dict[str, Path], notes: list[str]) -> None:
     notes.append(f"{folder.name}: neither train, val nor test: ignored")
 
 
-def _use_val_as_test(splits: dict[str, Path], notes: list[str]) -> None:
-    """With a train and a val folder but no test folder, val becomes the test split.
+def use_val_as_test(
+    splits: dict[str, T], names: Mapping[str, str], what: str, notes: list[str]
+) -> None:
+    """With train and val but no test, val becomes the test split.
 
     A test set split off train would be smaller and would cost training images. Its scores would
-    also look too good where photos come in series: a separate folder usually holds other series.
+    also look too good where photos come in series: an own split usually holds other series. names:
+    of the splits, as the user wrote them. what: what a split is, such as "folder".
     """
     if "train" in splits and "val" in splits and "test" not in splits:
-        name = splits["val"].name
         splits["test"] = splits.pop("val")
         notes.append(
-            f"no test folder: the images of {name} are the test images, opened once at the end, "
-            f"and the validation images are split off {splits['train'].name}; add a test folder "
+            f"no test {what}: the images of {names['val']} are the test images, opened once at the "
+            f"end, and the validation images are split off {names['train']}; add a test {what} "
             "to choose on your own validation images"
         )
 
@@ -178,27 +217,27 @@ def _require_classes(top: Path, children: Sequence[str]) -> None:
     }
     common = set.intersection(*inside.values())
     shared = {name for name in common if not (_is_plain(name) or is_mask_folder(name))}
-    if len(shared) > 1 and all(split_of(name) in _BARE for name in shared):
+    if len(shared) > 1 and all(split_of(name) in BARE for name in shared):
         raise DataError(
-            f"{top}: each class holds folders {_some(shared)}: put the classes into the splits, as "
+            f"{top}: each class holds folders {some(shared)}: put the classes into the splits, as "
             f"in {min(shared)}/{children[0]}"
         )
     if len(shared) > 1:
         raise DataError(
-            f"{top}: {_some(children)} hold the same folders ({_some(shared)}): where those are "
+            f"{top}: {some(children)} hold the same folders ({some(shared)}): where those are "
             f"the classes, type folder:{top / children[0]} or merge the folders; where "
-            f"{_some(children)} are, move their images up into them"
+            f"{some(children)} are, move their images up into them"
         )
     if wrapper := next((name for name in children if inside[name] and _is_plain(name)), None):
         raise DataError(
-            f"{top}: {wrapper} holds folders ({_some(inside[wrapper])}) and no images, beside "
-            f"{_some([child for child in children if child != wrapper])}: type "
+            f"{top}: {wrapper} holds folders ({some(inside[wrapper])}) and no images, beside "
+            f"{some([child for child in children if child != wrapper])}: type "
             f"folder:{top / wrapper} where its folders are the classes, or move its images up into "
             "it where it is a class"
         )
     if all(_is_plain(child) or is_mask_folder(child) for child in children):
         raise DataError(
-            f"{top}: {_some(children)} do not name classes: put the images of each class into a "
+            f"{top}: {some(children)} do not name classes: put the images of each class into a "
             "folder with the name of the class"
         )
 
@@ -235,18 +274,27 @@ def _nested(above: Path, classes: dict[str, list[str]]) -> list[str]:
     ]
 
 
-def _agreed_classes(root: Path, files: dict[str, dict[str, list[str]]]) -> tuple[str, ...]:
-    """The class names, sorted. Raises DataError where the splits differ in classes."""
-    names = tuple(sorted(files["train"]))
-    if len(names) < 2:
-        raise DataError(f"{root}: a single class, {names[0]}: at least two are needed")
+def agreed_classes(
+    where: Path,
+    files: dict[str, dict[str, list[str]]],
+    notes: list[str],
+    names: tuple[str, ...] = (),
+) -> tuple[str, ...]:
+    """The classes of train, in the order of `names`, else sorted. A class that val or test lacks
+    gets no paths there, and a note. Raises DataError where train lacks a class."""
+    names = names or tuple(sorted(files["train"]))
     for split, classes in files.items():
-        missing = sorted(set(names) - set(classes))
-        extra = sorted(set(classes) - set(names))
-        if missing or extra:
-            parts = [f"{split} lacks {', '.join(missing)}"] if missing else []
-            parts += [f"train lacks {', '.join(extra)}"] if extra else []
-            raise DataError(f"{root}: train and {split} differ in classes: {'; '.join(parts)}")
+        if extra := sorted(set(classes) - set(names)):
+            raise DataError(
+                f"{where}: train and {split} differ in classes: train lacks {some(extra)}: add "
+                f"training images, or remove the class from {split}"
+            )
+    if len(names) < 2:
+        raise DataError(f"{where}: a single class, {names[0]}: at least two are needed")
+    for split, classes in files.items():
+        if missing := [name for name in names if name not in classes]:
+            classes |= {name: [] for name in missing}
+            notes.append(lacking(split, missing))
     return names
 
 
@@ -274,10 +322,3 @@ def _find_classes(
             )
         classes[name] = sorted(path.relative_to(root).as_posix() for path in found.images)
     return classes
-
-
-def _some(names: Collection[str]) -> str:
-    """Up to three names, and how many more there are."""
-    shown = sorted(names)
-    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
-    return ", ".join(shown[:_SHOWN]) + more

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -61,14 +62,14 @@ def without_masks(root: Path, layout: Layout) -> Layout:
                 f"{count} one name, such as {example}: both are used; move one out where it is a "
                 "mask or the same photo"
             )
-    return Layout(layout.files, layout.class_names, (*layout.notes, *notes))
+    return replace(layout, notes=(*layout.notes, *notes))
 
 
 def _named_masks(paths: Sequence[str]) -> dict[str, str]:
     """The masks of a class that are named so, or in a folder named so, each with its image."""
     photos = [path for path in paths if not is_mask_folder(PurePosixPath(path).parent.name)]
     beside = {_place(path): path for path in photos}
-    above = {(str(PurePosixPath(path).parents[1]), _stem(path)): path for path in photos}
+    above = {(str(PurePosixPath(path).parent.parent), _stem(path)): path for path in photos}
     masks = {}
     for path in paths:
         parent, stem = PurePosixPath(path).parent, PurePosixPath(path).stem
@@ -134,4 +135,4 @@ def _without(layout: Layout, masks: set[str]) -> Layout:
         }
         for split, classes in layout.files.items()
     }
-    return Layout(files, layout.class_names, layout.notes)
+    return replace(layout, files=files)

@@ -19,12 +19,21 @@ import PIL
 from headstart.data.images import PIXELS_VERSION, map_threads
 from headstart.data.sources.download import Progress
 from headstart.files import cache_root, recall, remember, write_atomically
-from headstart_predict.decode import Inspected, UnreadableImageError, inspect_image, open_file
+from headstart_predict.colours import COLOURS_VERSION
+from headstart_predict.decode import (
+    Inspected,
+    UnreadableImageError,
+    heif_version,
+    inspect_image,
+    open_file,
+)
 from headstart_predict.limits import max_pixels
 
-FORMAT = 3  # raise it when more is remembered about a file
+FORMAT = 4  # raise it when more is remembered about a file
 CHECKED, CHECKED_BYTES = 16, 2**28  # of the files taken as unchanged, those that are read again
 _IN_MEMORY = 2**26  # bytes of a file that is read at once
+
+Digest = bytes  # which names a field below
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,8 @@ class Scanned:
     """The scan of one file. bytes, mtime_ns, ctime_ns, inode: by which a change is noticed; all 0
     where the file could not be opened. width, height: upright, in pixels. blank: the centre square
     has one colour. peak: the largest value, of 65,535, of a picture with 16 or 32 bits a channel; 0
-    for others. reason: why the file cannot be read; empty where it can."""
+    for others. recoloured: whether an ICC profile changes its colours. reason: why the file cannot
+    be read; empty where it can."""
 
     bytes: int = 0
     mtime_ns: int = 0
@@ -43,11 +53,22 @@ class Scanned:
     height: int = 0
     blank: bool = False
     peak: int = 0
+    recoloured: bool = False
     reason: str = ""
 
     @property
     def stamp(self) -> tuple[int, int, int, int]:
         return self.bytes, self.mtime_ns, self.ctime_ns, self.inode
+
+    @property
+    def digest(self) -> Digest:
+        """SHA-256 that stands for the picture: of the file, and of the conversion of its colours.
+        So cached features of unconverted pixels are not taken for it, and no other picture is
+        concerned."""
+        content = bytes.fromhex(self.sha256)
+        if not self.recoloured:
+            return content
+        return hashlib.sha256(content + f"sRGB {COLOURS_VERSION}".encode()).digest()
 
 
 # A folder is opened several times by one command; each time it says what the first scan has found.
@@ -59,20 +80,18 @@ def scan(root: Path, paths: Sequence[str], progress: Progress | None = None) -> 
 
     A file with the size, times and inode of the last scan is taken as unchanged. A few of these are
     read again; if one has changed, all are, and `scan_notes` says so. An interrupted scan keeps its
-    results so far. Raises DataError where the machine lacks memory or open files.
+    results so far, and any scan those of other files that are still there: a folder and the tables
+    in it list different files. Raises DataError where the machine lacks memory or open files.
     """
     memory = _memory_path(root)
     known = _recall(memory)
-    scanned = {
-        path: entry
-        for path in paths
-        if (entry := known.get(path)) and _stamp(root / path) == entry.stamp
-    }
+    current = {path: entry for path, entry in known.items() if _stamp(root / path) == entry.stamp}
+    scanned = {path: current[path] for path in paths if path in current}
     if changed := _changed(root, scanned):
         _said[memory] = (
             f"{changed} has changed, but not its size, time and inode: all images are scanned again"
         )
-        scanned = {}
+        current = scanned = {}
     todo = [path for path in paths if path not in scanned]
     fresh: dict[str, Scanned] = {}
     small: dict[bytes, np.ndarray] = {}
@@ -80,14 +99,14 @@ def scan(root: Path, paths: Sequence[str], progress: Progress | None = None) -> 
         for entry, thumbnail in map_threads(lambda path: _scan_file(root / path), todo):
             fresh[todo[len(fresh)]] = entry
             if thumbnail is not None:
-                small[bytes.fromhex(entry.sha256)] = thumbnail
+                small[entry.digest] = thumbnail
             if progress is not None:
                 progress("reading images", len(fresh), len(todo))
     finally:
-        scanned |= fresh
-        if fresh or len(known) > len(scanned):
-            _remember(memory, scanned)
-            kept = {bytes.fromhex(entry.sha256) for entry in scanned.values()}
+        scanned = scanned | fresh
+        if fresh or len(known) > len(current):
+            _remember(memory, current | scanned)
+            kept = {entry.digest for entry in (current | scanned).values()}
             old = recall_thumbnails(root).items()
             remember_thumbnails(root, {d: t for d, t in old if d in kept} | small)
     return {path: scanned[path] for path in paths}
@@ -177,8 +196,8 @@ def _scan_file(path: Path) -> tuple[Scanned, np.ndarray | None]:
 
 
 def _scanned(stamp: tuple[int, int, int, int], digest: str, inspected: Inspected) -> Scanned:
-    width, height, blank, peak, _ = inspected
-    return Scanned(*stamp, digest, width, height, blank, peak)
+    width, height, blank, peak, _, recoloured = inspected
+    return Scanned(*stamp, digest, width, height, blank, peak, recoloured)
 
 
 def _stamp(path: Path) -> tuple[int, int, int, int] | None:
@@ -204,7 +223,9 @@ def _thumbnails_path(root: Path) -> Path:
 
 def _version() -> str:
     """The versions that a remembered scan depends on."""
-    return f"{FORMAT}, {PIXELS_VERSION}, {max_pixels()}, Pillow {PIL.__version__}"
+    heif = heif_version()
+    readers = f"Pillow {PIL.__version__}" + (f", pillow-heif {heif}" if heif else "")
+    return f"{FORMAT}, {PIXELS_VERSION}, {COLOURS_VERSION}, {max_pixels()}, {readers}"
 
 
 def _recall(memory: Path) -> dict[str, Scanned]:
