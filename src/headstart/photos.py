@@ -6,13 +6,17 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from headstart import studies
 from headstart.comparison.records import Comparison
 from headstart.data import describe, list_sources
 from headstart.data.loading import Description
+from headstart.data.sources.places import FOLDER, MANIFEST, is_photos, is_table
 from headstart.deployment.export import export
-from headstart.errors import BudgetError, RunError, did_you_mean
+from headstart.errors import BudgetError, RecipeError, RunError, did_you_mean
 from headstart.files import write_atomically
 from headstart.machine.progress import Reporter, TerminalReporter
 from headstart.machine.runtime import create_runtime
@@ -85,6 +89,8 @@ def fit(
     minutes: float = 10.0,
     out: str | Path | None = None,
     preset: str = "auto",
+    label_from: str | None = None,
+    group: str | None = None,
     max_ms: float | None = None,
     max_mb: float | None = None,
     device: str = "auto",
@@ -97,19 +103,20 @@ def fit(
     them. Validation chooses; each run opens test once, at its end. The same call continues where it
     was interrupted.
 
-    photos: a folder, or the name of a data set. minutes: for everything; what has begun is not cut
-    off. out: by default runs/NAME-FINGERPRINT. preset: auto; quick, probes alone; best, more
-    backbones are fine-tuned. max_ms, max_mb: limits of latency and file size that the chosen run
-    keeps. Raises HeadstartError for anything that the user can fix.
+    photos: a folder, a table that lists photos, or the name of a data set. label_from, group: as in
+    a recipe's data: an expression for labels in file names; what keeps photos together. minutes:
+    for everything; what has begun is not cut off. out: by default runs/NAME-FINGERPRINT. preset:
+    auto; quick, probes alone; best, more backbones are fine-tuned. max_ms, max_mb: limits of
+    latency and file size that the chosen run keeps. Raises HeadstartError for anything that the
+    user can fix.
     """
     began = time.perf_counter()
     reporter = reporter or TerminalReporter()
     if preset not in PRESETS:
         raise RunError(f"--preset {preset}: there is no such preset{did_you_mean(preset, PRESETS)}")
-    source = _source(photos)
-    description = describe(DataSpec(source=source), progress=reporter.transfer)
+    data = _data(photos, label_from, group)
+    description = describe(DataSpec(**data), progress=reporter.transfer)
     counts = description.counts
-    data = Photos(source, tuple(counts["train"]), sum(counts["test"]))
     images = sum(counts["train"]) + sum(counts["val"])
     shortlist = make_shortlist(
         images, 60 * minutes, rate=_rate(device), offered=OFFERED, say=reporter.say
@@ -119,7 +126,8 @@ def fit(
     name = _name(photos)
     root = Path(out or f"runs/{name}-{description.fingerprint[:8]}")
     compare = _Compare(root, minutes, max_ms, max_mb, device, cache_limit_gb, reporter)
-    study = draft_probes(name, data, [info.name for info in shortlist.chosen])
+    drafted = Photos(data, tuple(counts["train"]), sum(counts["test"]))
+    study = draft_probes(name, drafted, [info.name for info in shortlist.chosen])
     comparison = compare(study, PROBES)
     if preset != "quick":
         study, comparison = _fine_tune(study, comparison, compare, TUNED[preset])
@@ -197,16 +205,31 @@ def _chosen(comparison: Comparison, root: Path) -> Run:
     return open_run(root / (row.path or ""))
 
 
-def _source(photos: str | Path) -> str:
-    """The source of a folder, or of the data set of that name."""
+def _data(photos: str | Path, label_from: str | None, group: str | None) -> dict[str, Any]:
+    """The [data] table of the recipes. Raises RecipeError where an expression is none."""
+    given = {"source": source_of(photos), "label_from": label_from, "group": group}
+    data = {key: value for key, value in given.items() if value is not None}
+    try:
+        DataSpec(**data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        reason = str(first["msg"]).removeprefix("Value error, ")
+        raise RecipeError(f"--{str(first['loc'][0]).replace('_', '-')}: {reason}") from None
+    return data
+
+
+def source_of(photos: str | Path) -> str:
+    """The source of a folder, of a table, or of the data set of that name."""
     given = str(photos)
-    named = given in {info.name for info in list_sources()}
-    return given if named or given.startswith("folder:") else f"folder:{given}"
+    if is_photos(given) or given in {info.name for info in list_sources()}:
+        return given
+    return f"{MANIFEST if is_table(Path(given)) else FOLDER}{given}"
 
 
 def _name(photos: str | Path) -> str:
     """A name for the study: that of the folder, as far as names of runs allow."""
-    last = Path(str(photos).removeprefix("folder:")).absolute().name
+    given = str(photos).removeprefix(FOLDER).removeprefix(MANIFEST)
+    last = Path(given).absolute().stem
     return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-._")[:80] or "photos"
 
 

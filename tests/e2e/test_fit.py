@@ -13,6 +13,7 @@ from PIL import Image
 import headstart as library
 from headstart.data.sources.mini import open_mini
 from headstart.machine.progress import Reporter
+from headstart.photos import source_of
 from headstart.recipe import load_recipe, load_study
 from headstart_predict import load
 from tests.conftest import Outcome
@@ -72,11 +73,21 @@ def test_what_a_user_may_type_wrongly_is_one_line(
         ((photos / "frog",), "no class folders"),
         ((photos, "--preset", "slow"), "slow"),
         ((photos, "--minutes", "-1"), "minutes"),
+        ((photos, "--group", "burst"), "--group"),
+        ((photos, "--label-from", "(.+)_"), "--label-from"),
+        ((tmp_path / "photos.csv",), "photos.csv"),
     ):
         outcome = headstart("fit", *arguments)
         assert outcome.code == 2
         assert said in outcome.err
         assert len(outcome.err.strip().splitlines()) <= 2
+
+
+def test_what_is_fitted_may_be_a_folder_a_table_or_a_data_set() -> None:
+    assert source_of("photos") == "folder:photos"
+    assert source_of(Path("photos/table.CSV")) == "manifest:photos/table.CSV"
+    assert source_of("cifar10-mini") == "cifar10-mini"
+    assert source_of("folder:x.csv") == "folder:x.csv"
 
 
 def test_python_says_that_there_is_no_such_preset(photos: Path, cache: Path) -> None:

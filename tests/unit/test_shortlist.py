@@ -83,14 +83,14 @@ def test_epochs_grow_with_the_time_left() -> None:
 def test_unequal_classes_are_judged_by_class(
     counts: tuple[int, ...], runs: list[str], metric: str
 ) -> None:
-    study = draft_probes("x", Photos("folder:x", counts, 500), ["a", "b"])
+    study = draft_probes("x", Photos({"source": "folder:x"}, counts, 500), ["a", "b"])
     recipes = study.recipes()
     assert [recipe.name for recipe in recipes] == runs
     assert {recipe.chooses_by for recipe in recipes} == {metric}
 
 
 def test_a_draft_reads_back_as_the_same_study(tmp_path: Path) -> None:
-    probes = draft_probes("x", Photos("folder:x", (9, 9), 4), ["resnet50", "vgg16"])
+    probes = draft_probes("x", Photos({"source": "folder:x"}, (9, 9), 4), ["resnet50", "vgg16"])
     study = draft_tuned(probes, {"resnet50": 3})
     assert {recipe.evaluation.folds for recipe in study.recipes()} == {5}  # four test images
     path = tmp_path / "study.toml"

@@ -31,7 +31,10 @@ class Preset(StrEnum):
 
 def fit(
     photos: Annotated[
-        str, typer.Argument(metavar="PHOTOS", help="A folder of class folders, or a data set.")
+        str,
+        typer.Argument(
+            metavar="PHOTOS", help="A folder, a table (CSV, TSV, Parquet), or a data set."
+        ),
     ],
     minutes: Annotated[
         float,
@@ -47,6 +50,23 @@ def fit(
             "--preset", help="quick trains heads alone; best fine-tunes more backbones than auto."
         ),
     ] = Preset.auto,
+    label_from: Annotated[
+        str | None,
+        typer.Option(
+            "--label-from",
+            metavar="REGEX",
+            help="For photos without class folders: what of a file's name is the class, such as "
+            r"'(?P<label>.+)_\d+'.",
+        ),
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            "--group",
+            help="Photos that stay in one split: auto, duplicates, time, folder, column, or a "
+            "regular expression with a group `group`.",
+        ),
+    ] = None,
     max_ms: MaxMsOption = None,
     max_mb: MaxMbOption = None,
     device: DeviceOption = "auto",
@@ -58,12 +78,14 @@ def fit(
     from headstart import photos as module
     from headstart.cli.tables.fit import fit_to_json, format_fit
 
-    rescan_folders(rescan, [photos if photos.startswith("folder:") else f"folder:{photos}"])
+    rescan_folders(rescan, [module.source_of(photos)])
     fitted = module.fit(
         photos,
         minutes=minutes,
         out=out,
         preset=preset.value,
+        label_from=label_from,
+        group=group,
         max_ms=max_ms,
         max_mb=max_mb,
         device=device,

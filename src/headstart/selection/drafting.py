@@ -30,9 +30,10 @@ PRESETS = ("auto", "quick", "best")
 
 @dataclass(frozen=True)
 class Photos:
-    """What the drafts depend on. counts: training images of each class. tested: test images."""
+    """What the drafts depend on. data: the recipes' [data] table. counts: training images of each
+    class. tested: test images."""
 
-    source: str
+    data: Mapping[str, Any]
     counts: tuple[int, ...]
     tested: int
 
@@ -86,7 +87,7 @@ def _study(name: str, photos: Photos, backbone: str, variants: list[dict[str, An
     recipe: dict[str, Any] = {
         "name": name,
         "select_by": photos.select_by,
-        "data": {"source": photos.source},
+        "data": dict(photos.data),
         "backbone": {"name": backbone},
         "phases": [{"train": "head"}],
     }

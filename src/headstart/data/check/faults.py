@@ -41,7 +41,8 @@ def _left_out(splits: Splits) -> list[str]:
 def _duplicates(splits: Splits, progress: Progress | None) -> list[str]:
     test, val = (find_split_duplicates(splits, split, progress) for split in ("test", "val"))
     remedy = (
-        "remove them, or keep all photos of one thing in one split; `headstart data duplicates "
+        'remove them, or keep all photos of one thing in one split (data.group = "auto" where the '
+        "splits are cut here); `headstart data duplicates "
         f"{splits.source} --out pairs.png` draws them"
     )
     lines = []
