@@ -29,6 +29,25 @@ class Preset(StrEnum):
     best = "best"
 
 
+LabelFromOption = Annotated[
+    str | None,
+    typer.Option(
+        "--label-from",
+        metavar="REGEX",
+        help="For photos without class folders: what of a file's name is the class, such as "
+        r"'(?P<label>.+)_\d+'.",
+    ),
+]
+GroupOption = Annotated[
+    str | None,
+    typer.Option(
+        "--group",
+        help="Photos that stay in one split: auto, duplicates, time, folder, column, or a regular "
+        "expression with a group `group`.",
+    ),
+]
+
+
 def fit(
     photos: Annotated[
         str,
@@ -50,23 +69,8 @@ def fit(
             "--preset", help="quick trains heads alone; best fine-tunes more backbones than auto."
         ),
     ] = Preset.auto,
-    label_from: Annotated[
-        str | None,
-        typer.Option(
-            "--label-from",
-            metavar="REGEX",
-            help="For photos without class folders: what of a file's name is the class, such as "
-            r"'(?P<label>.+)_\d+'.",
-        ),
-    ] = None,
-    group: Annotated[
-        str | None,
-        typer.Option(
-            "--group",
-            help="Photos that stay in one split: auto, duplicates, time, folder, column, or a "
-            "regular expression with a group `group`.",
-        ),
-    ] = None,
+    label_from: LabelFromOption = None,
+    group: GroupOption = None,
     max_ms: MaxMsOption = None,
     max_mb: MaxMbOption = None,
     device: DeviceOption = "auto",
