@@ -30,6 +30,7 @@ from headstart.selection.drafting import (
     epochs_that_fit,
     to_toml,
 )
+from headstart.selection.preference import Preferred, prefer
 from headstart.selection.shortlist import CORE_RATE, GPU_RATE, OFFERED, make_shortlist
 from headstart.specs import DataSpec
 from headstart_predict.cards import Card, Shown, interval, percent
@@ -43,16 +44,32 @@ BUNDLE, STUDY, RECIPE = "bundle", "study.toml", "recipe.toml"
 
 @dataclass(frozen=True, repr=False)
 class Fitted(Shown):
-    """What `fit` hands over. run: the chosen one. study: the TOML that repeats all runs. left_out:
-    a line for each backbone that was not tried. seconds: of the whole call."""
+    """What `fit` hands over. chosen: the run to take, and why. study: the TOML that repeats all
+    runs. left_out: a line for each backbone that was not tried. seconds: of the whole call."""
 
-    run: Run
+    chosen: Preferred
     bundle: Path
     study: Path
     comparison: Comparison
     description: Description
     left_out: tuple[str, ...]
     seconds: float
+
+    @property
+    def run(self) -> Run:
+        """The chosen run."""
+        return self.chosen.run
+
+    @property
+    def why(self) -> str:
+        """Why this run, as words after "chosen"."""
+        runs = f"of {len(self.comparison.rows)} runs"
+        if self.chosen.over is None:
+            return f"by validation, {runs}"
+        return (
+            f"{runs}: {self.chosen.images:,} validation images do not tell it from "
+            f"{self.chosen.over}, and it is the better one on ImageNet"
+        )
 
     @property
     def report(self) -> Path:
@@ -73,7 +90,7 @@ class Fitted(Shown):
         test = self.run.metrics.test
         accuracy = f"{percent(test.accuracy)} {interval(test.interval)}, n = {test.n:,}"
         facts = [
-            ("chosen", f"{self.run.name}, by validation, of {len(self.comparison.rows)} runs"),
+            ("chosen", f"{self.run.name}, {self.why}"),
             ("test accuracy", accuracy),
             ("macro F1", percent(test.macro_f1)),
             ("bundle", str(self.bundle)),
@@ -100,7 +117,8 @@ def fit(
     """Choose, adapt and export the best reachable backbone for a folder of photos.
 
     The time goes to probes of every backbone of the shortlist, then to fine-tuning the best of
-    them. Validation chooses; each run opens test once, at its end. The same call continues where it
+    them. Validation chooses, and published accuracy between backbones that it does not tell apart;
+    each run opens test once, at its end. The same call continues where it
     was interrupted.
 
     photos: a folder, a table that lists photos, or the name of a data set. label_from, group: as in
@@ -134,11 +152,11 @@ def fit(
     limited = max_ms is not None or max_mb is not None
     if limited:
         comparison = compare(study, RUNS, measure=True)
-    run = _chosen(comparison, root)
-    exported = export(run, out=root / BUNDLE, reporter=reporter)
+    chosen = _chosen(comparison, root)
+    exported = export(chosen.run, out=root / BUNDLE, reporter=reporter)
     seconds = time.perf_counter() - began
     return Fitted(
-        run, exported.path, root / STUDY, comparison, description, shortlist.left_out, seconds
+        chosen, exported.path, root / STUDY, comparison, description, shortlist.left_out, seconds
     )
 
 
@@ -181,7 +199,8 @@ def _fine_tune(
     """The probes, and up to `most` of their backbones fine-tuned, for as many epochs as the time
     left allows; the probes alone where it allows none."""
     ranked = sorted(probes.configurations, key=lambda c: (-c.val_value, c.val_loss))
-    backbones = list(dict.fromkeys(c.backbone for c in ranked))[:most]
+    preferred = _chosen(probes, compare.root).run.recipe.backbone.name
+    backbones = list(dict.fromkeys([preferred, *(c.backbone for c in ranked)]))[:most]
     spent = probes.selection.spent_s if probes.selection else 0.0
     left = 60 * RUNS * compare.minutes - spent
     passes = {c.backbone: c.alone_s for c in ranked}
@@ -195,14 +214,16 @@ def _fine_tune(
     return study, probes
 
 
-def _chosen(comparison: Comparison, root: Path) -> Run:
-    """The run that validation chose, within the limits where there are some."""
-    row = comparison.best_row
+def _chosen(comparison: Comparison, root: Path) -> Preferred:
+    """The run to take: validation's choice, within the limits where there are some. Where
+    validation does not tell backbones apart, published accuracy decides between them."""
+    rows = {row.run: row for row in comparison.rows if row.path is not None}
+    runs = {name: open_run(root / str(row.path)) for name, row in rows.items()}
     if (limits := comparison.limits) is not None:
         if limits.best is None:
             raise RunError(limits.text)
-        row = next(row for row in comparison.rows if row.run == limits.best)
-    return open_run(root / (row.path or ""))
+        return Preferred(runs[limits.best], None, 0)
+    return prefer(runs[comparison.best], [run for run in runs.values() if run.finished])
 
 
 def _data(photos: str | Path, label_from: str | None, group: str | None) -> dict[str, Any]:

@@ -182,13 +182,13 @@ def clearly_worse(hits: dict[str, np.ndarray], level: float = LEVEL) -> dict[str
     leader = hits[ordered[-1]]
     worse: dict[str, float] = {}
     for name in ordered[: len(ordered) // 2]:
-        p_value = _chance(leader, hits[name])
+        p_value = chance(leader, hits[name])
         if p_value < level / (len(ordered) - 1):
             worse[name] = p_value
     return worse
 
 
-def _chance(leader: np.ndarray, other: np.ndarray) -> float:
+def chance(leader: np.ndarray, other: np.ndarray) -> float:
     """The probability that equally good candidates differ so much in the leader's favour."""
     if leader.dtype != bool:
         return swap_p_value(leader - other, larger=True)

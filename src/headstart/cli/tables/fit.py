@@ -31,6 +31,7 @@ def fit_to_json(fitted: Fitted) -> dict[str, Any]:
         "report": str(fitted.report),
         "recipe": str(fitted.recipe),
         "study": str(fitted.study),
+        "why": fitted.why,
         "warnings": fitted.warnings,
         "runs": [row.run for row in fitted.comparison.rows],
         "not_tried": list(fitted.left_out),
@@ -43,13 +44,12 @@ def format_fit(fitted: Fitted) -> str:
     run, counts = fitted.run, fitted.description.counts
     test, val = run.metrics.test, run.metrics.val
     held = ", ".join(f"{sum(counts[split]):,} {split}" for split in ("train", "val", "test"))
-    runs = len(fitted.comparison.rows)
     command, warnings = own_command(), fitted.warnings
     more = len(warnings) - SHOWN
     lines = [
         f"images         {held}; {len(fitted.description.class_names)} classes",
-        f"chosen         {run.name}, by validation, of {runs} runs in "
-        f"{format_seconds(fitted.seconds)}",
+        f"chosen         {run.name}, {fitted.why}",
+        f"time           {format_seconds(fitted.seconds)}",
         f"test           {_accuracy(test)}",
         *class_lines(run),
         f"validation     {_accuracy(val)}",
