@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from headstart.selection.preference import prefer
 from tests.fabricating import fabricate
 
 WEAK, STRONG = "squeezenet1_1", "tf_efficientnet_lite2"  # by published accuracy
+Build = Callable[[str, str, Predictions], Run]
 
 
 def made(wrong: int, n: int, extra: int = 0) -> Predictions:
@@ -27,7 +29,7 @@ def made(wrong: int, n: int, extra: int = 0) -> Predictions:
 
 
 @pytest.fixture
-def run(tmp_path: Path):  # type: ignore[no-untyped-def]  # a function with keywords
+def run(tmp_path: Path) -> Build:
     def build(name: str, backbone: str, val: Predictions) -> Run:
         return fabricate(
             tmp_path / name, name=name, backbone=backbone, classes=2, n=40, given=(val, made(4, 40))
@@ -36,24 +38,24 @@ def run(tmp_path: Path):  # type: ignore[no-untyped-def]  # a function with keyw
     return build
 
 
-def test_published_accuracy_decides_where_few_images_do_not(run) -> None:  # type: ignore[no-untyped-def]
+def test_published_accuracy_decides_where_few_images_do_not(run: Build) -> None:
     best, other = run("a", WEAK, made(2, 60)), run("b", STRONG, made(4, 60))
     found = prefer(best, [best, other])
     assert (found.run.name, found.over, found.images) == ("b", "a", 60)
 
 
-def test_what_validation_tells_apart_is_left_to_it(run) -> None:  # type: ignore[no-untyped-def]
+def test_what_validation_tells_apart_is_left_to_it(run: Build) -> None:
     best, other = run("a", WEAK, made(20, 600)), run("b", STRONG, made(40, 600))
     assert prefer(best, [best, other]).run.name == "a"
     assert prefer(best, [best, other]).over is None
 
 
-def test_a_backbone_that_is_no_better_on_imagenet_is_not_preferred(run) -> None:  # type: ignore[no-untyped-def]
+def test_a_backbone_that_is_no_better_on_imagenet_is_not_preferred(run: Build) -> None:
     best, other = run("a", STRONG, made(2, 60)), run("b", WEAK, made(2, 60))
     assert prefer(best, [other, best]).run.name == "a"
 
 
-def test_runs_of_one_backbone_are_compared_on_the_images_that_all_hold(run) -> None:  # type: ignore[no-untyped-def]
+def test_runs_of_one_backbone_are_compared_on_the_images_that_all_hold(run: Build) -> None:
     best = run("a", WEAK, made(2, 60))
     weighted, tuned = run("b", STRONG, made(6, 60, extra=30)), run("c", STRONG, made(4, 60))
     found = prefer(best, [best, weighted, tuned])
