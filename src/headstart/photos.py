@@ -6,8 +6,6 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
 from pydantic import ValidationError
 
 from headstart import studies
@@ -133,7 +131,7 @@ def fit(
     if preset not in PRESETS:
         raise RunError(f"--preset {preset}: there is no such preset{did_you_mean(preset, PRESETS)}")
     data = _data(photos, label_from, group)
-    description = describe(DataSpec(**data), progress=reporter.transfer)
+    description = describe(DataSpec.model_validate(data), progress=reporter.transfer)
     counts = description.counts
     images = sum(counts["train"]) + sum(counts["val"])
     shortlist = make_shortlist(
@@ -226,12 +224,12 @@ def _chosen(comparison: Comparison, root: Path) -> Preferred:
     return prefer(runs[comparison.best], [run for run in runs.values() if run.finished])
 
 
-def _data(photos: str | Path, label_from: str | None, group: str | None) -> dict[str, Any]:
+def _data(photos: str | Path, label_from: str | None, group: str | None) -> dict[str, str]:
     """The [data] table of the recipes. Raises RecipeError where an expression is none."""
     given = {"source": source_of(photos), "label_from": label_from, "group": group}
     data = {key: value for key, value in given.items() if value is not None}
     try:
-        DataSpec(**data)
+        DataSpec.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         reason = str(first["msg"]).removeprefix("Value error, ")
