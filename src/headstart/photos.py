@@ -6,6 +6,7 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
 from pydantic import ValidationError
 
 from headstart import studies
