@@ -130,7 +130,7 @@ def measure(network: str, run: Any, bundle: Path, photos: Sequence[Path], repeat
             times[name].append(time.perf_counter() - began)
         for name, ask in alone.items():
             single[name].append(latency(ask, photos))
-    print(f"\n{network}, {SIZE} pixels, {len(photos):,} photos (engine: {ours.engine})")
+    print(f"\n{network}, {SIZE} pixels, {len(photos):,} photos (engine: {ours.engine_name})")
     print(f"{'':<24}{'images/s':>10}{'times as long':>26}{'ms alone':>10}{'times as long':>26}")
     for name in series:
         rate = len(photos) / statistics.median(times[name])

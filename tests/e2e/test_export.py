@@ -12,7 +12,6 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -266,28 +265,6 @@ def test_a_form_that_answers_otherwise_is_not_published(
     with pytest.raises(BundleError, match=r"model\.xml answers otherwise than the run"):
         exporting.export(run, out=tmp_path / "b", form="openvino", reporter=library.Reporter())
     assert list(tmp_path.iterdir()) == []
-
-
-def test_int8_says_what_it_costs_or_is_refused(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("nncf")
-    ask = {"precision": "int8", "reporter": library.Reporter()}
-    done = exporting.export(run, out=tmp_path / "eight", max_drop=100, **ask)
-    assert done.int8 is not None
-    assert done.int8.images == 60
-    assert done.int8.low <= done.int8.change <= done.int8.high
-    assert (done.path / "model.onnx").stat().st_size < 0.6e6 * done.int8.megabytes_float32
-    opened = open_bundle(done.path)
-    assert opened.precision == "int8"
-    assert verify(opened).images == 32
-    assert "In int8 accuracy changes by" in (done.path / "README.md").read_text()
-    worse = replace(done.int8, change=-0.02)
-    monkeypatch.setattr(exporting, "compare_int8", lambda *_: worse)
-    monkeypatch.setattr(exporting, "to_int8", lambda model, images: model)
-    with pytest.raises(BundleError, match=r"-2\.00 points .* allows more than 1 points"):
-        exporting.export(run, out=tmp_path / "refused", **ask)
-    assert not (tmp_path / "refused").exists()
 
 
 class Looping(torch.nn.Module):

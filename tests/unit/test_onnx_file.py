@@ -60,6 +60,28 @@ def constant_outside() -> onnx.ModelProto:
     return model(node, relu())
 
 
+def weights(kind: int = TensorProto.FLOAT, dims: tuple[int, ...] = (4,)) -> onnx.TensorProto:
+    """A tensor of four numbers of 4 bytes, which says that it is of this kind and size."""
+    tensor = numpy_helper.from_array(np.zeros(4, np.float32), "w")
+    tensor.data_type = kind
+    del tensor.dims[:]
+    tensor.dims.extend(dims)
+    return tensor
+
+
+def listed(dims: tuple[int, ...]) -> onnx.TensorProto:
+    """The same with its numbers in a list, not as bytes."""
+    tensor = helper.make_tensor("w", TensorProto.INT64, [4], [1, 2, 3, 4])
+    assert not tensor.raw_data
+    del tensor.dims[:]
+    tensor.dims.extend(dims)
+    return tensor
+
+
+def holding(tensor: onnx.TensorProto) -> Callable[[], onnx.ModelProto]:
+    return lambda: model(relu(), initializers=(tensor,))
+
+
 HOSTILE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "a tensor at another path": (lambda: model(relu(), initializers=(outside(),)), "other files"),
     "a constant at another path": (constant_outside, "other files"),
@@ -71,12 +93,35 @@ HOSTILE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     ),
     "branches": (loop, "If is not"),
     "a graph in an attribute": (hidden_loop, "graphs within"),
+    "texts": (holding(weights(TensorProto.STRING)), "kind of numbers, 8,"),
+    "complex numbers": (holding(weights(TensorProto.COMPLEX64)), "kind of numbers, 14,"),
+    "no kind": (holding(weights(TensorProto.UNDEFINED)), "kind of numbers, 0,"),
+    "a tensor larger than its bytes": (holding(weights(dims=(2**20, 2**20))), "not as large"),
+    "a tensor smaller than its bytes": (holding(weights(dims=(3,))), "not as large"),
+    "bfloat16 without half of it": (holding(weights(TensorProto.BFLOAT16)), "not as large"),
+    "a length below zero": (holding(weights(dims=(-4,))), "not as large"),
+    "a million lengths": (holding(weights(dims=(2**40,) * 10**6)), "not as large"),
+    "a list shorter than its tensor": (holding(listed((2**40,))), "not as large"),
 }
 
 
 def test_a_plain_model_is_taken() -> None:
-    weights = numpy_helper.from_array(np.zeros(4, np.float32), "w")
-    check_model(model(relu(), initializers=(weights,)).SerializeToString())
+    check_model(holding(weights())().SerializeToString())
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        weights(TensorProto.BFLOAT16, (2, 4)),
+        weights(TensorProto.INT8, (16,)),
+        numpy_helper.from_array(np.float32(1), "w"),
+        numpy_helper.from_array(np.zeros((0, 3), np.int64), "w"),
+        listed((2, 2)),
+        helper.make_tensor("w", TensorProto.BOOL, [3], [True, False, True]),
+    ],
+)
+def test_a_tensor_that_is_whole_is_taken(tensor: onnx.TensorProto) -> None:
+    check_model(holding(tensor)().SerializeToString())
 
 
 @pytest.mark.parametrize("kind", HOSTILE)

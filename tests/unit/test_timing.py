@@ -40,7 +40,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[[Clock, float], list[str]
             order.append(name)
             return clock(name, order.count(name))
 
-        monkeypatch.setattr(timing, "open_predictor", lambda path: open_run(path).name)
+        monkeypatch.setattr(timing, "as_served", lambda run: open_run(run.path).name)
         monkeypatch.setattr(timing, "milliseconds", call)
         monkeypatch.setattr(timing, "_warm_up", lambda run, until: None)
         monkeypatch.setattr(timing.Cores, "look", lambda self: None)

@@ -75,10 +75,15 @@ class PictureClassifier(Shown):
     def logits_of_series(self, pixels: np.ndarray) -> np.ndarray:
         """The same for many images, in batches that share out the cores."""
         parts = [pixels[first : first + self.batch] for first in range(0, len(pixels), self.batch)]
-        if len(parts) < 2 or self.workers == 1:
-            return np.concatenate([self.logits(part) for part in parts])
+        if len(parts) < 2:
+            return self.logits(pixels)
+        if self.workers == 1:
+            return np.concatenate([self.logits_of_many(part) for part in parts])
         with ThreadPoolExecutor(self.workers, "predict") as pool:
             return np.concatenate(list(pool.map(self.logits_of_many, parts)))
+
+    def prepare_for_one(self) -> None:
+        """Called before images that are asked one at a time, where it pays to measure first."""
 
     def prepare_for_many(self) -> None:
         """Called before a series of more than LONG images."""

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import platform
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
-from headstart_predict import engines
+from headstart_predict import choosing, engines
 from headstart_predict.answers import PictureClassifier, softmax
 from headstart_predict.bundle import MODEL, Bundle, Golden, open_bundle, read_golden
 from headstart_predict.cards import Card, percent
@@ -23,10 +16,8 @@ from headstart_predict.engines import Engine, PerProcess, usable_cores
 from headstart_predict.errors import BundleError, DataError
 from headstart_predict.onnx_file import ModelError, check_model
 
-# Seconds for which each engine is measured, and by how much another one must be quicker than ONNX
-# Runtime to be taken.
-MEASURED_S, MARGIN = 0.4, 1.05
-REMEMBERED = "engines.json"
+# What an engine is chosen for: one image on every core, or a series, a batch on each core.
+ONE, MANY = "one", "many"
 
 
 class BundlePredictor(PictureClassifier):
@@ -43,8 +34,8 @@ class BundlePredictor(PictureClassifier):
         self.bundle, self.threads = bundle, threads or usable_cores()
         self.workers = self.threads
         self.engine = engine
-        self._engines = PerProcess()
-        self._start(1)  # damage is found before the first answer is asked for
+        self._engines, self._chosen = PerProcess(), dict[str, str]()
+        self._start(ONE)  # damage is found before the first answer is asked for
 
     def _card(self) -> Card:
         names = ", ".join(self.class_names[:5]) + (", ..." if len(self.class_names) > 5 else "")
@@ -62,57 +53,73 @@ class BundlePredictor(PictureClassifier):
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """float32 (n, classes) for uint8 (n, side, side, 3); without temperature."""
-        return self._start(1).run(pixels)
+        return self._start(ONE).run(pixels)
 
     def logits_of_many(self, pixels: np.ndarray) -> np.ndarray:
         """The same, where every core is given a batch: each is computed on a thread of its own."""
-        return self._start(self.workers).run(pixels)
+        return self._start(MANY).run(pixels)
 
     def features(self, pixels: np.ndarray) -> np.ndarray:
         """float32 (n, features): what the last layer sees of uint8 (n, side, side, 3)."""
-        return self._start(1).run(pixels, "features")
+        return self._start(ONE).run(pixels, "features")
+
+    def prepare_for_one(self) -> None:
+        """Measure once on this machine which engine is the quickest for one image at a time."""
+        self._choose(ONE)
 
     def prepare_for_many(self) -> None:
         """Before a long series: measure once on this machine which engine is the quickest."""
-        if self.engine == "auto" and len(engines.installed()) > 1:
-            self.engine = self._quickest()
+        self._choose(MANY)
 
     @property
     def engine_name(self) -> str:  # type: ignore[override]  # it may change before a long series
-        return engines.NAMES[0] if self.engine == "auto" else self.engine
+        one, many = self._name(ONE), self._name(MANY)
+        return one if one == many else f"{one}, and {many} for a series"
 
-    def _start(self, streams: int) -> Engine:
-        name = self.engine_name
+    def _streams(self, use: str) -> int:
+        return 1 if use == ONE else self.workers
+
+    def _name(self, use: str) -> str:
+        """The engine that was asked for, or the one that this machine remembers as the quickest."""
+        if self.engine != "auto":
+            return self.engine
+        if use not in self._chosen:
+            self._chosen[use] = choosing.recall(self._key(use)) or choosing.FIRST
+        return self._chosen[use]
+
+    def _key(self, use: str) -> str:
+        return choosing.key_of(self.bundle.files[MODEL].sha256, self.threads, use)
+
+    def _start(self, use: str) -> Engine:
+        name, streams = self._name(use), self._streams(use)
 
         def make() -> Engine:
             threads = max(self.threads // streams, 1)
-            return engines.start(name, _model(self.bundle), threads, streams)
+            content, precision = _model(self.bundle), self.bundle.precision
+            return engines.start(name, content, threads, streams, precision)
 
         return self._engines.get(f"{name} {streams}", make)
 
-    def _quickest(self) -> str:
-        """The name of the engine; remembered for this model on this kind of machine."""
-        key = hashlib.sha256(
-            json.dumps([self.bundle.files[MODEL].sha256, self.threads, *_machine()]).encode()
-        ).hexdigest()[:24]
-        remembered = _recall()
-        if (name := remembered.get(key)) in engines.installed():
-            return str(name)
-        pixels = np.random.default_rng(0).integers(
-            0, 256, (self.batch, self.side, self.side, 3), np.uint8
-        )
-        rates = {}
-        golden = read_golden(self.bundle)
-        for name in engines.installed():
-            engine = engines.start(name, _model(self.bundle), 1, self.workers)
-            if name != engines.NAMES[0] and compare(self.bundle, golden, engine).changed:
-                continue
-            rates[name] = _rate(engine, pixels)
-        best = max(rates, key=lambda name: rates[name])
-        if rates[best] < MARGIN * rates[engines.NAMES[0]]:
-            best = engines.NAMES[0]
-        _remember({**remembered, key: best})
-        return best
+    def _choose(self, use: str) -> None:
+        """Have the quickest engine answer; remembered for this model on this kind of machine."""
+        if self.engine != "auto" or len(engines.installed()) < 2:
+            return
+        key, streams = self._key(use), self._streams(use)
+        if not (name := choosing.recall(key)):
+            golden = read_golden(self.bundle)
+            started = choosing.start_agreeing(
+                _model(self.bundle),
+                max(self.threads // streams, 1),
+                streams,
+                self.bundle.precision,
+                lambda engine: not compare(self.bundle, golden, engine).changed,
+            )
+            images = 1 if use == ONE else self.batch
+            shape = (images, self.side, self.side, 3)
+            pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+            name = choosing.quickest(started, pixels, streams)
+            choosing.remember(key, name)
+        self._chosen[use] = name
 
 
 def _model(bundle: Bundle) -> bytes:
@@ -129,9 +136,10 @@ def load(
 ) -> BundlePredictor:
     """The predictor of a bundle.
 
-    engine: onnxruntime, openvino, or auto: ONNX Runtime, and before a long series the quickest one
-    that is installed. threads: how many cores to use; all by default. Raises BundleError where the
-    bundle is damaged, was changed or is of another format.
+    engine: onnxruntime, openvino, or auto: the quickest one that this machine remembers for this
+    model, which it measures before a long series, else ONNX Runtime. threads: how many cores to
+    use; all by default. Raises BundleError where the bundle is damaged, was changed or is of
+    another format.
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     return BundlePredictor(opened, engine, threads)
@@ -153,20 +161,30 @@ class Comparison:
 
 def compare(bundle: Bundle, golden: Golden, engine: Engine) -> Comparison:
     """An engine's answers for the pixels of the golden images."""
-    parts = [engine.run(golden.pixels[i : i + 8]) for i in range(0, len(golden.pixels), 8)]
-    return compare_logits(bundle, golden.ids, golden.logits, np.concatenate(parts))
+    found = in_batches(engine, golden.pixels)
+    expected = golden.logits
+    return compare_logits(golden.ids, expected, found, bundle.temperature, bundle.tolerance)
+
+
+def in_batches(engine: Engine, pixels: np.ndarray) -> np.ndarray:
+    """An engine's logits for uint8 (n, side, side, 3), a few images at a time."""
+    return np.concatenate([engine.run(pixels[i : i + 8]) for i in range(0, len(pixels), 8)])
 
 
 def compare_logits(
-    bundle: Bundle, ids: np.ndarray, expected: np.ndarray, found: np.ndarray
+    ids: np.ndarray,
+    expected: np.ndarray,
+    found: np.ndarray,
+    temperature: float,
+    tolerance: float,
 ) -> Comparison:
     """Logits (n, classes) beside the expected ones, as calibrated probabilities."""
-    ours, theirs = (softmax(each / bundle.temperature) for each in (found, expected))
+    ours, theirs = (softmax(each / temperature) for each in (found, expected))
     apart = np.abs(ours - theirs).max(axis=1)
     apart[~np.isfinite(found).all(axis=1)] = np.inf
     # Where two classes are as good as equal, rounding decides between them.
-    other = (found.argmax(axis=1) != expected.argmax(axis=1)) & (apart > bundle.tolerance / 10)
-    wrong = other | (apart > bundle.tolerance)
+    other = (found.argmax(axis=1) != expected.argmax(axis=1)) & (apart > tolerance / 10)
+    wrong = other | (apart > tolerance)
     worst = int(apart.argmax())
     changed = tuple(map(str, ids[wrong]))
     return Comparison(len(ids), float(apart[worst]), str(ids[worst]), changed)
@@ -195,7 +213,10 @@ def verify(bundle: str | Path | Bundle, *, engine: str = "auto") -> Comparison:
             "255 levels: another version of Pillow reads them otherwise"
         )
     predictor = load(opened, engine=engine)
-    compared = compare_logits(opened, golden.ids, golden.logits, predictor.logits(golden.pixels))
+    found = predictor.logits(golden.pixels)
+    compared = compare_logits(
+        golden.ids, golden.logits, found, opened.temperature, opened.tolerance
+    )
     if compared.changed:
         raise BundleError(
             f"{opened.path}: {len(compared.changed)} of {compared.images} golden images are "
@@ -203,47 +224,3 @@ def verify(bundle: str | Path | Bundle, *, engine: str = "auto") -> Comparison:
             f"{compared.largest:.2g}"
         )
     return compared
-
-
-def _rate(engine: Engine, pixels: np.ndarray) -> float:
-    """Batches a second, one after the other."""
-    engine.run(pixels)
-    began, done = time.perf_counter(), 0
-    while (spent := time.perf_counter() - began) < MEASURED_S or done < 3:
-        engine.run(pixels)
-        done += 1
-    return done / spent
-
-
-def _machine() -> Iterator[str]:
-    yield platform.machine()
-    yield platform.processor()
-    for name in engines.installed():
-        yield f"{name} {metadata.version(name)}"
-
-
-def _remembered_at() -> Path:
-    root = os.environ.get("HEADSTART_CACHE") or os.environ.get("XDG_CACHE_HOME")
-    if root:
-        return Path(root) / REMEMBERED
-    return Path.home() / ".cache" / "headstart" / REMEMBERED
-
-
-def _recall() -> dict[str, str]:
-    try:
-        found = json.loads(_remembered_at().read_text(encoding="utf-8"))
-    except (OSError, ValueError, RuntimeError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _remember(found: dict[str, str]) -> None:
-    """It only saves time: where it cannot be written, nothing is lost."""
-    try:
-        path = _remembered_at()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps(found), encoding="utf-8")
-        partial.replace(path)
-    except (OSError, RuntimeError):
-        return

@@ -26,6 +26,7 @@ class ExportPrecision(StrEnum):
     """The precisions of the export verb."""
 
     float32 = "float32"
+    bfloat16 = "bfloat16"
     int8 = "int8"
 
 
@@ -82,19 +83,25 @@ def export(
     ] = ExportFormat.bundle,
     precision: Annotated[
         ExportPrecision,
-        typer.Option("--precision", help="int8 is smaller, and faster where the CPU has VNNI."),
+        typer.Option(
+            "--precision",
+            help="bfloat16 has half the size, int8 about a third; each is faster where the CPU has "
+            "instructions for it.",
+        ),
     ] = ExportPrecision.float32,
     max_drop: Annotated[
         float,
         typer.Option(
-            "--max-drop", min=0.0, help="Points of accuracy that int8 may lose; more is refused."
+            "--max-drop",
+            min=0.0,
+            help="Points of accuracy that bfloat16 or int8 may lose; more is refused.",
         ),
     ] = 1.0,
     as_json: JSONOption = False,
 ) -> None:
     """Write the model as it leaves the house: it answers without torch, as the run does."""
     from headstart.deployment.export import export
-    from headstart.deployment.int8 import describe_int8
+    from headstart.deployment.reduced import describe_reduced
     from headstart.files import to_json
 
     done = export(
@@ -112,8 +119,8 @@ def export(
         f"{done.path}: {done.megabytes:.1f} MB; {done.parity.images:,} images are answered as by "
         f"the run, probabilities within {done.parity.largest:.1e}"
     )
-    if done.int8:
-        show(describe_int8(done.int8))
+    if done.reduced:
+        show(describe_reduced(done.reduced))
 
 
 def verify(

@@ -14,9 +14,8 @@ import numpy as np
 from headstart.data.images import ImageSet, encode_png
 from headstart.deployment.finished import MODEL as BEST
 from headstart.deployment.golden import Kept
-from headstart.deployment.int8 import TOLERANCE as INT8_TOLERANCE
-from headstart.deployment.int8 import Int8, describe_int8
-from headstart.deployment.parity import TOLERANCE, Parity
+from headstart.deployment.parity import Parity
+from headstart.deployment.reduced import Reduced, Version, describe_reduced
 from headstart.errors import BundleError, RunError
 from headstart.evaluation.predictions import Predictions
 from headstart.files import (
@@ -40,20 +39,15 @@ SURE = 0.95  # share of right answers that answers at the threshold or above sha
 class Contents:
     """What is particular to a bundle.
 
-    model: model.onnx. kept, logits: the golden images, and the logits that are right for them.
-    more: further files, by name. int8: how answers in eight bits differ; None in float32.
+    made: model.onnx, and the logits that are right for the golden images, `kept`. more: further
+    files, by name. reduced: how it differs from float32; None in float32.
     """
 
-    model: bytes
+    made: Version
     kept: Kept
-    logits: np.ndarray
     parity: Parity
     more: Mapping[str, bytes]
-    int8: Int8 | None = None
-
-    @property
-    def precision(self) -> str:
-        return "int8" if self.int8 else "float32"
+    reduced: Reduced | None = None
 
 
 def publish(folder: Path, run: Run, contents: Contents, test: ImageSet | None) -> None:
@@ -67,7 +61,7 @@ def _write(folder: Path, run: Run, contents: Contents, test: ImageSet | None) ->
     kept = contents.kept
     tested = run.predictions("test")
     files: dict[str, bytes] = {
-        MODEL: contents.model,
+        MODEL: contents.made.model,
         "recipe.toml": (run.path / "recipe.toml").read_bytes(),
         "README.md": (render_card(run) + _about(contents)).encode(),
         "example.py": EXAMPLE.encode(),
@@ -85,7 +79,7 @@ def _write(folder: Path, run: Run, contents: Contents, test: ImageSet | None) ->
         {
             "ids": tested.ids[kept.rows],
             "pixels": kept.pixels,
-            "logits": contents.logits,
+            "logits": contents.made.expected,
             "files": np.array(names),
         },
     )
@@ -113,15 +107,16 @@ def _record(run: Run, contents: Contents, listed: dict[str, Any]) -> dict[str, A
         "size": made.preprocess.size,
         "temperature": run.metrics.temperature,
         "threshold": threshold_of(run),
-        "precision": contents.precision,
-        "tolerance": INT8_TOLERANCE if contents.int8 else TOLERANCE,
+        "precision": contents.made.precision,
+        "tolerance": contents.made.tolerance,
         "backbone": run.recipe.backbone.name,
         "model_sha256": file_sha256(run.path / BEST),
         "preprocess": asdict(made.preprocess),
         "weights": asdict(made.weights),
         "scores": {"images": scores.n, "accuracy": scores.accuracy, "low": low, "high": high},
         "parity": asdict(contents.parity),
-        "int8": asdict(contents.int8) if contents.int8 else None,
+        # Optional: a reader of this format that does not know it leaves it aside.
+        "reduced": asdict(contents.reduced) if contents.reduced else None,
         "files": listed,
     }
 
@@ -147,7 +142,7 @@ def sure_from(val: Predictions) -> float:
 
 def _about(contents: Contents) -> str:
     """What the card says of this bundle."""
-    return USE + (f"\n{describe_int8(contents.int8)}\n" if contents.int8 else "")
+    return USE + (f"\n{describe_reduced(contents.reduced)}\n" if contents.reduced else "")
 
 
 def _suffix(content: bytes) -> str:

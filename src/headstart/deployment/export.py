@@ -6,29 +6,31 @@ are gone, the images that the run keeps are answered instead.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from headstart.data import load_data
 from headstart.data.splits import Splits
+from headstart.deployment import bfloat16, int8
 from headstart.deployment.bundles import Contents, publish, require_bundle, threshold_of
 from headstart.deployment.finished import EXPORT
 from headstart.deployment.formats import Answers, Files, as_openvino, as_torch
 from headstart.deployment.golden import Kept, kept_images
+from headstart.deployment.held_out import HeldOut
 from headstart.deployment.html_export import NAME as PAGE
 from headstart.deployment.html_export import require_page, write_page
-from headstart.deployment.int8 import (
-    MAX_DROP,
-    Int8,
-    compare_int8,
-    require_small_drop,
-    to_int8,
-)
 from headstart.deployment.onnx_export import Deployed, to_onnx
-from headstart.deployment.parity import Parity, answer_all, check_parity, compare_answers
+from headstart.deployment.parity import TOLERANCE, Parity, answer_all, check_parity, compare_answers
 from headstart.deployment.predictor import load_predictor
+from headstart.deployment.reduced import (
+    MAX_DROP,
+    Reduced,
+    Version,
+    compare_reduced,
+    require_small_drop,
+)
 from headstart.deployment.web_runtime import fetch_web_runtime
 from headstart.errors import BundleError, DataError, RunError, did_you_mean
 from headstart.machine.progress import Reporter, TerminalReporter
@@ -37,17 +39,17 @@ from headstart_predict import engines
 from headstart_predict.engines import usable_cores
 
 FORMS = ("bundle", "html", "openvino", "torch")
-PRECISIONS = ("float32", "int8")
+PRECISIONS = ("float32", "bfloat16", "int8")
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was published. int8: how its answers differ from those in float32, if it is in int8."""
+    """What was published. reduced: how it differs from float32, if it has fewer digits."""
 
     path: Path
     parity: Parity
     megabytes: float
-    int8: Int8 | None = None
+    reduced: Reduced | None = None
 
 
 def export(
@@ -64,9 +66,9 @@ def export(
     RUN/classifier.html.
 
     form: bundle; html, the page; openvino or torch, a bundle that has model.xml or model.pt2, too.
-    precision: float32, or int8, which is refused if accuracy on test falls by more than `max_drop`
-    points. whole_test: every test image is answered before it is published; without it, those that
-    the run keeps. A bundle or a page that is there is replaced, anything else refused.
+    precision: float32; or bfloat16 or int8, which is refused if accuracy on test falls by more than
+    `max_drop` points. whole_test: every test image is answered before it is published; without it,
+    those that the run keeps. A bundle or a page that is there is replaced, anything else refused.
 
     Raises RunError where the run is not finished or its images are needed and gone, PrecisionError
     where int8 cannot be had, and BundleError where an answer differs, which names the worst image.
@@ -85,34 +87,37 @@ def export(
     deployed = Deployed(predictor.model, predictor.transform, predictor.side, predictor.temperature)
     model = to_onnx(deployed, predictor.side)
     engine = engines.start("onnxruntime", model, 1, usable_cores())
-    splits = run_images(run) if whole_test or precision == "int8" else None
+    splits = run_images(run) if whole_test or precision != "float32" else None
     test = splits.test if splits else None
     kept = kept_images(run, test)
     parity = check_parity(run, predictor, engine, test if whole_test else None, kept, reporter)
     if form == "html":
         write_page(path, run, model, threshold_of(run), runtime)
         return Exported(path, parity, path.stat().st_size / 1e6)
-    logits, int8 = predictor.logits(kept.pixels), None
+    logits = predictor.logits(kept.pixels)
+    made = Version("float32", model, kept.pixels, logits, run.metrics.temperature, TOLERANCE)
+    reduced: Reduced | None = None
     more: dict[str, bytes] = {}
-    if precision == "int8":
+    if precision != "float32":
         if splits is None:
-            raise RunError(f"{run.path}: int8 needs the run's images, which are gone or changed")
-        model, logits, int8 = _in_int8(run, model, splits, kept, max_drop, reporter)
+            raise RunError(f"{run.path}: {precision} needs its images, which are gone or changed")
+        made, reduced = _of_fewer_digits(run, precision, made, splits, kept, reporter)
+        require_small_drop(reduced, max_drop)
     elif form in ("openvino", "torch"):
-        made = as_openvino(model) if form == "openvino" else as_torch(deployed, predictor.side)
-        more = _checked(run, kept, logits, *made)
-    publish(path, run, Contents(model, kept, logits, parity, more, int8), test)
+        form_of = as_openvino(model) if form == "openvino" else as_torch(deployed, predictor.side)
+        more = _checked(run, kept, logits, *form_of)
+    publish(path, run, Contents(made, kept, parity, more, reduced), test)
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    return Exported(path, parity, size / 1e6, int8)
+    return Exported(path, parity, size / 1e6, reduced)
 
 
 def _check_request(form: str, precision: str) -> None:
     if form not in FORMS:
         raise RunError(f"{form}: not a format of an export{did_you_mean(form, FORMS)}")
     if precision not in PRECISIONS:
-        raise RunError(f"{precision}: not a precision of an export: use {' or '.join(PRECISIONS)}")
-    if precision == "int8" and form != "bundle":
-        raise RunError(f"--precision int8 is for a bundle, not for --format {form}")
+        raise RunError(f"{precision}: not a precision of an export: use {', '.join(PRECISIONS)}")
+    if precision != "float32" and form != "bundle":
+        raise RunError(f"--precision {precision} is for a bundle, not for --format {form}")
 
 
 def _default_name(form: str, precision: str) -> str:
@@ -121,18 +126,31 @@ def _default_name(form: str, precision: str) -> str:
     return EXPORT if precision == "float32" else f"{EXPORT}-{precision}"
 
 
-def _in_int8(
-    run: Run, model: bytes, splits: Splits, kept: Kept, max_drop: float, reporter: Reporter
-) -> tuple[bytes, np.ndarray, Int8]:
-    """The model in eight bits, its logits for the kept images, and how it differs on test."""
-    reporter.say("quantizing the model on training images")
-    eight = to_int8(model, splits.train)
-    engine = engines.start("onnxruntime", eight, 1, usable_cores())
+def _of_fewer_digits(
+    run: Run, precision: str, plain: Version, splits: Splits, kept: Kept, reporter: Reporter
+) -> tuple[Version, Reduced]:
+    """The model in another precision, and how it differs on test."""
+    in_float: tuple[int, int] | None = None
+    if precision == "int8":
+        reporter.say("quantizing the model on training images")
+        held_out = HeldOut(run, splits, plain.model)
+        eight = int8.to_int8(plain.model, splits.train, held_out, reporter)
+        model, tolerance = eight.model, int8.TOLERANCE
+        in_float = (eight.in_float, eight.layers)
+    else:
+        model, tolerance = bfloat16.to_bfloat16(plain.model), bfloat16.TOLERANCE
+    engine = engines.start("onnxruntime", model, 1, usable_cores())
     answered = answer_all(engine, splits.test, kept, reporter)
-    sizes = (len(eight) / 1e6, len(model) / 1e6)
-    found = compare_int8(run.predictions("test"), answered, sizes)
-    require_small_drop(found, max_drop)
-    return eight, answered[kept.rows], found
+    made = replace(
+        plain,
+        precision=precision,
+        model=model,
+        expected=answered[kept.rows],
+        tolerance=tolerance,
+    )
+    reporter.say("measuring how fast it is beside float32")
+    found = compare_reduced(run.predictions("test"), answered, (plain, made), in_float)
+    return made, found
 
 
 def _checked(run: Run, kept: Kept, expected: np.ndarray, files: Files, answers: Answers) -> Files:

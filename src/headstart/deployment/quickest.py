@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from headstart.deployment.finished import EXPORT, finished, is_bundle, own_bundle
 from headstart.errors import HeadstartError
+from headstart.machine.host import may_have_cuda
 from headstart.machine.progress import Reporter
 
 if TYPE_CHECKING:
@@ -23,20 +24,27 @@ def open_predictor(
     """The predictor of a bundle, or of a finished run: of the run's own bundle, if that was made of
     its model, and else by torch.
 
-    images: how many are to come. For a long series the run's bundle is made first, which takes
-    some seconds once. device: if it is not "auto", torch is used. Raises RunError and BundleError.
+    images: how many are to come. A long series is answered by torch on a CUDA device, if there is
+    one; else the run's bundle is made first, which takes some seconds once. device: if it is not
+    "auto", torch is used. Raises RunError and BundleError.
     """
     from headstart_predict.predictor import load
 
     if is_bundle(path):
         return load(path)
-    run = finished(path)
+    run, reporter = finished(path), reporter or Reporter()
+    if device == "auto" and images >= WORTH_EXPORTING and has_cuda():
+        reporter.say(
+            f"torch predicts on the GPU, as there are {images:,} images; --device cpu asks the CPU"
+        )
+        from headstart.deployment.predictor import load_predictor
+
+        return load_predictor(run, device="cuda")
     if device == "auto" and (bundle := own_bundle(run)):
         return load(bundle)
     from headstart.deployment.predictor import load_predictor
 
     if device == "auto" and images >= WORTH_EXPORTING and not (run.path / EXPORT).exists():
-        reporter = reporter or Reporter()
         from headstart.deployment.export import export
 
         try:
@@ -44,3 +52,12 @@ def open_predictor(
         except (HeadstartError, OSError) as error:
             reporter.warn(f"torch predicts, because the run cannot be exported: {error}")
     return load_predictor(run, device=device)
+
+
+def has_cuda() -> bool:
+    """Whether torch finds a CUDA device; it is imported only where there may be one."""
+    if not may_have_cuda():
+        return False
+    from torch import cuda
+
+    return cuda.is_available()

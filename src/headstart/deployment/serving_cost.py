@@ -8,14 +8,13 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from headstart.deployment.quickest import open_predictor
-from headstart.deployment.timing import BATCH, batch_for, milliseconds, side_of
-from headstart.machine.host import cpu_name, may_have_cuda, peak_memory_mb, reset_peak_memory
+from headstart.deployment.timing import BATCH, as_served, batch_for, milliseconds, side_of
+from headstart.machine.host import may_have_cuda, peak_memory_mb, reset_peak_memory
 from headstart.machine.processes import python_command, python_environment
 from headstart.rundir.records import LatencyMs, Measured, OnCuda, Serving, Throughput
 from headstart.rundir.run import Run
 from headstart_predict.answers import PictureClassifier
-from headstart_predict.engines import usable_cores
+from headstart_predict.engines import cpu_name, usable_cores
 from headstart_predict.predictor import BundlePredictor
 
 WARM_UP = 3  # calls before those that are timed
@@ -35,7 +34,7 @@ def serving_cost(run: Run, device: str = "auto") -> Serving:
     gc.collect()
     reset_peak_memory()
     side = side_of(run)
-    predictor = open_predictor(run.path)
+    predictor = as_served(run)
     latency, throughput = _speed(predictor, side)
     measured = Measured(
         process=f"its own, after the runs, by {predictor.engine_name}",

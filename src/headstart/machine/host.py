@@ -5,21 +5,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import platform
 import shutil
 import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-
-
-def cpu_name() -> str:
-    """The model of the CPU, as far as the system says."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def may_have_cuda() -> bool:

@@ -21,8 +21,7 @@ import torch
 from torch import nn
 
 from headstart.errors import HeadstartError, PrecisionError, RunError
-from headstart.machine.host import cpu_name
-from headstart_predict.engines import import_openvino, usable_cores
+from headstart_predict.engines import cpu_name, import_openvino, usable_cores
 
 DEVICES = "use auto, cpu, cuda, cuda:N or mps"
 
