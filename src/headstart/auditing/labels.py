@@ -1,0 +1,95 @@
+"""Labels that are likely to be wrong: from held-out answers of a linear head, and from neighbours.
+
+The basis is confident learning (Northcutt, Jiang & Chuang 2021): every picture is answered by a
+head that was fitted without it, and a label is suspect where the head is sure of another class.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from headstart.auditing.neighbours import nearest, unit
+from headstart.machine.runtime import full_float32
+from headstart.training.folds import assign_folds, cross_fit
+from headstart.training.solver import Table
+
+NEIGHBOURS = 10
+FEWEST = 4  # pictures of a class from which its labels are judged
+LIKELY = 0.75  # the score from which a label is called likely wrong
+
+
+class Ranking(NamedTuple):
+    """Pictures by suspicion. order: int64 (n,), the most suspicious first. score: float64 (n,),
+    0..1, of each picture. suggested: int64 (n,), the likeliest other class. likely: bool (n,),
+    the pictures whose label is more likely wrong than right."""
+
+    order: np.ndarray
+    score: np.ndarray
+    suggested: np.ndarray
+    likely: np.ndarray
+
+
+def grouped_folds(
+    labels: np.ndarray, keys: np.ndarray, groups: np.ndarray, seed: int = 0
+) -> np.ndarray:
+    """int64 (n,): a fold for each picture; a group, such as duplicates, is in one fold.
+
+    labels, groups: int64 (n,); keys: uint64 (n,). The first picture of each group is assigned by
+    `assign_folds`, which spreads classes evenly.
+    """
+    _, firsts, member = np.unique(groups, return_index=True, return_inverse=True)
+    return assign_folds(labels[firsts], keys[firsts], seed)[member]
+
+
+def rank_labels(
+    features: np.ndarray, labels: np.ndarray, folds: np.ndarray, groups: np.ndarray, classes: int
+) -> Ranking:
+    """Rank labels by suspicion: half the evidence is the head's, half the neighbours'.
+
+    features: float32 (n, d). labels, folds, groups: int64 (n,).
+    """
+    shares = (softmax(held_out(features, labels, folds, classes))
+              + votes(features, labels, groups, classes)) / 2  # fmt: skip
+    return _ranked(shares, labels)
+
+
+def held_out(
+    features: np.ndarray, labels: np.ndarray, folds: np.ndarray, classes: int
+) -> np.ndarray:
+    """float64 (n, classes): logits of each picture, by a solved head of the other folds."""
+    table = Table(torch.from_numpy(features), torch.from_numpy(labels))
+    with full_float32():
+        return cross_fit(table, folds, classes).logits.double().numpy()
+
+
+def votes(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, classes: int) -> np.ndarray:
+    """float64 (n, classes): the shares of the classes among the NEIGHBOURS nearest pictures of
+    other groups, with one more neighbour that is of all classes alike."""
+    found, cosines = nearest(unit(features), groups, NEIGHBOURS)
+    counts = np.full((len(labels), classes), 1 / classes)
+    for column, cosine in zip(found.T, cosines.T, strict=True):
+        counts[np.arange(len(labels)), labels[column]] += np.isfinite(cosine)
+    return counts / counts.sum(axis=1, keepdims=True)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """float64 (n, k): each row as probabilities."""
+    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
+
+
+def _ranked(shares: np.ndarray, labels: np.ndarray) -> Ranking:
+    rows = np.arange(len(labels))
+    own = shares[rows, labels]
+    others = shares.copy()
+    others[rows, labels] = -1
+    suggested = others.argmax(axis=1)
+    counts = np.bincount(labels, minlength=shares.shape[1])
+    known = counts[labels] >= FEWEST
+    # The normalised margin of confident learning, turned so that 1 is most suspicious.
+    score = np.where(known, (1 + others[rows, suggested] - own) / 2, 0.0).clip(0, 1)
+    order = np.argsort(-score, kind="stable")
+    return Ranking(order, score, suggested, score >= LIKELY)
