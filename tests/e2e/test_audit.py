@@ -47,8 +47,7 @@ def write_photos(root: Path, *, save: dict[str, Any] | None = None) -> None:
             settings = (save or {}).get(name)
             suffix = "png" if settings is None else "jpg"
             for number, pixels in enumerate(images.read(rows)):
-                large = Image.fromarray(pixels).resize((96, 96), Image.Resampling.BICUBIC)
-                large.save(folder / f"{number:03}.{suffix}", **(settings or {}))
+                Image.fromarray(pixels).save(folder / f"{number:03}.{suffix}", **(settings or {}))
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +139,13 @@ def test_classes_that_differ_in_jpeg_quality_are_called_out(run: Run, tmp_path: 
     assert any("JPEG quality" in line for line in found["wrong"])
 
 
+def rows_of(manifest: Path, root: Path) -> dict[str, dict[str, str]]:
+    """The rows of a manifest by the photos' paths below the folder."""
+    with manifest.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return {Path(row["path"]).relative_to(root).as_posix(): row for row in rows}
+
+
 def test_a_manifest_leaves_out_what_is_surely_wrong(
     run: Run, planted: Planted, tmp_path: Path
 ) -> None:
@@ -147,10 +153,9 @@ def test_a_manifest_leaves_out_what_is_surely_wrong(
     manifest = tmp_path / "manifest.csv"
     done, found = run(planted.root, "--fix", manifest)
     assert done.code == 1
-    rows = list(csv.DictReader(manifest.open(newline="")))
-    named = {Path(row["path"]).relative_to(planted.root).as_posix(): row for row in rows}
+    named = rows_of(manifest, planted.root)
     assert planted.truncated not in named and planted.twice[0] not in named
-    assert len(rows) == found["counts"]["pictures"] - 1
+    assert len(named) == found["counts"]["pictures"] - 1
     assert named[planted.twice[1]]["split"] == "test" and named[planted.lying]["split"] == "train"
     moved = next(iter(planted.wrong))
     assert named[moved]["label"] == moved.split("/")[1]  # nothing is relabelled unasked
@@ -162,9 +167,7 @@ def test_a_manifest_leaves_out_what_is_surely_wrong(
     decisions.write_text(f"path,label,action\n{moved},{planted.wrong[moved]},relabel\n")
     done, _ = run(planted.root, "--fix", manifest, "--decisions", decisions, "--overwrite")
     assert done.code == 1
-    rows = list(csv.DictReader(manifest.open(newline="")))
-    named = {Path(row["path"]).relative_to(planted.root).as_posix(): row for row in rows}
-    assert named[moved]["label"] == planted.wrong[moved]
+    assert rows_of(manifest, planted.root)[moved]["label"] == planted.wrong[moved]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,14 @@ import numpy as np
 
 from headstart.auditing import fixing, page
 from headstart.auditing.facts import Facts, read_facts, wrong_suffix
-from headstart.auditing.folder import MOST_COMPARED, find_same, folder_of, open_pictures
+from headstart.auditing.folder import (
+    MOST_COMPARED,
+    at_side,
+    find_same,
+    folder_of,
+    open_pictures,
+    useful_side,
+)
 from headstart.auditing.foreign import find_foreign
 from headstart.auditing.labels import Ranking, grouped_folds, rank_labels
 from headstart.auditing.quality import find_flaws
@@ -108,21 +116,27 @@ def _examine(root: Path, backbone: str, provider: str, device: str, reporter: Re
             for row, score in find_foreign(features, images.labels, groups)
         ),
         shortcuts=tuple(evidence.shortcuts),
-        quality=tuple(find_flaws(pictures, facts, side)),
+        quality=tuple(find_flaws(pictures, facts, min(useful_side(images), side))),
         wrong=tuple(_wrong(pairs, evidence.shortcuts)),
         notes=tuple(notes),
     )
 
 
 def look(images: ImageSet, weights: Weights, runtime: Runtime, reporter: Reporter) -> np.ndarray:
-    """float32 (n, d): pooled features of the frozen network, through the boundary cache."""
-    network = load_backbone(weights, size=weights.preprocess.size)
-    top, transform = len(network.stages()), Transform(weights.preprocess)
+    """float32 (n, d): pooled features of the frozen network, through the boundary cache.
+
+    Where most pictures are small, they are enlarged to a smaller input than the network's own: what
+    is not in the pixels costs time and tells nothing.
+    """
+    side = min(useful_side(images), weights.preprocess.size)
+    network = load_backbone(weights, size=side)
+    images = at_side(images, side)
+    top, transform = len(network.stages()), Transform(replace(weights.preprocess, size=side))
     cache = BoundaryCache(network, top, transform, runtime, reporter, images)
     label = f"{weights.identity.name}: a look at {len(images):,} pictures"
     with within_device_memory():
         rows = cache.rows(images, label=label).array
-    return np.asarray(rows, np.float32).reshape(len(images), -1)
+    return np.array(rows, np.float32).reshape(len(images), -1)  # in memory, and writable
 
 
 class _Evidence(NamedTuple):

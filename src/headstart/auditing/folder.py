@@ -21,6 +21,7 @@ from headstart.data.splits import Source
 from headstart.errors import DataError
 from headstart.files import expand_user
 
+LEAST_SIDE = 96  # pixels; networks that were trained at 224 tell little below
 MOST_COMPARED = min(30_000, MOST_IMAGES)  # pictures up to which all are compared: a minute
 
 
@@ -70,6 +71,19 @@ def join(sets: dict[str, ImageSet]) -> tuple[ImageSet, list[str]]:
     )
     labels = np.array([sets[split].labels[i] for _, split, i in rows])
     return build_image_set(store, store.paths, labels), [split for _, split, _ in rows]
+
+
+def useful_side(images: ImageSet) -> int:
+    """Pixels a side, a multiple of 32, to which half of the pictures are enlarged at most thrice."""
+    assert isinstance(images.store, PhotoFiles)  # of open_folder
+    middle = float(np.median(images.store.short_sides))
+    return max(LEAST_SIDE, 32 * -int(-3 * middle // 32))
+
+
+def at_side(images: ImageSet, side: int) -> ImageSet:
+    """The same pictures, read at another side."""
+    assert isinstance(images.store, PhotoFiles)  # of open_folder
+    return replace(images, store=replace(images.store, side=side))
 
 
 def find_same(images: ImageSet, pictures: Sequence[Picture]) -> tuple[list[Pair], np.ndarray]:

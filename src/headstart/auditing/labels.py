@@ -60,7 +60,7 @@ def held_out(
     features: np.ndarray, labels: np.ndarray, folds: np.ndarray, classes: int
 ) -> np.ndarray:
     """float64 (n, classes): logits of each picture, by a solved head of the other folds."""
-    table = Table(torch.from_numpy(features), torch.from_numpy(labels))
+    table = Table(torch.from_numpy(features), torch.tensor(labels))
     with full_float32():
         return cross_fit(table, folds, classes).logits.double().numpy()
 
