@@ -28,7 +28,7 @@ from sklearn.metrics import roc_auc_score
 from headstart.auditing.audit import BACKBONE, look
 from headstart.auditing.folder import find_same, open_pictures
 from headstart.auditing.foreign import distances
-from headstart.auditing.labels import grouped_folds, held_out, rank_labels, softmax
+from headstart.auditing.labels import grouped_folds, held_out, rank_shares, softmax, votes
 from headstart.data.loading import open_source
 from headstart.machine.progress import TerminalReporter
 from headstart.machine.runtime import create_runtime
@@ -106,11 +106,12 @@ def tell_labels(seen: Seen, share: float, seeds: int, peer: bool) -> None:
     for seed in range(seeds):
         labels, planted = plant(seen.labels, share, seen.classes, seed)
         folds = grouped_folds(labels, seen.keys, seen.groups)
-        ranking = rank_labels(seen.features, labels, folds, seen.groups, seen.classes)
+        shares = softmax(held_out(seen.features, labels, folds, seen.classes))
+        near = votes(seen.features, labels, seen.groups, seen.classes)
+        ranking = rank_shares(shares, near, labels)
         likely.append((ranking.likely.sum(), planted[ranking.likely].mean()))
         found.setdefault("headstart", []).append(judge(ranking.order, planted))
         if peer:
-            shares = softmax(held_out(seen.features, labels, folds, seen.classes))
             for name, rank in peer_rankings().items():
                 found.setdefault(name, []).append(judge(rank(labels, shares), planted))
     count, n = round(share * len(seen.labels)), len(seen.labels)

@@ -104,7 +104,7 @@ def test_planted_faults_are_found(run: Run, planted: Planted) -> None:
     caught = {s["path"]: s["suggested"] for s in first if s["path"] in planted.wrong}
     assert len(caught) >= WRONG - 1
     assert sum(planted.wrong[path] == rather for path, rather in caught.items()) >= WRONG - 2
-    assert all(set(s) == {"path", "label", "suggested", "score"} for s in found["labels"])
+    assert all(set(s) == {"path", "label", "suggested", "score", "likely"} for s in found["labels"])
     scores = [s["score"] for s in found["labels"]]
     assert scores == sorted(scores, reverse=True) and 0 <= scores[-1] <= scores[0] <= 1
     across = [p for p in found["duplicates"] if p["across"]]

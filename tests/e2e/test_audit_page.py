@@ -32,7 +32,7 @@ def hostile(tmp_path: Path) -> Audit:
         Suspect(paths[2], HOSTILE[2], HOSTILE[0], 0.7),
     )
     foreign = (Foreign(paths[0], HOSTILE[0], 2.5),)
-    return Audit(str(root), "net", HOSTILE[:3], pictures, 3, suspects, (), (), foreign, (), (),
+    return Audit(str(root), "net", HOSTILE[:3], pictures, suspects, (), (), foreign, (), (),
                  ("<b>wrong</b>",), ())  # fmt: skip
 
 

@@ -18,7 +18,7 @@ ROWS = [("train/a/1.jpg", "a", "train"), ("train/b/2.jpg", "b", "train"),
 
 def audited(root: Path, *, pairs: tuple[Pair, ...] = ()) -> Audit:
     return Audit(
-        str(root), "net", ("a", "b"), tuple(Picture(*row) for row in ROWS), 0, (), pairs,
+        str(root), "net", ("a", "b"), tuple(Picture(*row) for row in ROWS), (), pairs,
         (Fault("train/a/bad.jpg", "truncated", False),), (), (), (), (), (),
     )  # fmt: skip
 

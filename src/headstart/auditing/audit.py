@@ -101,14 +101,12 @@ def _examine(root: Path, backbone: str, provider: str, device: str, reporter: Re
     notes = [*source.notes, *evidence.notes]
     if len(images) > MOST_COMPARED:
         notes.append("too many pictures to compare them: only byte-identical duplicates are found")
-    suspects, likely = _suspects(evidence.ranking, pictures, source.class_names)
     return Audit(
         folder=str(root),
         backbone=found.identity.name,
         class_names=source.class_names,
         pictures=tuple(pictures),
-        likely=likely,
-        labels=tuple(suspects),
+        labels=tuple(_suspects(evidence.ranking, pictures, source.class_names)),
         duplicates=tuple(pairs),
         unreadable=tuple(_faults(source.quarantined, pictures, facts)),
         foreign=tuple(
@@ -163,20 +161,20 @@ def _judge(
 
 def _suspects(
     ranking: Ranking | None, pictures: Sequence[Picture], names: Sequence[str]
-) -> tuple[list[Suspect], int]:
-    """All pictures whose label the evidence doubts, ranked; and how many are likely wrong."""
+) -> list[Suspect]:
+    """All pictures, ranked by how suspicious their label is."""
     if ranking is None:
-        return [], 0
-    suspects = [
+        return []
+    return [
         Suspect(
             pictures[row].path,
             pictures[row].label,
             names[ranking.suggested[row]],
             round(float(ranking.score[row]), 4),
+            bool(ranking.likely[row]),
         )
         for row in ranking.order.tolist()
     ]
-    return suspects, int(ranking.likely.sum())
 
 
 def _faults(
@@ -198,7 +196,8 @@ def _wrong(pairs: Sequence[Pair], shortcuts: Sequence[Shortcut]) -> list[str]:
             f"{_pairs(across)} in two splits, such as {across[0].first} = {across[0].second}: "
             "test scores would look better than they are"
         )
-    torn = [pair for pair in pairs if pair.contradicting]
+    # Of two pictures that are alike one can have the scratch that decides: the same one counts.
+    torn = [pair for pair in pairs if pair.contradicting and pair.kind == "exact"]
     if torn:
         first = torn[0]
         lines.append(

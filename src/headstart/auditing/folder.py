@@ -22,6 +22,7 @@ from headstart.errors import DataError
 from headstart.files import expand_user
 
 LEAST_SIDE = 96  # pixels; networks that were trained at 224 tell little below
+MOST_JOINED = 8  # similar pictures of one group
 MOST_COMPARED = min(30_000, MOST_IMAGES)  # pictures up to which all are compared: a minute
 
 
@@ -74,7 +75,7 @@ def join(sets: dict[str, ImageSet]) -> tuple[ImageSet, list[str]]:
 
 
 def useful_side(images: ImageSet) -> int:
-    """Pixels a side, a multiple of 32, to which half of the pictures are enlarged at most thrice."""
+    """Pixels a side, a multiple of 32: about three times the usual short side of the pictures."""
     assert isinstance(images.store, PhotoFiles)  # of open_folder
     middle = float(np.median(images.store.short_sides))
     return max(LEAST_SIDE, 32 * -int(-3 * middle // 32))
@@ -105,12 +106,27 @@ def find_same(images: ImageSet, pictures: Sequence[Picture]) -> tuple[list[Pair]
                 rows, pairs.exact, pairs.mirrored, pairs.correlation, strict=True
             )
         ]
-    first, second = np.array(rows, np.int64).reshape(-1, 2).T
-    shape = (len(images), len(images))
-    joined = coo_array((np.ones(len(first)), (first, second)), shape=shape)
-    _, groups = connected_components(joined, directed=False)
+    exact = [row for row, pair in zip(rows, found, strict=True) if pair.kind == "exact"]
+    groups = _joined(rows, exact, len(images))
     order = sorted(found, key=lambda p: (not p.across, not p.contradicting, p.kind, -p.correlation))
-    return order, groups.astype(np.int64)
+    return order, groups
+
+
+def _joined(rows: list[tuple[int, int]], exact: list[tuple[int, int]], count: int) -> np.ndarray:
+    """int64 (count,), a number for each group that pairs of rows join.
+
+    Where a chain of similar pictures is long, as of one texture, the exact pairs alone join: to
+    hold out all of a class would tell nothing about it.
+    """
+    wide, narrow = _components(rows, count), _components(exact, count)
+    long = np.bincount(wide)[wide] > MOST_JOINED
+    return np.where(long, count + narrow, wide)
+
+
+def _components(rows: list[tuple[int, int]], count: int) -> np.ndarray:
+    first, second = np.array(rows, np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(first)), (first, second)), shape=(count, count))
+    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
 
 
 def _identical(images: ImageSet) -> list[tuple[int, int]]:

@@ -103,7 +103,7 @@ def _sections(audit: Audit) -> list[Section]:
             "Each picture was answered by a head that was trained without it. The most suspicious "
             "come first.",
             [[_tile(s.path, s.label, s.suggested, f"suspicion {s.score:.2f}")]
-             for s in audit.labels[: audit.likely]],
+             for s in audit.likely],
         ),
         _section(
             "duplicates", "The same picture twice",

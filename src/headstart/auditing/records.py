@@ -21,12 +21,14 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A label that may be wrong. score: 0..1, how sure that is; see `labels.suspicion`."""
+    """A label that may be wrong. score: 0..1, how improbable the label is. likely: whether the
+    suggested class is much more probable; see `labels.rank_shares`."""
 
     path: str
     label: str
     suggested: str
     score: float
+    likely: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +100,8 @@ class Shortcut:
 class Audit(Shown):
     """What an audit has found.
 
-    pictures: those that can be read, in the order of their paths. labels: ranked by suspicion, the
-    worst first; the first `likely` of them are likely to be wrong. wrong: lines about what would
+    pictures: those that can be read, in the order of their paths. labels: all labels, ranked by
+    suspicion, the worst first. wrong: lines about what would
     make a result wrong; with any, the command exits with 1. notes: of the folder's layout, and what
     the audit could not do.
     """
@@ -108,7 +110,6 @@ class Audit(Shown):
     backbone: str
     class_names: tuple[str, ...]
     pictures: tuple[Picture, ...] = field(metadata={"saved": False})
-    likely: int
     labels: tuple[Suspect, ...]
     duplicates: tuple[Pair, ...]
     unreadable: tuple[Fault, ...]
@@ -117,6 +118,11 @@ class Audit(Shown):
     quality: tuple[Flaw, ...]
     wrong: tuple[str, ...]
     notes: tuple[str, ...]
+
+    @property
+    def likely(self) -> list[Suspect]:
+        """The labels that are likely wrong, the worst first."""
+        return [suspect for suspect in self.labels if suspect.likely]
 
     @property
     def counts(self) -> dict[str, Any]:
@@ -130,7 +136,7 @@ class Audit(Shown):
             "classes": splits,
             "unreadable": sum(not fault.readable for fault in self.unreadable),
             "wrong_suffix": sum(fault.readable for fault in self.unreadable),
-            "likely_wrong_labels": self.likely,
+            "likely_wrong_labels": len(self.likely),
             "duplicates": len(self.duplicates),
             "duplicates_between_splits": sum(pair.across for pair in self.duplicates),
             "contradicting_labels": sum(pair.contradicting for pair in self.duplicates),
@@ -148,7 +154,5 @@ class Audit(Shown):
         facts = [(name.replace("_", " "), f"{counts[name]:,}") for name in counts
                  if isinstance(counts[name], int)]  # fmt: skip
         facts += [("wrong", line) for line in self.wrong]
-        rows = [
-            [s.path, s.label, s.suggested, f"{s.score:.2f}"] for s in self.labels[: self.likely]
-        ]
+        rows = [[s.path, s.label, s.suggested, f"{s.score:.2f}"] for s in self.likely]
         return Card(f"Audit of {self.folder}", facts, ("path", "label", "suggested", "score"), rows)

@@ -24,10 +24,7 @@ def format_audit(audit: Audit) -> str:
         grid(("finding", "number", "for example"), _rows(audit), "lrl"),
     ]
     if audit.likely:
-        rows = [
-            (s.path, s.label, s.suggested, f"{s.score:.2f}")
-            for s in audit.labels[: min(LISTED, audit.likely)]
-        ]
+        rows = [(s.path, s.label, s.suggested, f"{s.score:.2f}") for s in audit.likely[:LISTED]]
         lines += ["", grid(("suspicious label", "is", "rather", "score"), rows, "lllr")]
     lines += ["", *warning_lines(audit.notes)] if audit.notes else []
     lines += ["", *(f"wrong: {one_line(line)}" for line in audit.wrong)] if audit.wrong else []
@@ -37,7 +34,7 @@ def format_audit(audit: Audit) -> str:
 def _rows(audit: Audit) -> list[tuple[str, str, str]]:
     bad = [f"{f.path}: {f.reason}" for f in audit.unreadable if not f.readable]
     lying = [f"{f.path}: {f.reason}" for f in audit.unreadable if f.readable]
-    suspects = [f"{s.path}: {s.label}, rather {s.suggested}" for s in audit.labels[: audit.likely]]
+    suspects = [f"{s.path}: {s.label}, rather {s.suggested}" for s in audit.likely]
     across = [_pair(pair) for pair in audit.duplicates if pair.across]
     torn = [_pair(pair) for pair in audit.duplicates if pair.contradicting]
     rows = [
