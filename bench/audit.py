@@ -7,8 +7,8 @@ are seen once by the backbone. Then labels are changed at random, 3 % and 10 %, 
 and ranked. Precision is of the first 50 candidates; recall is the share of the planted among twice
 as many candidates. With --cleanlab, a folder into which `pip install --target DIR cleanlab` has
 installed it, its rankings of the same held-out probabilities are beside ours. Foreign pictures are
-2 % of another of these sets, with labels at random; the area under the ROC curve is theirs against
-all others.
+2 % of another of these sets that is seen at the same size, with labels at random; the area under the
+ROC curve is theirs against all others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from headstart.auditing.audit import BACKBONE, look
-from headstart.auditing.folder import find_same, open_pictures
+from headstart.auditing.folder import find_same, open_pictures, useful_side
 from headstart.auditing.foreign import distances
 from headstart.auditing.labels import grouped_folds, held_out, rank_shares, softmax, votes
 from headstart.data.loading import open_source
@@ -49,6 +49,7 @@ class Seen(NamedTuple):
     keys: np.ndarray
     groups: np.ndarray
     classes: int
+    side: int  # pixels, at which it was seen
 
 
 def main() -> None:
@@ -69,7 +70,7 @@ def main() -> None:
             tell_labels(seen, share, asked.seeds, bool(asked.cleanlab))
     for seen in sets:
         for other in sets:
-            if other is not seen:
+            if other is not seen and other.side == seen.side:
                 areas = [foreign_area(seen, other, seed) for seed in range(asked.seeds)]
                 print(f"{seen.name:<14} {FOREIGN:.0%} of {other.name:<14} {spread(areas)}")
 
@@ -91,12 +92,13 @@ def exported(scratch: Path, cifar100: int) -> Iterator[Path]:
 def see(folder: Path, backbone: str) -> Seen:
     reporter = TerminalReporter()
     weights = locate_weights(canonical_name(backbone), say=reporter.say)
-    side = weights.preprocess.size
-    source, images, pictures = open_pictures(folder, side, reporter.transfer)
+    own = weights.preprocess.size
+    source, images, pictures = open_pictures(folder, own, reporter.transfer)
+    side = min(own, useful_side(images))
     _, groups = find_same(images, pictures)
     features = look(images, weights, create_runtime("cpu"), reporter)
     classes = len(source.class_names)
-    return Seen(folder.name, features, images.labels, images.keys, groups, classes)
+    return Seen(folder.name, features, images.labels, images.keys, groups, classes, side)
 
 
 def tell_labels(seen: Seen, share: float, seeds: int, peer: bool) -> None:

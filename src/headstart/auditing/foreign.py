@@ -1,19 +1,19 @@
 """Foreign pictures: those that resemble the pictures of no class.
 
-The distance to the k-th nearest neighbour among normalised features tells strangers without any
+The distance to the k-th nearest neighbour among features of unit length tells strangers without any
 assumption on their distribution (Sun et al. 2022, "Out-of-distribution detection with deep nearest
-neighbors"). Here it is taken within each class, and compared with what is usual in that class.
+neighbors"). Here it is taken within each class and compared with what is usual there, and k is a
+share of the class: strangers that came in together are near each other, and must not vouch for one
+another.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from headstart.auditing.neighbours import unit
-
-NEIGHBOURS = 5
+SHARE, LEAST = 0.2, 10  # of a class, and pictures, up to the neighbour that counts
 FEWEST = 4  # pictures of a class that can be likened to
-APART = 6.0  # robust deviations above the median, of logarithms
+APART = 3.3  # robust deviations above the median, of logarithms
 _BLOCK = 1024
 
 
@@ -33,11 +33,13 @@ def find_foreign(
 def distances(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """float64 (n,): how far each picture is from the class that is nearest to it; 1 is usual there.
 
-    features: float32 (n, d); labels, groups: int64 (n,). The distance to a class is the mean cosine
-    distance to its NEIGHBOURS nearest pictures of other groups, divided by the median of the
-    class's own pictures. Classes of fewer than FEWEST pictures are no measure.
+    features: float32 (n, d); labels, groups: int64 (n,). The distance to a class is that of the
+    neighbour at SHARE of its pictures, divided by the median of its own pictures. Features are not
+    centred: what all pictures of a folder have in common is what strangers lack. Classes of fewer
+    than FEWEST pictures are no measure.
     """
-    rows = unit(features)
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    rows = np.asarray(features / np.maximum(lengths, 1e-12), np.float32)
     least = np.full(len(labels), np.inf)
     for label in np.unique(labels):
         own = np.flatnonzero(labels == label)
@@ -51,12 +53,12 @@ def distances(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> n
 def _to_class(
     rows: np.ndarray, members: np.ndarray, groups: np.ndarray, own: np.ndarray
 ) -> np.ndarray:
-    """float64 (n,): the mean cosine distance to the nearest members outside a row's own group."""
-    count = min(NEIGHBOURS, len(members) - 1)
+    """float64 (n,): the distance to a near member outside a row's own group; 2 is as far as can be."""
+    place = max(int(SHARE * len(members)), min(LEAST, len(members) - 2))
     far = np.empty(len(rows))
     for start in range(0, len(rows), _BLOCK):
         part = slice(start, start + _BLOCK)
-        apart = 1 - rows[part] @ members.T
-        apart[groups[part, None] == own[None, :]] = 2.0  # as far as can be
-        far[part] = np.partition(apart, count - 1, axis=1)[:, :count].mean(axis=1)
+        apart = np.sqrt(np.maximum(2 - 2 * (rows[part] @ members.T), 0))
+        apart[groups[part, None] == own[None, :]] = 2.0
+        far[part] = np.partition(apart, place, axis=1)[:, place]
     return far
