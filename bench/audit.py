@@ -7,8 +7,8 @@ are seen once by the backbone. Then labels are changed at random, 3 % and 10 %, 
 and ranked. Precision is of the first 50 candidates; recall is the share of the planted among twice
 as many candidates. With --cleanlab, a folder into which `pip install --target DIR cleanlab` has
 installed it, its rankings of the same held-out probabilities are beside ours. Foreign pictures are
-2 % of another of these sets that is seen at the same size, with labels at random; the area under the
-ROC curve is theirs against all others.
+2 % of another of these sets that is seen at the same size, with labels at random; the area under
+the ROC curve is theirs against all others.
 """
 
 from __future__ import annotations

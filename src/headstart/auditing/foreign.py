@@ -53,7 +53,7 @@ def distances(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> n
 def _to_class(
     rows: np.ndarray, members: np.ndarray, groups: np.ndarray, own: np.ndarray
 ) -> np.ndarray:
-    """float64 (n,): the distance to a near member outside a row's own group; 2 is as far as can be."""
+    """float64 (n,): the distance, at most 2, to a near member outside a row's own group."""
     place = max(int(SHARE * len(members)), min(LEAST, len(members) - 2))
     far = np.empty(len(rows))
     for start in range(0, len(rows), _BLOCK):

@@ -91,7 +91,7 @@ def votes(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, classes:
     counts = np.full((len(labels), classes), 1 / classes)
     for column, cosine in zip(found.T, cosines.T, strict=True):
         counts[np.arange(len(labels)), labels[column]] += np.isfinite(cosine)
-    return counts / counts.sum(axis=1, keepdims=True)
+    return np.asarray(counts / counts.sum(axis=1, keepdims=True))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
