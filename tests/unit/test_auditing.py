@@ -10,12 +10,13 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from headstart.auditing.audit import wrong_lines
 from headstart.auditing.facts import Facts, blur_of, describe, jpeg_quality, wrong_suffix
 from headstart.auditing.foreign import distances, find_foreign
 from headstart.auditing.labels import grouped_folds, rank_labels
 from headstart.auditing.neighbours import nearest, unit
 from headstart.auditing.quality import blurred_rows, find_flaws
-from headstart.auditing.records import Picture
+from headstart.auditing.records import Pair, Picture
 from headstart.auditing.shortcuts import balanced_accuracy, find_shortcuts
 from headstart.data.hashing import hash_ids
 from tests.photos import real_pixels
@@ -251,3 +252,21 @@ def test_similar_pictures_are_one_group_unless_the_chain_is_long() -> None:
     groups = _joined([*chain, (last + 1, last + 2)], [(0, 1)], last + 4)
     assert groups[0] == groups[1] and len(set(groups[1 : last + 1].tolist())) == last
     assert groups[last + 1] == groups[last + 2] != groups[last + 3]
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "splits", "said"),
+    [
+        ("exact", ("a", "b"), ("", ""), "in two classes, such as 1 (a) = 2 (b)"),
+        ("near", ("a", "a"), ("test", "train"), "in two splits, such as 1 = 2"),
+        ("near", ("a", "b"), ("", ""), None),  # one of them may have what decides
+        ("exact", ("a", "a"), ("train", "train"), None),
+    ],
+)
+def test_what_makes_results_wrong(
+    kind: str, labels: tuple[str, str], splits: tuple[str, str], said: str | None
+) -> None:
+    pair = Pair("1", "2", kind, labels, splits, labels[0] != labels[1], splits[0] != splits[1],
+                False, 1.0)  # fmt: skip
+    lines = wrong_lines([pair], [])
+    assert len(lines) == (said is not None) and (said is None or said in lines[0])

@@ -37,6 +37,7 @@ from headstart.models.weights import locate_weights
 from headstart.views.transforms import Transform
 
 BACKBONE = "mobilenetv2_100"  # one of the cheapest with weights wherever there is a package index
+SURE = 0.05  # suspicion below which a label is not listed
 ENOUGH = 20  # pictures from which labels and metadata are judged
 
 
@@ -115,7 +116,7 @@ def _examine(root: Path, backbone: str, provider: str, device: str, reporter: Re
         ),
         shortcuts=tuple(evidence.shortcuts),
         quality=tuple(find_flaws(pictures, facts, min(useful_side(images), side))),
-        wrong=tuple(_wrong(pairs, evidence.shortcuts)),
+        wrong=tuple(wrong_lines(pairs, evidence.shortcuts)),
         notes=tuple(notes),
     )
 
@@ -162,7 +163,7 @@ def _judge(
 def _suspects(
     ranking: Ranking | None, pictures: Sequence[Picture], names: Sequence[str]
 ) -> list[Suspect]:
-    """All pictures, ranked by how suspicious their label is."""
+    """The pictures whose label is not nearly sure, the most suspicious first."""
     if ranking is None:
         return []
     return [
@@ -174,6 +175,7 @@ def _suspects(
             bool(ranking.likely[row]),
         )
         for row in ranking.order.tolist()
+        if ranking.score[row] >= SURE
     ]
 
 
@@ -187,7 +189,7 @@ def _faults(
     return faults
 
 
-def _wrong(pairs: Sequence[Pair], shortcuts: Sequence[Shortcut]) -> list[str]:
+def wrong_lines(pairs: Sequence[Pair], shortcuts: Sequence[Shortcut]) -> list[str]:
     """A line for each kind of finding that would make a result wrong."""
     lines = []
     across = [pair for pair in pairs if pair.across]

@@ -100,8 +100,8 @@ class Shortcut:
 class Audit(Shown):
     """What an audit has found.
 
-    pictures: those that can be read, in the order of their paths. labels: all labels, ranked by
-    suspicion, the worst first. wrong: lines about what would
+    pictures: those that can be read, in the order of their paths. labels: those that
+    are not nearly sure, the most suspicious first. wrong: lines about what would
     make a result wrong; with any, the command exits with 1. notes: of the folder's layout, and what
     the audit could not do.
     """
