@@ -33,6 +33,7 @@ LAYERS = (
     ("assessment",),
     ("comparison",),
     ("report",),
+    ("auditing",),
     ("deployment",),
     ("selection",),
     ("workbench", "tracking"),

@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headstart.auditing.audit import audit as audit
+    from headstart.auditing.records import Audit as Audit
     from headstart.comparison.explain import Explanation as Explanation
     from headstart.comparison.explain import explain as explain
     from headstart.comparison.records import Comparison as Comparison
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Answer": "headstart_predict.answers",
+    "Audit": "headstart.auditing.records",
     "Comparison": "headstart.comparison.records",
     "DataSpec": "headstart.specs",
     "Description": "headstart.data",
@@ -76,6 +79,7 @@ _HOMES = {
     "Run": "headstart.rundir.run",
     "Study": "headstart.recipe",
     "TerminalReporter": "headstart.machine.progress",
+    "audit": "headstart.auditing.audit",
     "clear_cache": "headstart.features.room",
     "compare": "headstart.studies",
     "create_backbone": "headstart.models.backbones",

@@ -170,6 +170,14 @@ def open_file(path: Path) -> Iterator[io.BufferedReader]:
             yield file
 
 
+def open_image(content: bytes) -> contextlib.AbstractContextManager[Image.Image]:
+    """Within the block, the picture as Pillow opens it: its header, and no pixels decoded yet.
+
+    Raises UnreadableImageError, as decode_image does.
+    """
+    return _opened(io.BytesIO(content), "the image")
+
+
 @contextlib.contextmanager
 def _opened(file: BinaryIO, name: str) -> Iterator[Image.Image]:
     with quiet(), _readable(name):

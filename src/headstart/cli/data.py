@@ -1,4 +1,4 @@
-"""headstart data: list, fetch, describe and draw data sets; the boundary cache."""
+"""headstart data: list, fetch, describe, draw and audit data sets; the boundary cache."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import Annotated
 
 import typer
 
+from headstart.cli.auditing import data_audit
 from headstart.cli.options import JSONOption, RescanOption, make_reporter, rescan_folders
 from headstart_predict.streams import show, show_json
 
-data_app = typer.Typer(help="List, fetch, describe and draw data sets.", rich_markup_mode=None)
+data_app = typer.Typer(
+    help="List, fetch, describe, draw and audit data sets.", rich_markup_mode=None
+)
 
 
 @data_app.callback()
@@ -94,6 +97,9 @@ def data_duplicates(
         show_json(result.to_json())
     else:
         show(format_duplicates(result))
+
+
+data_app.command("audit")(data_audit)
 
 
 @data_app.command("cache")

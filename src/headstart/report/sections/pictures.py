@@ -179,10 +179,13 @@ def confused_pairs(run: Run, names: Sequence[str], confusion: np.ndarray) -> lis
     return groups
 
 
-def data_uri(pixels: np.ndarray) -> str:
-    """A picture as a data URI: PNG while it is tiny and every pixel counts, JPEG above."""
+def data_uri(pixels: np.ndarray, most: int = _LARGEST_SIDE) -> str:
+    """A picture as a data URI: PNG while it is tiny and every pixel counts, JPEG above.
+
+    most: pixels of its longer side; a larger one is shrunk.
+    """
     image = Image.fromarray(pixels)
-    image.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
+    image.thumbnail((most, most))
     buffer = io.BytesIO()
     if max(image.size) <= 40:
         kind = "png"
