@@ -93,7 +93,7 @@ def see(folder: Path, backbone: str) -> Seen:
     reporter = TerminalReporter()
     weights = locate_weights(canonical_name(backbone), say=reporter.say)
     own = weights.preprocess.size
-    source, images, pictures = open_pictures(folder, own, reporter.transfer)
+    source, images, pictures = open_pictures(f"folder:{folder}", own, reporter.transfer)
     side = min(own, useful_side(images))
     _, groups = find_same(images, pictures)
     features = look(images, weights, create_runtime("cpu"), reporter)

@@ -13,7 +13,7 @@ from headstart import studies
 from headstart.comparison.records import Comparison
 from headstart.data import describe, list_sources
 from headstart.data.loading import Description
-from headstart.data.sources.places import FOLDER, MANIFEST, is_photos, is_table
+from headstart.data.sources.places import FOLDER, MANIFEST, place_of
 from headstart.deployment.export import export
 from headstart.errors import BudgetError, RecipeError, RunError, did_you_mean
 from headstart.files import write_atomically
@@ -241,9 +241,7 @@ def _data(photos: str | Path, label_from: str | None, group: str | None) -> dict
 def source_of(photos: str | Path) -> str:
     """The source of a folder, of a table, or of the data set of that name."""
     given = str(photos)
-    if is_photos(given) or given in {info.name for info in list_sources()}:
-        return given
-    return f"{MANIFEST if is_table(Path(given)) else FOLDER}{given}"
+    return given if given in {info.name for info in list_sources()} else place_of(given)
 
 
 def _name(photos: str | Path) -> str:

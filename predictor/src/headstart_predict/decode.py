@@ -10,7 +10,6 @@ import stat
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -143,18 +142,6 @@ def inspect_image(content: bytes | BinaryIO, name: str = "the image") -> Inspect
         return Inspected(width, height, blank, peak, thumbnail, recolouring(image) is not None)
 
 
-def taken_at(path: Path) -> datetime | None:
-    """When a photo was taken, by the clock of its camera (EXIF DateTimeOriginal). None where it
-    does not say, or cannot be read. Decodes no pixels."""
-    try:
-        with open_file(path) as file, _opened(file, str(path)) as image:
-            said = image.getexif().get_ifd(ExifTags.IFD.Exif)
-            text = str(said.get(ExifTags.Base.DateTimeOriginal, "")).strip("\0 ")
-            return datetime.strptime(text, "%Y:%m:%d %H:%M:%S")
-    except UnreadableImageError:  # which a text that is no time becomes too
-        return None
-
-
 @contextlib.contextmanager
 def open_file(path: Path) -> Iterator[io.BufferedReader]:
     """A file that may be an image. Raises UnreadableImageError where there is none, or where it is
@@ -170,12 +157,12 @@ def open_file(path: Path) -> Iterator[io.BufferedReader]:
             yield file
 
 
-def open_image(content: bytes) -> contextlib.AbstractContextManager[Image.Image]:
+def open_image(content: bytes | BinaryIO) -> contextlib.AbstractContextManager[Image.Image]:
     """Within the block, the picture as Pillow opens it: its header, and no pixels decoded yet.
 
     Raises UnreadableImageError, as decode_image does.
     """
-    return _opened(io.BytesIO(content), "the image")
+    return _opened(io.BytesIO(content) if isinstance(content, bytes) else content, "the image")
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from headstart.auditing.quality import find_flaws
 from headstart.auditing.records import Audit, Fault, Foreign, Pair, Picture, Shortcut, Suspect
 from headstart.auditing.shortcuts import find_shortcuts
 from headstart.data.images import ImageSet
+from headstart.data.sources.places import place_of
 from headstart.data.splits import BadImage
 from headstart.errors import HeadstartError, WeightsError
 from headstart.features.cache import BoundaryCache
@@ -72,10 +73,11 @@ def audit(
         fixing.require_new(manifest, overwrite)
     elif decisions is not None:
         raise HeadstartError("--decisions changes a manifest: name it with --fix MANIFEST.csv")
-    root = folder_of(photos)
+    name = place_of(photos)
+    root = folder_of(name)
     if decisions is not None and not Path(decisions).is_file():
         raise HeadstartError(f"{decisions}: no such file")
-    result = _examine(root, backbone, weights, device, reporter)
+    result = _examine(name, root, backbone, weights, device, reporter)
     if manifest is not None:
         chosen = None if decisions is None else fixing.read_decisions(Path(decisions), result)
         kept = fixing.write_manifest(result, manifest, chosen)
@@ -85,7 +87,9 @@ def audit(
     return result
 
 
-def _examine(root: Path, backbone: str, provider: str, device: str, reporter: Reporter) -> Audit:
+def _examine(
+    name: str, root: Path, backbone: str, provider: str, device: str, reporter: Reporter
+) -> Audit:
     runtime = create_runtime(device)
     found = locate_weights(canonical_name(backbone), provider, say=reporter.say)
     if found.path is None:
@@ -93,7 +97,7 @@ def _examine(root: Path, backbone: str, provider: str, device: str, reporter: Re
             f"{backbone}: random weights see nothing: an audit needs pretrained ones"
         )
     side = found.preprocess.size
-    source, images, pictures = open_pictures(root, side, reporter.transfer)
+    source, images, pictures = open_pictures(name, side, reporter.transfer)
     facts = read_facts(images, reporter.transfer)
     reporter.transfer("looking for duplicates", 0, None)
     pairs, groups = find_same(images, pictures)

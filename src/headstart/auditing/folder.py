@@ -15,33 +15,35 @@ from headstart.data.check.confirmation import confirm
 from headstart.data.check.duplicates import MOST_IMAGES
 from headstart.data.check.pairs import find_pairs
 from headstart.data.images import ImageSet, build_image_set
+from headstart.data.loading import open_source
 from headstart.data.sources.download import Progress
-from headstart.data.sources.folder import PhotoFiles, open_folder
+from headstart.data.sources.folder import PhotoFiles
+from headstart.data.sources.places import is_manifest, photos_path, photos_root
 from headstart.data.splits import Source
 from headstart.errors import DataError
-from headstart.files import expand_user
+from headstart.specs import DataSpec
 
 LEAST_SIDE = 96  # pixels; networks that were trained at 224 tell little below
 MOST_JOINED = 8  # similar pictures of one group
 MOST_COMPARED = min(30_000, MOST_IMAGES)  # pictures up to which all are compared: a minute
 
 
-def folder_of(photos: str | Path) -> Path:
-    """The folder that is meant by PATH, or by folder:PATH. Raises DataError where it is none."""
-    root = expand_user(str(photos).removeprefix("folder:") or ".")
-    if not root.is_dir():
-        raise DataError(f"{photos}: {'not a folder' if root.exists() else 'no such folder'}")
-    return root
+def folder_of(source: str) -> Path:
+    """The folder that the pictures' paths begin at. Raises DataError where a folder is none."""
+    path = photos_path(source)
+    if not is_manifest(source) and not path.is_dir():
+        raise DataError(f"{path}: {'not a folder' if path.exists() else 'no such folder'}")
+    return photos_root(source)
 
 
 def open_pictures(
-    root: Path, side: int, progress: Progress | None
+    name: str, side: int, progress: Progress | None
 ) -> tuple[Source, ImageSet, list[Picture]]:
-    """The folder as a source, and all its pictures that can be read, in the order of their paths.
+    """The photos of this name as a source, and all that can be read, in the order of their paths.
 
-    side: pixels a side at which they are read. Raises DataError as `open_folder`.
+    side: pixels a side at which they are read. Raises DataError as `open_source`.
     """
-    source = open_folder(root, side, progress)
+    source = open_source(DataSpec(source=name, size=side), progress=progress)
     sets = {"train": source.train, "val": source.val, "test": source.test}
     there = {split: images for split, images in sets.items() if images is not None}
     images, splits = join(there)
@@ -59,7 +61,7 @@ def join(sets: dict[str, ImageSet]) -> tuple[ImageSet, list[str]]:
     )
     stores: dict[str, PhotoFiles] = {}
     for split, images in sets.items():
-        assert isinstance(images.store, PhotoFiles)  # of open_folder
+        assert isinstance(images.store, PhotoFiles)  # as of all photos
         stores[split] = images.store
     first = next(iter(stores.values()))
     store = replace(
@@ -76,14 +78,14 @@ def join(sets: dict[str, ImageSet]) -> tuple[ImageSet, list[str]]:
 
 def useful_side(images: ImageSet) -> int:
     """Pixels a side, a multiple of 32: about three times the usual short side of the pictures."""
-    assert isinstance(images.store, PhotoFiles)  # of open_folder
+    assert isinstance(images.store, PhotoFiles)  # as of all photos
     middle = float(np.median(images.store.short_sides))
     return max(LEAST_SIDE, 32 * -int(-3 * middle // 32))
 
 
 def at_side(images: ImageSet, side: int) -> ImageSet:
     """The same pictures, read at another side."""
-    assert isinstance(images.store, PhotoFiles)  # of open_folder
+    assert isinstance(images.store, PhotoFiles)  # as of all photos
     return replace(images, store=replace(images.store, side=side))
 
 

@@ -20,7 +20,7 @@ FOUND = 1  # the exit code where a result on these photos would be wrong
 
 
 def data_audit(
-    photos: Annotated[str, typer.Argument(help="A folder of photos.")],
+    photos: Annotated[str, typer.Argument(help="A folder of photos, or a table that lists them.")],
     backbone: Annotated[
         str, typer.Option("--backbone", help="The network that looks at each photo, once.")
     ] = "mobilenetv2_100",
@@ -58,9 +58,9 @@ def data_audit(
     """
     from headstart.auditing.audit import audit
     from headstart.cli.tables.audit import format_audit
+    from headstart.data.sources.places import place_of
 
-    source = photos if photos.startswith("folder:") else f"folder:{photos}"
-    rescan_folders(rescan, [source])
+    rescan_folders(rescan, [place_of(photos)])
     found = audit(
         photos,
         backbone=backbone,

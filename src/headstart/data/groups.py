@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from PIL import ExifTags
 
 from headstart.data.check.confirmation import confirm
 from headstart.data.check.duplicates import MOST_IMAGES, SEARCH_VERSION
@@ -25,7 +26,7 @@ from headstart.data.sources.layout import Layout
 from headstart.data.splits import Source
 from headstart.errors import DataError
 from headstart.files import cache_root, recall, remember
-from headstart_predict.decode import taken_at
+from headstart_predict.decode import UnreadableImageError, open_file, open_image
 
 BURST_S = 60  # two photos of a class that follow within so many seconds are of one burst
 VERSION = 1  # raise it when the same images would be grouped otherwise
@@ -152,6 +153,18 @@ def _by_time(where: str, images: ImageSet, root: Path, progress: Progress | None
         return _joined(images, pairs)
 
     return _Grouping(_remembered(images, f"time {BURST_S}", find), "the times they were taken")
+
+
+def taken_at(path: Path) -> datetime | None:
+    """When a photo was taken, by the clock of its camera (EXIF DateTimeOriginal). None where it
+    does not say, or cannot be read. Decodes no pixels."""
+    try:
+        with open_file(path) as file, open_image(file) as image:
+            said = image.getexif().get_ifd(ExifTags.IFD.Exif)
+            text = str(said.get(ExifTags.Base.DateTimeOriginal, "")).strip("\0 ")
+            return datetime.strptime(text, "%Y:%m:%d %H:%M:%S")
+    except UnreadableImageError:  # which a text that is no time becomes too
+        return None
 
 
 def _seconds(first: datetime | None, second: datetime | None) -> float:

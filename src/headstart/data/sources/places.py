@@ -11,6 +11,14 @@ FOLDER, MANIFEST = "folder:", "manifest:"
 TABLES = (".csv", ".tsv", ".parquet")  # suffixes
 
 
+def place_of(photos: str | Path) -> str:
+    """The source of a folder or of a table, by its path, or as it is written in a recipe."""
+    given = str(photos)
+    if is_photos(given):
+        return given
+    return f"{MANIFEST if is_table(Path(given)) else FOLDER}{given}"
+
+
 def is_photos(source: str) -> bool:
     """Whether a source is photos of the user: "folder:PATH" or "manifest:PATH"."""
     return source.startswith((FOLDER, MANIFEST))
