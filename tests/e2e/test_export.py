@@ -359,3 +359,39 @@ def test_the_command_explains_what_is_missing(
             main(list(map(str, words)))
         assert stop.value.code == 2
         assert line in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("images", "cuda"), [(500, True), (499, True), (500, False)])
+def test_a_long_series_of_a_run_goes_to_the_gpu_if_there_is_one(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: int, cuda: bool
+) -> None:
+    from headstart.deployment import predictor, quickest
+
+    copied = Path(shutil.copytree(run.path, tmp_path / "run"))
+    exporting.export(copied, reporter=library.Reporter(), whole_test=False)
+    asked: list[str] = []
+    monkeypatch.setattr(quickest, "has_cuda", lambda: cuda)
+    monkeypatch.setattr(predictor, "load_predictor", lambda run, *, device: asked.append(device))
+    said: list[str] = []
+    reporter = library.Reporter()
+    monkeypatch.setattr(reporter, "say", said.append)
+    opened = quickest.open_predictor(copied, images=images, reporter=reporter)
+    if cuda and images == 500:
+        assert (opened, asked) == (None, ["cuda"])
+        assert said == [
+            "torch predicts on the GPU, as there are 500 images; --device cpu asks the CPU"
+        ]
+    else:
+        assert (type(opened).__name__, asked, said) == ("BundlePredictor", [], [])
+
+
+def test_torch_is_not_imported_to_look_for_a_gpu_where_no_driver_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from headstart.deployment import quickest
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(quickest, "may_have_cuda", lambda: False)
+    assert not quickest.has_cuda()
+    monkeypatch.setattr(quickest, "may_have_cuda", lambda: True)
+    assert quickest.has_cuda()

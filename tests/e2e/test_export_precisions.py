@@ -18,9 +18,10 @@ import headstart as library
 from headstart.data import load_data
 from headstart.deployment import bfloat16, int8
 from headstart.deployment import export as exporting
+from headstart.deployment.held_out import HeldOut
 from headstart.errors import BundleError, RunError
 from headstart.rundir.run import Run
-from headstart_predict import choosing, load, open_bundle, verify
+from headstart_predict import choosing, engines, load, open_bundle, verify
 from tests.conftest import Outcome
 
 
@@ -42,7 +43,7 @@ def test_bfloat16_stores_rounded_weights_and_whole_pixels(
 ) -> None:
     before, after = tensors(published), tensors(half.path)
     rounded = [name for name in after if name.endswith("_bfloat16")]
-    assert len(rounded) > 5
+    assert rounded
     for name in rounded:
         whole = numpy_helper.to_array(before.pop(name.removesuffix("_bfloat16")))
         expected = torch.from_numpy(whole.copy()).bfloat16().view(torch.int16).numpy()
@@ -51,11 +52,21 @@ def test_bfloat16_stores_rounded_weights_and_whole_pixels(
             np.frombuffer(after[name].raw_data, "<i2").reshape(whole.shape), expected
         )
     # What is left is small, or the resize, which pixels go through.
-    large = [name for name, each in before.items() if np.prod(each.dims) >= bfloat16.SMALLEST]
-    assert {tuple(before[name].dims) for name in large} == {(48, 32), (32, 48)}
+    left = {tuple(each.dims) for each in before.values() if np.prod(each.dims) >= 1024}
+    assert {(48, 32), (32, 48)} < left
     assert {name: each.raw_data for name, each in before.items()} == {
         name: after[name].raw_data for name in before
     }
+
+
+def test_no_weight_for_pixels_is_rounded_however_large(
+    published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bfloat16, "SMALLEST", 1)
+    made = onnx.load_from_string(bfloat16.to_bfloat16((published / "model.onnx").read_bytes()))
+    shapes = [tuple(t.dims) for t in made.graph.initializer if t.data_type == TensorProto.BFLOAT16]
+    assert len(shapes) > 20
+    assert not {(48, 32), (32, 48)} & set(shapes)
 
 
 def test_bfloat16_says_what_it_costs(half: exporting.Exported, fine_tuned: Run) -> None:
@@ -193,3 +204,119 @@ def test_an_engine_that_does_not_do_is_left_out(
     predictor = load(published)
     predictor.prepare_for_many()
     assert predictor.engine_name == "onnxruntime"
+
+
+class Scripted:
+    """In the place of held-out images: how far each try falls."""
+
+    def __init__(self, *falls: float) -> None:
+        self.falls = list(falls)
+
+    def __len__(self) -> int:
+        return 100
+
+    def fall(self, model: bytes) -> float:
+        return self.falls.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("falls", "chosen", "left"),
+    [
+        ((0.003, 0, 0, 0), 0, 3),  # the fewest are enough
+        ((0.02, 0.004, 0.001, 0), 2, 1),
+        ((0.02, 0.005, 0.006, 0.007), 1, 0),  # none is: the best
+        ((-0.01, 1, 1, 1), 0, 3),  # better than float32
+    ],
+)
+def test_validation_chooses_how_many_convolutions_stay_in_float32(
+    published: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    falls: tuple[float, ...],
+    chosen: int,
+    left: int,
+) -> None:
+    pytest.importorskip("nncf")
+    content = (published / "model.onnx").read_bytes()
+    monkeypatch.setattr(int8, "_quantize", lambda *_: content)
+    monkeypatch.setattr(int8, "FIRST", 2)  # this network has 16
+    held_out: Any = Scripted(*falls)
+    train: Any = None
+    made = int8.to_int8(content, train, held_out, library.Reporter())
+    count = made.layers
+    tries = [2, count // 4, count // 2, int(0.75 * count)]
+    assert tries == sorted(set(tries))
+    assert made.in_float == tries[chosen]
+    assert len(held_out.falls) == left
+
+
+def test_a_layer_in_eight_bits_is_given_back_its_float32() -> None:
+    """Two convolutions, the second one in eight bits, with another bias."""
+    rng = np.random.default_rng(0)
+    weights = [rng.standard_normal((3, 3, 1, 1)).astype(np.float32) for _ in range(2)]
+    initializers = [
+        *(numpy_helper.from_array(each, f"w{i}") for i, each in enumerate(weights)),
+        numpy_helper.from_array(np.float32([1, 2, 3]), "b"),
+    ]
+    conv = onnx.helper.make_node
+    plain = [
+        conv("Conv", ["pixels", "w0"], ["x"], "first"),
+        conv("Conv", ["x", "w1", "b"], ["logits"], "second"),
+    ]
+    eight = [
+        plain[0],
+        conv("QuantizeLinear", ["x", "s", "z"], ["q"], "quantize"),
+        conv("DequantizeLinear", ["q", "s", "z"], ["d"], "dequantize"),
+        conv("Conv", ["d", "w1", "b"], ["logits"], "second"),
+    ]
+    changed = [
+        *initializers[:2],
+        numpy_helper.from_array(np.float32([9, 9, 9]), "b"),
+        numpy_helper.from_array(np.float32(0.5), "s"),
+        numpy_helper.from_array(np.uint8(128), "z"),
+    ]
+    whole, quantized = _model(plain, initializers), _model(eight, changed)
+    same = onnx.load_from_string(int8.in_float32(quantized.SerializeToString(), whole, ["first"]))
+    assert [node.name for node in same.graph.node] == [node.name for node in eight]
+    assert numpy_helper.to_array({t.name: t for t in same.graph.initializer}["b"])[0] == 9
+    back = int8.in_float32(quantized.SerializeToString(), whole, ["first", "second"])
+    made = onnx.load_from_string(back)
+    assert [node.name for node in made.graph.node] == ["first", "second"]
+    assert sorted(each.name for each in made.graph.initializer) == ["b", "w0", "w1"]
+    pixels = rng.standard_normal((2, 3, 4, 4)).astype(np.float32)
+    found, expected = (
+        engines.start("onnxruntime", each, 1).run(pixels)
+        for each in (back, whole.SerializeToString())
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
+def _model(nodes: list[onnx.NodeProto], initializers: list[onnx.TensorProto]) -> onnx.ModelProto:
+    shape = ["n", 3, 4, 4]
+    x, y = (
+        onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name in ("pixels", "logits")
+    )
+    graph = onnx.helper.make_graph(nodes, "g", [x], [y], initializers)
+    opset = onnx.helper.make_opsetid("", 18)
+    return onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9)
+
+
+def test_what_a_version_changes_is_told_on_held_out_answers(
+    fine_tuned: Run, published: Path, half: exporting.Exported
+) -> None:
+    splits = load_data(fine_tuned.recipe.data)
+    plain = (published / "model.onnx").read_bytes()
+    held_out = HeldOut(fine_tuned, splits, plain)
+    assert len(held_out) == len(fine_tuned.predictions("val"))
+    assert held_out.fall(plain) == pytest.approx(0, abs=1e-6)
+    assert abs(held_out.fall((half.path / "model.onnx").read_bytes())) < 0.02
+    model = onnx.load_from_string(plain)
+    for tensor in model.graph.initializer:
+        if tensor.name == "head.0.weight":  # ten times as sure of everything
+            wild = 10 * numpy_helper.to_array(tensor)
+            tensor.CopyFrom(numpy_helper.from_array(wild, tensor.name))
+    saved = fine_tuned.predictions("val").tempered(fine_tuned.metrics.temperature)
+    before = saved.probabilities[np.arange(len(saved)), saved.labels].mean()
+    fall = held_out.fall(model.SerializeToString())
+    assert abs(fall) > 0.01
+    assert before - 1 <= fall <= before

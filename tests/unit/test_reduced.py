@@ -21,7 +21,7 @@ from headstart.deployment.reduced import (
 )
 from headstart_predict import engines
 
-SPEED = Speed(0.4, 100.0, 250.0, "onnxruntime", "openvino", "a CPU", 2, False)
+SPEED = Speed(0.4, 0.3, 0.5, 100.0, 250.0, "onnxruntime", "openvino", "a CPU", 2, False)
 FOUND = Reduced("int8", 500, -0.002, -0.01, 0.006, 0.03, 2.7, 9.0, SPEED, 5, 52)
 
 
@@ -51,7 +51,7 @@ FOUND = Reduced("int8", 500, -0.002, -0.01, 0.006, 0.03, 2.7, 9.0, SPEED, 5, 52)
 def test_the_speed_is_said_with_the_machine_and_the_reason(
     precision: str, times: float, quick: bool | None, line: str
 ) -> None:
-    speed = replace(SPEED, times=times, quick=quick)
+    speed = replace(SPEED, times=times, low=times - 0.1, high=times + 0.1, quick=quick)
     assert describe_speed(replace(FOUND, precision=precision, speed=speed)) == line
 
 

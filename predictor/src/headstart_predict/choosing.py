@@ -71,12 +71,14 @@ def asking(engine: Engine, pixels: np.ndarray, streams: int) -> Callable[[], obj
     return ask
 
 
-def in_turns(calls: Mapping[str, Callable[[], object]]) -> dict[str, list[float]]:
-    """Calls a second of each, in each of TURNS turns: a machine that gets slower slows all."""
+def in_turns(
+    calls: Mapping[str, Callable[[], object]], turns: int = TURNS
+) -> dict[str, list[float]]:
+    """Calls a second of each, in each of the turns: a machine that gets slower slows all."""
     for call in calls.values():  # the first one is slower
         call()
     found: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(TURNS):
+    for _ in range(turns):
         for name, call in calls.items():
             began, done, spent = time.perf_counter(), 0, 0.0
             while spent < MEASURED_S / TURNS:

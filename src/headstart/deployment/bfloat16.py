@@ -12,7 +12,10 @@ from typing import Any
 
 import numpy as np
 
-SMALLEST = 1024  # values; smaller tensors, such as biases, are no megabytes
+# Values; smaller tensors are few megabytes, and among them are the first layers, whose rounding all
+# others see. With 1024, MobileNetV2 answered 4.2 % of 544 line drawings otherwise; with this,
+# 0.2 %, for 0.26 of 9.6 MB.
+SMALLEST = 16_384
 TOLERANCE = 0.1  # of a probability, between engines: one may compute in bfloat16, too
 _STORED = "_bfloat16"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from headstart.deployment.timing import median_interval
 from headstart.errors import BundleError
 from headstart.evaluation.predictions import Predictions
 from headstart.evaluation.statistics import paired_change
@@ -17,7 +18,7 @@ from headstart_predict.engines import Engine, cpu_name, usable_cores
 from headstart_predict.predictor import BundlePredictor, compare_logits, in_batches
 
 MAX_DROP = 1.0  # points of accuracy
-ALIKE = 0.05  # share by which two speeds may differ and be called the same
+SPEED_TURNS = 12  # of each version, a tenth of a second each
 # Flags of CPUs that multiply many 8-bit numbers at once: Intel and AMD; Arm.
 _EIGHT_BIT = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 
@@ -26,12 +27,14 @@ _EIGHT_BIT = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 class Speed:
     """Images a second of a series on this machine, beside float32.
 
-    times: as many images a second as float32. Each is answered by the engine that the predictor
-    takes; they alternate. quick: whether the CPU has what the precision is quick with; None where
-    that is not known.
+    times: as many images a second as float32, the median of the turns, with its 95 % interval. Each
+    is answered by the engine that the predictor takes; they alternate. quick: whether the CPU has
+    what the precision is quick with; None where that is not known.
     """
 
     times: float
+    low: float
+    high: float
     images_per_s: float
     images_per_s_float32: float
     engine: str
@@ -126,9 +129,9 @@ def describe_reduced(found: Reduced) -> str:
 def describe_speed(found: Reduced) -> str:
     speed = found.speed
     times, where = speed.times, f"on {speed.cpu} ({speed.threads} threads)"
-    if times > 1 + ALIKE:
+    if speed.low > 1:
         return f"A series is {times:.1f} times as fast as in float32 {where}."
-    if times >= 1 - ALIKE:
+    if speed.high >= 1:
         line, slow = f"A series is as fast as in float32 {where}", found.precision == "bfloat16"
     else:
         line, slow = f"A series is slower than in float32 ({times:.1f} times) {where}", True
@@ -150,11 +153,15 @@ def measure_speed(plain: Version, fewer: Version) -> Speed:
         each.precision: choosing.asking(engine, pixels, streams)
         for each, engine in ((plain, first), (fewer, other))
     }
-    rates = choosing.in_turns(calls)
+    rates = choosing.in_turns(calls, SPEED_TURNS)
     before, after = rates[plain.precision], rates[fewer.precision]
     images = len(pixels) * streams
+    ratios = [b / a for a, b in zip(before, after, strict=True)]
+    low, high = median_interval(ratios)
     return Speed(
-        times=statistics.median(b / a for a, b in zip(before, after, strict=True)),
+        times=statistics.median(ratios),
+        low=low,
+        high=high,
         images_per_s=images * statistics.median(after),
         images_per_s_float32=images * statistics.median(before),
         engine=other.name,
