@@ -120,7 +120,7 @@ def tell_labels(seen: Seen, share: float, seeds: int, peer: bool) -> None:
     called, right = mean(c for c, _ in likely), mean(p for _, p in likely)
     print(f"{seen.name}, {share:.0%} wrong: {count} of {n}")
     print(f"  called likely wrong: {called:.0f}, of which planted {right:.1%}")
-    for name, scores in found.items():
+    for name, scores in found.items():  # fewer than FIRST may be planted, or returned
         first, all_found = (spread([score[i] for score in scores]) for i in (0, 1))
         print(f"  {name:<32} precision {first}  recall {all_found}")
 
@@ -140,7 +140,9 @@ def plant(
 def judge(order: np.ndarray, planted: np.ndarray) -> tuple[float, float]:
     """Precision of the first candidates, and recall among twice as many as were planted."""
     count = int(planted.sum())
-    return float(planted[order[:FIRST]].mean()), float(planted[order[: 2 * count]].sum() / count)
+    return float(planted[order[:FIRST]].sum() / FIRST), float(
+        planted[order[: 2 * count]].sum() / count
+    )
 
 
 def peer_rankings() -> dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]:

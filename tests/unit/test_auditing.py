@@ -244,16 +244,6 @@ def test_flaws_by_kind() -> None:
     assert found == {(f"{k}.jpg", kind) for k, kind in enumerate(kinds, start=1)}
 
 
-def test_similar_pictures_are_one_group_unless_the_chain_is_long() -> None:
-    from headstart.auditing.folder import MOST_JOINED, _joined
-
-    chain = [(k, k + 1) for k in range(MOST_JOINED + 1)]
-    last = MOST_JOINED + 1
-    groups = _joined([*chain, (last + 1, last + 2)], [(0, 1)], last + 4)
-    assert groups[0] == groups[1] and len(set(groups[1 : last + 1].tolist())) == last
-    assert groups[last + 1] == groups[last + 2] != groups[last + 3]
-
-
 @pytest.mark.parametrize(
     ("kind", "labels", "splits", "said"),
     [
