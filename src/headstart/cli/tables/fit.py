@@ -58,6 +58,7 @@ def format_fit(fitted: Fitted) -> str:
         *([f"warning: {more} more, in the report"] if more > 0 else []),
         f"report         {fitted.report}",
         f"model          {fitted.bundle}",
+        *([f"look at them   {command} data audit {fitted.description.source}"] if warnings else []),
         f"again          {command} compare {fitted.study}",
         f"use it         {command} predict {fitted.bundle} IMAGE...",
         f"one page       {command} export {run.path} --format html",
