@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from headstart.deployment import timing
-from headstart.deployment.timing import median_interval, time_in_turns, why_busy
+from headstart.deployment.timing import time_in_turns, why_busy
+from headstart.evaluation.statistics import median_interval
 from headstart.rundir.run import Run, open_run
 from tests.fabricating import recost
 from tests.unit.test_explain import plant

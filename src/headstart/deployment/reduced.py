@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from headstart.deployment.timing import median_interval
 from headstart.errors import BundleError
 from headstart.evaluation.predictions import Predictions
-from headstart.evaluation.statistics import paired_change
+from headstart.evaluation.statistics import median_interval, paired_change
 from headstart_predict import choosing
 from headstart_predict.engines import Engine, cpu_name, usable_cores
 from headstart_predict.predictor import BundlePredictor, compare_logits, in_batches

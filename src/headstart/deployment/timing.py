@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from headstart.deployment.quickest import open_predictor
 from headstart.evaluation.predictions import Predictions
+from headstart.evaluation.statistics import median_interval
 from headstart.rundir.records import LatencyMs, Throughput
 from headstart.rundir.run import Run
 from headstart_predict.answers import PictureClassifier
@@ -192,14 +192,6 @@ class Cores:
     @property
     def left(self) -> float:
         return min(self._had / self._asked, 1.0)
-
-
-def median_interval(values: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of a median by order statistics (David and Nagaraja 2003, 7.1), without an
-    assumption about the distribution; the whole range below six values."""
-    ordered = sorted(values)
-    rank = max(int(stats.binom.ppf(0.025, len(ordered), 0.5)), 1)
-    return ordered[rank - 1], ordered[-rank]
 
 
 def milliseconds(predictor: PictureClassifier, side: int, batch: int) -> float:
