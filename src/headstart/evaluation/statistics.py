@@ -145,6 +145,14 @@ def paired_change(
     return PairedChange(n, gained, lost, result.change, result.interval, result.p_value)
 
 
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of a median by order statistics (David and Nagaraja 2003, 7.1), without an
+    assumption about the distribution; the whole range below six values."""
+    ordered = sorted(values)
+    rank = max(int(stats.binom.ppf(0.025, len(ordered), 0.5)), 1)
+    return ordered[rank - 1], ordered[-rank]
+
+
 def pool_seed_effects(tables: Sequence[np.ndarray]) -> SeedEffect | None:
     """The effect of seeds over all configurations of a study; None where none has several models.
 
