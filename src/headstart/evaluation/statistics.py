@@ -295,14 +295,6 @@ def detectable_change(
     return float(optimize.bisect(lack, 0.0, 1.0, xtol=1e-4))
 
 
-def median_interval(values: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of a median by order statistics (David and Nagaraja 2003, 7.1), without an
-    assumption about the distribution; the whole range below six values."""
-    ordered = sorted(values)
-    rank = max(int(stats.binom.ppf(0.025, len(ordered), 0.5)), 1)
-    return ordered[rank - 1], ordered[-rank]
-
-
 def score_interval(p: float, n: float, quantile: float) -> tuple[float, float]:
     """Wilson's interval of a share p of n images. n: any positive number. quantile: of the normal
     distribution or of t."""
