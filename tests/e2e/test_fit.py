@@ -42,6 +42,7 @@ def test_a_folder_becomes_a_bundle_that_answers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("headstart.photos.OFFERED", (real_weights, "vgg16"))  # dear, and left out
+    monkeypatch.setattr("headstart.selection.drafting.MOST_EPOCHS", 2)
     arguments = ("fit", photos, "--minutes", "60", "--out", tmp_path / "fitted", "--json")
     outcome = headstart(*arguments)
     assert outcome.code == 0, outcome.err

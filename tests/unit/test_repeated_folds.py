@@ -44,17 +44,17 @@ def test_each_repeat_draws_other_folds_and_the_seed_decides_them() -> None:
 
 @pytest.mark.parametrize(("n", "classes"), [(100, 4), (60, 2)])
 def test_the_interval_holds_the_accuracy_on_new_images(n: int, classes: int) -> None:
-    """Of the head that is fitted to all images, over planted sets; 95 % are claimed. The same trial
-    with 400 sets is in docs/log.md."""
+    """Of the head that is fitted to all images, over planted sets; 95 % are claimed. `bench/folds.py` plants
+    400 sets."""
     held = 0
-    for number in range(60):
+    for number in range(40):
         rng = np.random.default_rng(number)
         centres = rng.normal(size=(classes, 10))
         centres *= 2.2 / np.linalg.norm(centres, axis=1, keepdims=True)
         pool, new = blobs(n, rng, centres), blobs(4000, rng, centres)
         found = repeated_folds(pool, keys(n), classes, 5, 2, 0.1, number)
         held += found.low <= accuracy_of_all(pool, new, classes) <= found.high
-    assert held >= 53  # at 93 % and 60 sets, 99 of 100 seeds reach it
+    assert held >= 33  # with 93 % of 40 sets, 99 of 100 seeds reach it
 
 
 def accuracy_of_all(pool: Table, new: Table, classes: int) -> float:
