@@ -67,7 +67,7 @@ class Fitted(Shown):
             return f"by validation, {runs}"
         return (
             f"{runs}: {self.chosen.images:,} validation images do not tell it from "
-            f"{self.chosen.over}, and it is the better one on ImageNet"
+            f"{self.chosen.over}; {self.chosen.why}"
         )
 
     @property

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from headstart.evaluation.predictions import Predictions
+from headstart.rundir.history import Refit
 from headstart.rundir.run import Run
 from headstart.selection.preference import prefer
 from tests.fabricating import fabricate
@@ -60,3 +61,16 @@ def test_runs_of_one_backbone_are_compared_on_the_images_that_all_hold(run: Buil
     weighted, tuned = run("b", STRONG, made(6, 60, extra=30)), run("c", STRONG, made(4, 60))
     found = prefer(best, [best, weighted, tuned])
     assert (found.run.name, found.images) == ("c", 60)
+
+
+def test_a_head_that_was_fitted_to_validation_too_is_preferred_to_fine_tuning(run: Build) -> None:
+    tuned, probe = run("a", STRONG, made(2, 60)), run("b", STRONG, made(4, 60, extra=30))
+    assert prefer(tuned, [tuned, probe]).run.name == "a"
+    probe.append_log(Refit(0, 90, 0.1, 1.0))
+    found = prefer(tuned, [tuned, probe])
+    assert (found.run.name, found.over) == ("b", "a")
+    assert "fitted to validation" in found.why
+    # What is better beyond chance is taken, whatever its head was fitted to.
+    tuned, probe = run("c", STRONG, made(20, 600)), run("d", STRONG, made(40, 600))
+    probe.append_log(Refit(0, 600, 0.1, 1.0))
+    assert prefer(tuned, [tuned, probe]).run.name == "c"

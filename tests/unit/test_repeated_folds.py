@@ -44,8 +44,8 @@ def test_each_repeat_draws_other_folds_and_the_seed_decides_them() -> None:
 
 @pytest.mark.parametrize(("n", "classes"), [(100, 4), (60, 2)])
 def test_the_interval_holds_the_accuracy_on_new_images(n: int, classes: int) -> None:
-    """Of the head that is fitted to all images, over planted sets; 95 % are claimed. `bench/folds.py` plants
-    400 sets."""
+    """Of the head that is fitted to all images, over planted sets; 95 % are claimed.
+    `bench/folds.py` plants 400 sets."""
     held = 0
     for number in range(40):
         rng = np.random.default_rng(number)
