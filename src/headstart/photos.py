@@ -116,9 +116,8 @@ def fit(
     """Choose, adapt and export the best reachable backbone for a folder of photos.
 
     The time goes to probes of every backbone of the shortlist, then to fine-tuning the best of
-    them. Validation chooses, and published accuracy between backbones that it does not tell apart;
-    each run opens test once, at its end. The same call continues where it
-    was interrupted.
+    them. Validation chooses; where it does not tell runs apart, `selection.preference` says what
+    decides. Each run opens test once, at its end. The same call continues where it was interrupted.
 
     photos: a folder, a table that lists photos, or the name of a data set. label_from, group: as in
     a recipe's data: an expression for labels in file names; what keeps photos together. minutes:
@@ -197,9 +196,11 @@ def _fine_tune(
 ) -> tuple[Study, Comparison]:
     """The probes, and up to `most` of their backbones fine-tuned, for as many epochs as the time
     left allows; the probes alone where it allows none."""
-    ranked = sorted(probes.configurations, key=lambda c: (-c.val_value, c.val_loss))
-    preferred = _chosen(probes, compare.root).run.recipe.backbone.name
-    backbones = list(dict.fromkeys([preferred, *(c.backbone for c in ranked)]))[:most]
+    preferred = _chosen(probes, compare.root).run.name
+    ranked = sorted(
+        probes.configurations, key=lambda c: (preferred not in c.runs, -c.val_value, c.val_loss)
+    )
+    backbones = list(dict.fromkeys(c.backbone for c in ranked))[:most]
     spent = probes.selection.spent_s if probes.selection else 0.0
     left = 60 * RUNS * compare.minutes - spent
     passes = {c.backbone: c.alone_s for c in ranked}
@@ -214,8 +215,8 @@ def _fine_tune(
 
 
 def _chosen(comparison: Comparison, root: Path) -> Preferred:
-    """The run to take: validation's choice, within the limits where there are some. Where
-    validation does not tell backbones apart, published accuracy decides between them."""
+    """The run to take: validation's choice within the limits where there are some, else what
+    `prefer` says."""
     rows = {row.run: row for row in comparison.rows if row.path is not None}
     runs = {name: open_run(root / str(row.path)) for name, row in rows.items()}
     if (limits := comparison.limits) is not None:

@@ -47,7 +47,7 @@ def test_a_folder_becomes_a_bundle_that_answers(
     outcome = headstart(*arguments)
     assert outcome.code == 0, outcome.err
     found = json.loads(outcome.out)
-    assert set(found["runs"]) == {f"{real_weights}-probe", f"{real_weights}-tuned"}
+    assert set(found["runs"]) == {f"{real_weights}-probe", f"{real_weights}-tuned-2-epochs"}
     assert found["test"]["n"] == 15
     assert found["test"]["accuracy"] > 0.8
     assert found["test"]["interval"][0] < found["test"]["accuracy"]

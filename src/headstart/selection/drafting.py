@@ -58,7 +58,9 @@ def draft_tuned(probes: Study, epochs: Mapping[str, int]) -> Study:
     """The probes, and backbones fine-tuned, each for its epochs."""
     variants = [dict(variant) for variant in probes.variants]
     for backbone, count in epochs.items():
-        tuned = {"name": f"{backbone}-tuned", "backbone.name": backbone, **_tuned(count)}
+        # With the epochs: another time gives others, and so another run beside the first.
+        name = f"{backbone}-tuned-{count}-epochs"
+        tuned = {"name": name, "backbone.name": backbone, **_tuned(count)}
         variants.append(tuned)
     return probes.model_copy(update={"variants": tuple(variants)})
 

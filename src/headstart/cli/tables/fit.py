@@ -44,7 +44,7 @@ def format_fit(fitted: Fitted) -> str:
     run, counts = fitted.run, fitted.description.counts
     test, val = run.metrics.test, run.metrics.val
     held = ", ".join(f"{sum(counts[split]):,} {split}" for split in ("train", "val", "test"))
-    command, warnings = own_command(), fitted.warnings
+    command, warnings, source = own_command(), fitted.warnings, fitted.description.source
     more = len(warnings) - SHOWN
     lines = [
         f"images         {held}; {len(fitted.description.class_names)} classes",
@@ -58,12 +58,19 @@ def format_fit(fitted: Fitted) -> str:
         *([f"warning: {more} more, in the report"] if more > 0 else []),
         f"report         {fitted.report}",
         f"model          {fitted.bundle}",
-        *([f"look at them   {command} data audit {fitted.description.source}"] if warnings else []),
+        *([f"look at them   {command} data audit {source}"] if _audited(source, warnings) else []),
         f"again          {command} compare {fitted.study}",
         f"use it         {command} predict {fitted.bundle} IMAGE...",
         f"one page       {command} export {run.path} --format html",
     ]
     return "\n".join(lines)
+
+
+def _audited(source: str, warnings: list[str]) -> bool:
+    """Whether an audit may show more of what is warned about: it is for photos of the user."""
+    from headstart.data.sources.places import is_photos
+
+    return bool(warnings) and is_photos(source)
 
 
 def _accuracy(scores: SplitScores) -> str:
