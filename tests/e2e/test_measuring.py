@@ -153,9 +153,11 @@ def test_runs_are_measured_once_and_keep_what_was_measured(
     runs: list[Run], headstart: Callable[..., Outcome], measured: None
 ) -> None:
     notified: list[Path] = []
-    both = measure_runs(runs, on_measured=lambda run: notified.append(run.path))
+    listener = Listener()
+    both = measure_runs(runs, reporter=listener, on_measured=lambda run: notified.append(run.path))
     assert notified == [run.path for run in runs]
     for run in both:
+        assert run.cost.measured, listener.lines
         cost = to_json(run.cost)
         one, many = cost["latency_ms"], cost["throughput"]
         assert 0 < one["median"] <= one["p95"]

@@ -24,6 +24,7 @@ from headstart_predict.errors import BundleError
 
 NAMES = ("onnxruntime", "openvino")
 INPUT, LOGITS = "pixels", "logits"
+_importing = threading.Lock()
 
 
 class Engine(Protocol):
@@ -95,14 +96,18 @@ def _in_bfloat16(core: Any, precision: str) -> bool:
 
 
 def import_openvino() -> Any:
-    """OpenVINO without its telemetry, which reports each conversion over the network.
+    """OpenVINO without its telemetry, and with its table of types filled.
 
-    The telemetry forks a process, which also crashed beside our threads.
+    The telemetry reports each conversion over the network. It forks a process, which also crashed
+    beside our threads. The table is filled by the first request: two threads that send their first
+    request at once wait for each other for ever.
     """
     silent: Any = None  # makes the import of the telemetry fail; OpenVINO and NNCF then skip it
-    sys.modules.setdefault("openvino_telemetry", silent)
-    import openvino
+    with _importing:
+        sys.modules.setdefault("openvino_telemetry", silent)
+        import openvino
 
+        openvino.Type.u8.to_dtype()
     return openvino
 
 
