@@ -15,9 +15,11 @@ from headstart.data import describe, list_sources
 from headstart.data.loading import Description
 from headstart.data.sources.places import FOLDER, MANIFEST, place_of
 from headstart.deployment.export import export
+from headstart.deployment.finished import holds_model
 from headstart.errors import BudgetError, RecipeError, RunError, did_you_mean
 from headstart.files import write_atomically
-from headstart.machine.progress import Reporter, TerminalReporter
+from headstart.machine.notebook import default_reporter
+from headstart.machine.progress import Reporter
 from headstart.machine.runtime import create_runtime
 from headstart.recipe import Study
 from headstart.rundir.run import Run, open_run
@@ -127,7 +129,7 @@ def fit(
     user can fix.
     """
     began = time.perf_counter()
-    reporter = reporter or TerminalReporter()
+    reporter = reporter or default_reporter()
     if preset not in PRESETS:
         raise RunError(f"--preset {preset}: there is no such preset{did_you_mean(preset, PRESETS)}")
     data = _data(photos, label_from, group)
@@ -151,10 +153,12 @@ def fit(
     if limited:
         comparison = compare(study, RUNS, measure=True)
     chosen = _chosen(comparison, root)
-    exported = export(chosen.run, out=root / BUNDLE, reporter=reporter)
+    bundle = root / BUNDLE
+    if not holds_model(bundle, chosen.run):
+        export(chosen.run, out=bundle, reporter=reporter)
     seconds = time.perf_counter() - began
     return Fitted(
-        chosen, exported.path, root / STUDY, comparison, description, shortlist.left_out, seconds
+        chosen, bundle, root / STUDY, comparison, description, shortlist.left_out, seconds
     )
 
 

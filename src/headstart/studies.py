@@ -18,7 +18,8 @@ from headstart.data.sources.places import is_photos
 from headstart.deployment import measuring
 from headstart.errors import HeadstartError, RunError
 from headstart.files import remove_partials
-from headstart.machine.progress import Reporter, TerminalReporter
+from headstart.machine.notebook import default_reporter
+from headstart.machine.progress import Reporter
 from headstart.models.names import canonical_name
 from headstart.recipe import Recipe, Study, load_recipe
 from headstart.report import write_report
@@ -52,7 +53,7 @@ def compare(
     measure: measure the serving cost of runs that have none. on_end: called with each run when it
     ends, and again after its serving cost is measured. Raises HeadstartError where no run finishes.
     """
-    reporter = reporter or TerminalReporter()
+    reporter = reporter or default_reporter()
     options = RunOptions(device, cache_limit_gb, reporter, on_end)
     if isinstance(study, Study):
         done = _run_study(study, out, budget_s, options)

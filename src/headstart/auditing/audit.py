@@ -29,7 +29,8 @@ from headstart.data.sources.places import place_of
 from headstart.data.splits import BadImage
 from headstart.errors import HeadstartError, WeightsError
 from headstart.features.cache import BoundaryCache
-from headstart.machine.progress import Reporter, TerminalReporter
+from headstart.machine.notebook import default_reporter
+from headstart.machine.progress import Reporter
 from headstart.machine.runtime import Runtime, create_runtime, within_device_memory
 from headstart.models.backbones import load_backbone
 from headstart.models.identity import Weights
@@ -64,7 +65,7 @@ def audit(
     Raises HeadstartError where the folder has no clear layout, where a name or a decision makes no
     sense, and where no weights can be found.
     """
-    reporter = reporter or TerminalReporter()
+    reporter = reporter or default_reporter()
     page_path, manifest = (None if path is None else Path(path) for path in (out, fix))
     if page_path is not None:
         page.require_page(page_path)

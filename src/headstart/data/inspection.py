@@ -7,7 +7,8 @@ from pathlib import Path
 from headstart.data import Description, load_data, sample_grid
 from headstart.data import describe as describe_data
 from headstart.data.check.duplicates import Duplicates, find_duplicates, pair_grid
-from headstart.machine.progress import Reporter, TerminalReporter
+from headstart.machine.notebook import default_reporter
+from headstart.machine.progress import Reporter
 from headstart.specs import DataSpec
 
 # Pixels a side at which photos are read: twice the side that the search compares, so that drawn
@@ -22,7 +23,7 @@ def describe(source: str | DataSpec, *, reporter: Reporter | None = None) -> Des
     source: a name, "folder:PATH", "manifest:PATH", or a recipe's `data`, whose splits are then
     described. Raises DataError where it cannot be read.
     """
-    reporter = reporter or TerminalReporter()
+    reporter = reporter or default_reporter()
     return describe_data(_spec(source), progress=reporter.transfer)
 
 
@@ -35,7 +36,7 @@ def duplicates(
     moved, enlarged, brighter or tinted. source: as for `describe`. out: a PNG of example pairs,
     written if there are any. Raises DataError where the source cannot be read.
     """
-    reporter = reporter or TerminalReporter()
+    reporter = reporter or default_reporter()
     spec = _spec(source).model_copy(update={"size": SEARCHED_SIDE})
     splits = load_data(spec, progress=reporter.transfer)
     result = find_duplicates(splits)
@@ -58,7 +59,7 @@ def draw_samples(
 
     source: as for `describe`; seed: which images. Raises DataError where it cannot be read.
     """
-    reporter = reporter or TerminalReporter()
+    reporter = reporter or default_reporter()
     spec = _spec(source).model_copy(update={"size": SAMPLED_SIDE})
     splits = load_data(spec, progress=reporter.transfer)
     return sample_grid(splits.train, splits.class_names, Path(out), seed=seed)

@@ -33,7 +33,8 @@ from headstart.deployment.reduced import (
 )
 from headstart.deployment.web_runtime import fetch_web_runtime
 from headstart.errors import BundleError, DataError, RunError, did_you_mean
-from headstart.machine.progress import Reporter, TerminalReporter
+from headstart.machine.notebook import default_reporter
+from headstart.machine.progress import Reporter
 from headstart.rundir.run import Run, open_run
 from headstart_predict import engines
 from headstart_predict.engines import usable_cores
@@ -74,7 +75,7 @@ def export(
     where int8 cannot be had, and BundleError where an answer differs, which names the worst image.
     """
     _check_request(form, precision)
-    reporter = reporter or TerminalReporter()
+    reporter = reporter or default_reporter()
     run = source if isinstance(source, Run) else open_run(source)
     predictor = load_predictor(run, device="cpu", precision="float32")
     path = Path(out) if out is not None else run.place(_default_name(form, precision))

@@ -28,11 +28,16 @@ def finished(path: Path) -> Run:
 def own_bundle(run: Run) -> Path | None:
     """The bundle in the run's directory; None where there is none, or one of another model."""
     folder = run.path / EXPORT
+    return folder if holds_model(folder, run) else None
+
+
+def holds_model(folder: Path, run: Run) -> bool:
+    """Whether `folder` is a whole bundle of the run's model, in float32."""
     if not is_bundle(folder):
-        return None
+        return False
     try:
         bundle = open_bundle(folder)
         same = bundle.model_sha256 == file_sha256(run.path / MODEL)
     except (BundleError, OSError):
-        return None
-    return folder if same and bundle.precision == "float32" else None
+        return False
+    return same and bundle.precision == "float32"

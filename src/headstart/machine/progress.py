@@ -13,7 +13,8 @@ from headstart_predict.plain import visible
 class Reporter:
     """A silent reporter, and the base class of all others.
 
-    Without a reporter, the command line and Python use `TerminalReporter`.
+    Without a reporter, the command line uses `TerminalReporter`, and Python that of its notebook
+    or terminal.
     """
 
     def say(self, line: str) -> None:

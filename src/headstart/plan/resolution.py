@@ -9,7 +9,8 @@ from typing import Any
 
 from headstart.data.sources.places import absolute_source
 from headstart.errors import RecipeError
-from headstart.machine.progress import Reporter, TerminalReporter
+from headstart.machine.notebook import default_reporter
+from headstart.machine.progress import Reporter
 from headstart.models.freezing import norm_mode
 from headstart.models.identity import Weights
 from headstart.models.names import canonical_name
@@ -45,7 +46,7 @@ def resolve(recipe: Recipe, reporter: Reporter | None = None) -> tuple[Recipe, W
     weights, and all sizes, epochs and rates. Raises HeadstartError where the recipe contradicts
     itself.
     """
-    say = (reporter or TerminalReporter()).say
+    say = (reporter or default_reporter()).say
     name = canonical_name(recipe.backbone.name)
     weights = locate_weights(name, recipe.backbone.weights, say=say)
     provider = weights.identity.provider

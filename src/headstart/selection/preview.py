@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from headstart.data import Description, describe
-from headstart.machine.progress import Reporter, TerminalReporter
+from headstart.machine.notebook import default_reporter
+from headstart.machine.progress import Reporter
 from headstart.machine.runtime import create_runtime
 from headstart.plan.plan import PhasePlan, make_plan
 from headstart.recipe import Recipe
@@ -67,7 +68,7 @@ def preview_all(
     reporter: Reporter | None = None,
 ) -> list[Preview]:
     """`preview` of each recipe, such as `study.recipes()`; each backbone is timed once."""
-    reporter = reporter or TerminalReporter()
+    reporter = reporter or default_reporter()
     speeds: dict[str, Speed] = {}
     previews = []
     for recipe in recipes:

@@ -29,7 +29,7 @@ from headstart_predict.decode import (
 )
 from headstart_predict.limits import max_pixels
 
-FORMAT = 4  # raise it when more is remembered about a file
+FORMAT = 5  # raise it when more is remembered about a file
 CHECKED, CHECKED_BYTES = 16, 2**28  # of the files taken as unchanged, those that are read again
 _IN_MEMORY = 2**26  # bytes of a file that is read at once
 
