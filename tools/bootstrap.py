@@ -18,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / ".tools"
+WITH_OTHER_VERSIONS = ("requirements-autogluon",)
 
 
 def main() -> None:
@@ -80,9 +81,10 @@ def lock(uv: list[str]) -> None:
     predictor = ROOT / "predictor"
     alone = (str(predictor / "pyproject.toml"), "-o", str(predictor / "requirements.txt"))
     call(uv, "pip", "compile", *alone, "-c", str(runtime), *common, *upgrade)
-    # What we are measured against: the same versions of what we share with it.
+    # What we are measured against: the same versions of what we share with it, where it takes them.
     for peer in sorted((ROOT / "bench" / "peers").glob("requirements-*.in")):
-        paths = (str(peer), "-c", str(runtime), "-o", str(peer.with_suffix(".txt")))
+        shared = () if peer.stem in WITH_OTHER_VERSIONS else ("-c", str(runtime))
+        paths = (str(peer), *shared, "-o", str(peer.with_suffix(".txt")))
         call(uv, "pip", "compile", *paths, *common, *upgrade)
 
 
