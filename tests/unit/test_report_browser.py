@@ -213,7 +213,7 @@ def test_two_classes_with_unbroken_names_keep_to_their_room(
     page = browser.new_page(viewport={"width": width, "height": 900})
     page.goto(write_report([run], tmp_path / "report.html").as_uri())
     unfold(page)
-    assert page.locator("#two-classes .intro").is_visible()
+    assert page.locator("#two-classes .intro").first.is_visible()
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert beyond(page, width) == []
     page.close()

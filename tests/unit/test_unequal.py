@@ -282,6 +282,10 @@ def test_two_classes_are_reported_with_the_positive_one_named(tmp_path: Path) ->
     page = render([run])
     assert "The positive class is <strong>free</strong>" in page and "Top-5" not in page
     assert page.count('class="diagonal"') >= 2 and "Area under ROC" in page
+    table = page[page.index("Where to draw the line") :]
+    assert "finds 95 % of the positive images" in table
+    # As answered: 8 of 400 are missed, 18 of 40 are false alarms.
+    assert '</td><td class="number">8</td><td class="number">18</td></tr>' in table
     card = render_card(run)
     assert "| sensitivity, for free as the positive class | 98.0 % [96.1, 99.0] |" in card
     assert "top-5" not in card and "with a balanced accuracy of 76.5 %" in card

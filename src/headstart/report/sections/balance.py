@@ -25,6 +25,7 @@ from headstart.report.drawing.svg import (
     in_percent,
     panel,
 )
+from headstart.report.sections.thresholds import CutRow, describe_thresholds
 from headstart.rundir.run import Run
 from headstart.text import formats
 
@@ -71,13 +72,16 @@ class TwoClassRow:
 
 @dataclass(frozen=True, slots=True)
 class TwoClassSection:
-    """positive, other: the names of the classes. prevalence: the share of the positive one."""
+    """positive, other: the names of the classes. prevalence: the share of the positive one.
+    cuts: thresholds of the first configuration's first run, `cuts_of`."""
 
     positive: str
     other: str
     prevalence: float
     rows: list[TwoClassRow]
     figures: list[Figure]
+    cuts: list[CutRow]
+    cuts_of: str
 
 
 def describe_two_classes(contenders: Sequence[Contender]) -> TwoClassSection | None:
@@ -101,6 +105,8 @@ def describe_two_classes(contenders: Sequence[Contender]) -> TwoClassSection | N
             Figure("ROC", _roc([roc for roc, _ in curves]), "roc"),
             Figure("Precision and recall", tradeoff, "pr"),
         ],
+        cuts=describe_thresholds(known[0][0].runs[0], positive),
+        cuts_of=known[0][0].name,
     )
 
 

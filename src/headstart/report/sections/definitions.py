@@ -127,6 +127,13 @@ def _classes() -> tuple[Definition, ...]:
             f"{_TEST}; metrics.json: test.two_classes.roc_area", source="Hanley and McNeil (1982)",
         ),
         Definition(
+            "threshold", "Threshold between two classes",
+            "The least calibrated probability at which an image is answered with the positive "
+            "class. If a missed image costs r times a false alarm, 1 / (1 + r) has the least "
+            "expected cost.",
+            f"{_TEST}; predictions/val.npz chooses", "1 / (1 + r)", "Elkan (2001)",
+        ),
+        Definition(
             "pr", "Precision-recall and average precision",
             "Of the images taken for the positive class, the share that is of it, against the "
             "share of it that is found, for every threshold. Guessing gives the class's share of "
