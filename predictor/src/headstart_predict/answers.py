@@ -21,7 +21,7 @@ from headstart_predict.cards import Card, Shown, grid, percent
 from headstart_predict.decode import UnreadableImageError, decode_image, describe_dark
 from headstart_predict.errors import DataError
 from headstart_predict.plain import as_csv
-from headstart_predict.shapes import ManyLabels, Shape
+from headstart_predict.shapes import ManyLabels, shape_of
 from headstart_predict.walking import find_images
 
 LONG = 500  # images; before a longer series it pays to measure what is quickest
@@ -81,19 +81,27 @@ class ManyAnswer(Answer):
 class PictureClassifier(Shown):
     """What every predictor does alike: it takes pictures of any kind and gives named answers.
 
-    side: pixels along each side of the squares that `logits` takes. shape: what the logits mean.
-    temperature: its own; logits are divided by it before they become probabilities, which
-    calibrates them. It changes no answer. A subclass computes the logits; `batch` images at once
-    are quick, and `workers` batches at a time. engine_name: the library that computes.
+    side: pixels along each side of the squares that `logits` takes. temperature: logits are divided
+    by it before they become probabilities, which calibrates them. It changes no answer.
+    thresholds: the least probability of each label, where an image may have several; None where it
+    has one. shape: what the logits mean, by these two. A subclass computes the logits; `batch`
+    images at once are quick, and `workers` batches at a time. engine_name: the library that
+    computes.
     """
 
     engine_name = ""
     batch = 32
     workers = 1
 
-    def __init__(self, class_names: Sequence[str], side: int, shape: Shape) -> None:
-        self.class_names, self.side, self.shape = tuple(class_names), side, shape
-        self.temperature = shape.temperature
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        side: int,
+        temperature: float,
+        thresholds: Sequence[float] | None = None,
+    ) -> None:
+        self.class_names, self.side, self.temperature = tuple(class_names), side, temperature
+        self.shape = shape_of(temperature, thresholds)
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """float32 (n, classes) for uint8 (n, side, side, 3); without temperature."""

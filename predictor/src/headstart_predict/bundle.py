@@ -29,7 +29,7 @@ import numpy as np
 
 from headstart_predict.errors import BundleError
 from headstart_predict.plain import one_line
-from headstart_predict.shapes import ManyLabels, OneLabel, Shape
+from headstart_predict.shapes import Shape, shape_of
 
 FORMAT = 1
 MANY_FORMAT = 2  # of a model whose images may have several labels: "thresholds", not "threshold"
@@ -101,9 +101,7 @@ class Bundle:
     @property
     def shape(self) -> Shape:
         """What its logits mean."""
-        if self.thresholds is None:
-            return OneLabel(self.temperature)
-        return ManyLabels(self.thresholds, self.temperature)
+        return shape_of(self.temperature, self.thresholds)
 
     def read(self, name: str) -> bytes:
         """The content of a listed file. Raises BundleError where it is missing or was changed."""

@@ -31,7 +31,7 @@ class BundlePredictor(PictureClassifier):
     batch = 8
 
     def __init__(self, bundle: Bundle, engine: str = "auto", threads: int | None = None) -> None:
-        super().__init__(bundle.class_names, bundle.side, bundle.shape)
+        super().__init__(bundle.class_names, bundle.side, bundle.temperature, bundle.thresholds)
         self.bundle, self.threads = bundle, threads or usable_cores()
         self.workers = self.threads
         self.engine = engine

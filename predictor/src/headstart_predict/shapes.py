@@ -7,6 +7,7 @@ reaches its threshold. Everything that differs between the two, from logits on, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,6 +63,13 @@ class ManyLabels:
     def differ(self, ours: np.ndarray, theirs: np.ndarray, doubt: float) -> np.ndarray:
         apart = np.abs(self.probabilities(ours) - self.probabilities(theirs))
         return np.asarray(((self.found(ours) != self.found(theirs)) & (apart > doubt)).any(axis=1))
+
+
+def shape_of(temperature: float, thresholds: Sequence[float] | None) -> Shape:
+    """The shape of a model. thresholds: None where an image has one label."""
+    if thresholds is None:
+        return OneLabel(temperature)
+    return ManyLabels(tuple(thresholds), temperature)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

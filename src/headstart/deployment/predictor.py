@@ -26,7 +26,6 @@ from headstart.rundir.run import Run
 from headstart.views.transforms import Transform
 from headstart_predict.answers import PictureClassifier
 from headstart_predict.cards import Card
-from headstart_predict.shapes import OneLabel, Shape
 
 BATCH = 32
 
@@ -44,9 +43,10 @@ class Predictor(PictureClassifier):
         side: int,
         class_names: Sequence[str],
         runtime: Runtime,
-        shape: Shape | None = None,
+        temperature: float = 1.0,
+        thresholds: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(class_names, side, shape or OneLabel())
+        super().__init__(class_names, side, temperature, thresholds)
         self.model, self.transform, self._runtime = model, transform, runtime
         self._process = os.getpid()
 
@@ -107,7 +107,8 @@ def read_predictor(run: Run, *, device: str, precision: str | None = None) -> Pr
     runtime = _runtime(device, precision or recipe.precision)
     runtime.adopt(model.eval())
     transform = Transform(made.preprocess, via=recipe.data.resize_via)
-    return Predictor(model, transform, made.data.side, run.class_names, runtime, run.shape)
+    names, served = run.class_names, (run.temperature, run.thresholds)
+    return Predictor(model, transform, made.data.side, names, runtime, *served)
 
 
 def _runtime(device: str, precision: str) -> Runtime:

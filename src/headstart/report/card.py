@@ -11,7 +11,7 @@ from pathlib import Path
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
-from headstart.comparison.leaderboard import describe_classes
+from headstart.comparison.leaderboard import describe_classes, headline_scores
 from headstart.comparison.mistakes import find_departures
 from headstart.comparison.protocol import CHOSEN_ON
 from headstart.comparison.records import Classes
@@ -89,7 +89,7 @@ class _Refit:
 def _refit(run: Run) -> _Refit | None:
     """None where no solved head is served."""
     refit = run.history.refit
-    return _Refit(refit.images, len(run.predictions("val")) == refit.images) if refit else None
+    return _Refit(refit.images, headline_scores(run, "val").n == refit.images) if refit else None
 
 
 def _balance(run: Run) -> Classes | None:

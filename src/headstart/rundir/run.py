@@ -63,7 +63,6 @@ from headstart.rundir.records import (
     TimeProfile,
 )
 from headstart_predict.cards import Card, Shown
-from headstart_predict.shapes import ManyLabels, OneLabel, Shape
 
 FORMAT = 2
 _FOLDERS = ("checkpoints", "predictions", "report")
@@ -137,11 +136,9 @@ class Run(Shown):
         return either.temperature
 
     @property
-    def shape(self) -> Shape:
-        """What the logits of the served model mean."""
-        if self.recipe.many_labels:
-            return ManyLabels(self.many_metrics.thresholds, self.temperature)
-        return OneLabel(self.temperature)
+    def thresholds(self) -> tuple[float, ...] | None:
+        """The least probability of each label of the served model; None where images have one."""
+        return self.many_metrics.thresholds if self.recipe.many_labels else None
 
     @cached_property
     def cost(self) -> Cost:
