@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from headstart import studies
+from headstart.comparison.leaderboard import headline_scores
 from headstart.comparison.records import Comparison
 from headstart.data import describe, list_sources
 from headstart.data.loading import Description
@@ -88,11 +89,11 @@ class Fitted(Shown):
         return list(dict.fromkeys([*self.run.warnings, *self.comparison.warnings]))
 
     def _card(self) -> Card:
-        test = self.run.metrics.test
-        accuracy = f"{percent(test.accuracy)} {interval(test.interval)}, n = {test.n:,}"
+        test = headline_scores(self.run, "test")
+        shown = f"{percent(test.accuracy)} {interval(test.interval)}, n = {test.n:,}"
         facts = [
             ("chosen", f"{self.run.name}, {self.why}"),
-            ("test accuracy", accuracy),
+            (f"test {self.run.recipe.headline}", shown),
             ("macro F1", percent(test.macro_f1)),
             ("bundle", str(self.bundle)),
             ("report", str(self.report)),
@@ -108,6 +109,7 @@ def fit(
     out: str | Path | None = None,
     preset: str = "auto",
     label_from: str | None = None,
+    labels: str = "one",
     group: str | None = None,
     max_ms: float | None = None,
     max_mb: float | None = None,
@@ -121,8 +123,9 @@ def fit(
     them. Validation chooses; where it does not tell runs apart, `selection.preference` says what
     decides. Each run opens test once, at its end. The same call continues where it was interrupted.
 
-    photos: a folder, a table that lists photos, or the name of a data set. label_from, group: as in
-    a recipe's data: an expression for labels in file names; what keeps photos together. minutes:
+    photos: a folder, a table that lists photos, or the name of a data set. label_from, labels,
+    group: as in a recipe's data: an expression for labels in file names; "many" where a photo may
+    have several labels; what keeps photos together. minutes:
     for everything; what has begun is not cut off. out: by default runs/NAME-FINGERPRINT. preset:
     auto; quick, probes alone; best, more backbones are fine-tuned. max_ms, max_mb: limits of
     latency and file size that the chosen run keeps. Raises HeadstartError for anything that the
@@ -132,10 +135,10 @@ def fit(
     reporter = reporter or default_reporter()
     if preset not in PRESETS:
         raise RunError(f"--preset {preset}: there is no such preset{did_you_mean(preset, PRESETS)}")
-    data = _data(photos, label_from, group)
+    data = _data(photos, label_from, labels, group)
     description = describe(DataSpec.model_validate(data), progress=reporter.transfer)
     counts = description.counts
-    images = sum(counts["train"]) + sum(counts["val"])
+    images = description.images["train"] + description.images["val"]
     shortlist = make_shortlist(
         images, 60 * minutes, rate=_rate(device), offered=OFFERED, say=reporter.say
     )
@@ -144,7 +147,7 @@ def fit(
     name = _name(photos)
     root = Path(out or f"runs/{name}-{description.fingerprint[:8]}")
     compare = _Compare(root, minutes, max_ms, max_mb, device, cache_limit_gb, reporter)
-    drafted = Photos(data, tuple(counts["train"]), sum(counts["test"]))
+    drafted = Photos(data, tuple(counts["train"]), description.images["test"])
     study = draft_probes(name, drafted, [info.name for info in shortlist.chosen])
     comparison = compare(study, PROBES)
     if preset != "quick":
@@ -230,9 +233,13 @@ def _chosen(comparison: Comparison, root: Path) -> Preferred:
     return prefer(runs[comparison.best], [run for run in runs.values() if run.finished])
 
 
-def _data(photos: str | Path, label_from: str | None, group: str | None) -> dict[str, str]:
+def _data(
+    photos: str | Path, label_from: str | None, labels: str, group: str | None
+) -> dict[str, str]:
     """The [data] table of the recipes. Raises RecipeError where an expression is none."""
-    given = {"source": source_of(photos), "label_from": label_from, "group": group}
+    several = None if labels == "one" else labels
+    given = {"source": source_of(photos), "label_from": label_from, "labels": several,
+             "group": group}  # fmt: skip
     data = {key: value for key, value in given.items() if value is not None}
     try:
         DataSpec.model_validate(data)

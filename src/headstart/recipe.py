@@ -43,6 +43,7 @@ from headstart.specs import (
 from headstart_predict.cards import Card, Shown
 
 MOST_RUNS = 1_000  # of a study
+SelectBy = Literal["auto", "accuracy", "balanced_accuracy", "macro_f1", "mean_ap", "loss"]
 
 
 class Recipe(Shown, Spec):
@@ -58,10 +59,11 @@ class Recipe(Shown, Spec):
     balance: Literal["none", "auto"] = Field(
         "none", description="auto weighs the loss of each class by the inverse of its frequency"
     )
-    select_by: Literal["auto", "accuracy", "balanced_accuracy", "macro_f1", "loss"] = Field(
+    select_by: SelectBy = Field(
         "auto",
         description="metric on validation that chooses the epoch, the phase and, in a comparison, "
-        'the run; auto is balanced_accuracy with balance = "auto", else accuracy; the lower loss '
+        'the run; auto is balanced_accuracy with balance = "auto", else accuracy, and, with '
+        'data.labels = "many", mean_ap, the mean average precision of the labels; the lower loss '
         "breaks a tie",
     )
     precision: Literal["auto", "float32", "bfloat16", "int8"] = Field(
@@ -84,7 +86,19 @@ class Recipe(Shown, Spec):
 
     @property
     def _auto_choice(self) -> str:
+        if self.many_labels:
+            return "mean_ap"
         return "accuracy" if self.balance == "none" else "balanced_accuracy"
+
+    @property
+    def many_labels(self) -> bool:
+        """Whether an image may have several labels."""
+        return self.data.labels == "many"
+
+    @property
+    def headline(self) -> str:
+        """The score that is said first."""
+        return "mAP" if self.many_labels else "accuracy"
 
     def _card(self) -> Card:
         size = f"{self.data.size} pixels" if self.data.size else "the size its weights want"
@@ -112,8 +126,14 @@ class Recipe(Shown, Spec):
         return _digest([settings, images, weights, precision])
 
     def to_toml(self) -> str:
-        """The recipe as TOML that loads back to an equal recipe (None is left out)."""
-        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+        """The recipe as TOML that loads back to an equal recipe (None is left out).
+
+        So is data.labels where it is "one": versions that know no other read the recipe, too.
+        """
+        tables = self.model_dump(mode="json", exclude_none=True)
+        if not self.many_labels:
+            del tables["data"]["labels"]
+        return tomli_w.dumps(tables)
 
 
 class Study(Shown, Spec):

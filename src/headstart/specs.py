@@ -105,6 +105,12 @@ class DataSpec(Spec):
         "a file without its suffix, whose group `label` is the class, such as "
         r"'(?P<label>.+)_\d+'",
     )
+    labels: Literal["one", "many"] = Field(
+        "one",
+        description="how many labels an image has: one; or many, any number of them and also none, "
+        "from a table (manifest:PATH) whose labels are separated by |, such as cat|dog, or are "
+        "lists in Parquet",
+    )
     group: str | None = Field(
         None,
         description="images that stay in one part where a set is split: column, a table's column "
@@ -209,7 +215,8 @@ class EvaluationSpec(Spec):
     label_efficiency: bool = Field(
         True,
         description="test accuracy of a linear head trained on 1, 5, 25 and 100 images a class; "
-        "only where the first phase trains a head on cached features, which it reuses",
+        "only where an image has one label and the first phase trains a head on cached features, "
+        "which it reuses",
     )
     corruptions: Annotated[tuple[Annotated[int, Field(ge=1, le=5)], ...], Strict(False)] = Field(
         (),

@@ -115,7 +115,9 @@ def _run_study(
 def _contents(recipes: Sequence[Recipe], options: RunOptions) -> dict[str, str]:
     """The fingerprint of the photos of each source. So a moved folder gives the same study."""
     specs = {
-        data.source: DataSpec(source=data.source, label_from=data.label_from, size=32)
+        data.source: DataSpec(
+            source=data.source, label_from=data.label_from, labels=data.labels, size=32
+        )
         for data in (recipe.data for recipe in recipes)
         if is_photos(data.source)
     }

@@ -29,8 +29,8 @@ from headstart.deployment.predictor import load_predictor
 from headstart.errors import BundleError, RunError
 from headstart.rundir.run import Run
 from headstart_predict import engines, load, open_bundle, verify
-from headstart_predict.answers import softmax
 from headstart_predict.bundle import read_golden
+from headstart_predict.shapes import softmax
 from tests.conftest import Outcome
 
 

@@ -12,6 +12,7 @@ from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
 
 from headstart.evaluation import calibration as calibrating
+from headstart.evaluation import predictions as predicting
 from headstart.evaluation.calibration import BINS, calibration, fit_temperature, reliability
 from headstart.evaluation.predictions import Predictions
 from headstart.evaluation.statistics import wilson_interval
@@ -138,7 +139,7 @@ def test_the_temperature_is_that_of_plain_log_losses(monkeypatch: pytest.MonkeyP
     labels = rng.integers(0, 40, 300)
     logits = rng.normal(size=(300, 40)) + 2.5 * np.eye(40)[labels]
     p = predictions_of((4 * logits + rng.normal(scale=2000, size=(300, 1))), labels)
-    monkeypatch.setattr(calibrating, "BLOCK", 7 * 40)
+    monkeypatch.setattr(predicting, "BLOCK", 7 * 40)
 
     def cost(sharpness: float) -> float:
         scaled = sharpness * p.logits

@@ -21,6 +21,7 @@ from headstart_predict.cards import Card, Shown, grid, percent
 from headstart_predict.decode import UnreadableImageError, decode_image, describe_dark
 from headstart_predict.errors import DataError
 from headstart_predict.plain import as_csv
+from headstart_predict.shapes import ManyLabels, shape_of
 from headstart_predict.walking import find_images
 
 LONG = 500  # images; before a longer series it pays to measure what is quickest
@@ -43,26 +44,64 @@ class Answer(Shown):
     probability: float
     probabilities: dict[str, float]
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All labels of the image, the most probable first."""
+        return (self.label,)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, for --json."""
+        return dict(vars(self))
+
     def _card(self) -> Card:
         facts = [(name, percent(p)) for name, p in list(self.probabilities.items())[:3]]
-        return Card(f"Answer for {self.image}: {self.label}", facts)
+        return Card(f"Answer for {self.image}: {', '.join(self.labels) or 'no label'}", facts)
+
+
+@dataclass(frozen=True, repr=False)
+class ManyAnswer(Answer):
+    """The answer of a model whose images may have several labels.
+
+    found: the labels whose probabilities reach their thresholds, the most probable first. label:
+    the first of them, or "" where there is none. probability: of the most probable class, found or
+    not. probabilities: of each class by itself, the highest first.
+    """
+
+    found: tuple[str, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.found
+
+    def to_json(self) -> dict[str, Any]:
+        own = {name: self.probabilities[name] for name in self.found}
+        return {"image": self.image, "labels": own, "probabilities": self.probabilities}
 
 
 class PictureClassifier(Shown):
     """What every predictor does alike: it takes pictures of any kind and gives named answers.
 
     side: pixels along each side of the squares that `logits` takes. temperature: logits are divided
-    by it before they become probabilities, which calibrates them. It changes no answer. A subclass
-    computes the logits; `batch` images at once are quick, and `workers` batches at a time.
-    engine_name: the library that computes.
+    by it before they become probabilities, which calibrates them. It changes no answer.
+    thresholds: the least probability of each label, where an image may have several; None where it
+    has one. shape: what the logits mean, by these two. A subclass computes the logits; `batch`
+    images at once are quick, and `workers` batches at a time. engine_name: the library that
+    computes.
     """
 
     engine_name = ""
     batch = 32
     workers = 1
 
-    def __init__(self, class_names: Sequence[str], side: int, temperature: float) -> None:
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        side: int,
+        temperature: float,
+        thresholds: Sequence[float] | None = None,
+    ) -> None:
         self.class_names, self.side, self.temperature = tuple(class_names), side, temperature
+        self.shape = shape_of(temperature, thresholds)
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """float32 (n, classes) for uint8 (n, side, side, 3); without temperature."""
@@ -175,19 +214,15 @@ class PictureClassifier(Shown):
         return [next(answers) if error is None else error for error in found]
 
     def answer(self, image: str, logits: np.ndarray) -> Answer:
-        probabilities = softmax(logits.astype(np.float64) / self.temperature)
+        probabilities = self.shape.probabilities(logits.astype(np.float64))
         order = np.argsort(-logits, kind="stable")  # distinct logits may share a probability
         named = {self.class_names[i]: float(probabilities[i]) for i in order}
         best = self.class_names[order[0]]
+        if isinstance(self.shape, ManyLabels):
+            there = self.shape.found(logits.astype(np.float64))
+            found = tuple(self.class_names[i] for i in order if there[i])
+            return ManyAnswer(image, "".join(found[:1]), named[best], named, found)
         return Answer(image, best, named[best], named)
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """float64 probabilities along the last axis."""
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(axis=-1, keepdims=True)
-    exponents: np.ndarray = np.exp(shifted)
-    return np.asarray(exponents / exponents.sum(axis=-1, keepdims=True))
 
 
 def _readable(
@@ -254,7 +289,10 @@ def name_of(source: Source, number: int) -> str:
 
 
 def format_answers(answers: Sequence[Answer]) -> str:
-    """A table for people: the answer, how sure it is, and the next class."""
+    """A table for people: the answer, how sure it is, and the next class; of several labels, all of
+    them, and the most probable class that is not among them."""
+    if any(isinstance(answer, ManyAnswer) for answer in answers):
+        return _format_many(answers)
     rows = []
     for answer in answers:
         (_, first), *rest = list(answer.probabilities.items())
@@ -263,12 +301,30 @@ def format_answers(answers: Sequence[Answer]) -> str:
     return grid(["image", "class", "sure", "next"], rows, "llrl")
 
 
-def csv_lines(answers: Iterable[Answer], class_names: Sequence[str]) -> Iterator[str]:
+def _format_many(answers: Sequence[Answer]) -> str:
+    rows = []
+    for answer in answers:
+        sure = [f"{name} {percent(answer.probabilities[name])}" for name in answer.labels]
+        others = (name for name in answer.probabilities if name not in answer.labels)
+        rest = next(others, None)
+        below = f"{rest} {percent(answer.probabilities[rest])}" if rest is not None else ""
+        rows.append([answer.image, ", ".join(sure) or "(no label)", below])
+    return grid(["image", "labels", "next"], rows, "lll")
+
+
+def csv_lines(
+    answers: Iterable[Answer], class_names: Sequence[str], *, many: bool = False
+) -> Iterator[str]:
     """A header, and a line for each image, with their ends. A name that a spreadsheet would compute
-    begins with an apostrophe."""
-    yield _csv_line(["image", "label", "probability", *map(as_csv, class_names)])
+    begins with an apostrophe. many: whether an image may have several labels, which are then in one
+    cell, separated by |."""
+    own_header = ["labels"] if many else ["label", "probability"]
+    yield _csv_line(["image", *own_header, *map(as_csv, class_names)])
     for answer in answers:
         own = [f"{answer.probabilities[name]:.6f}" for name in class_names]
+        if many:
+            yield _csv_line([as_csv(answer.image), as_csv("|".join(answer.labels)), *own])
+            continue
         yield _csv_line(
             [as_csv(answer.image), as_csv(answer.label), f"{answer.probability:.6f}", *own]
         )

@@ -29,8 +29,10 @@ import numpy as np
 
 from headstart_predict.errors import BundleError
 from headstart_predict.plain import one_line
+from headstart_predict.shapes import Shape, shape_of
 
 FORMAT = 1
+MANY_FORMAT = 2  # of a model whose images may have several labels: "thresholds", not "threshold"
 RECORD, MODEL, GOLDEN = "bundle.json", "model.onnx", "golden.npz"
 # Names that a listed file may have: in the folder itself, or in golden/ within it.
 _NAME = re.compile(r"(?:golden/)?[A-Za-z0-9][A-Za-z0-9_.-]{0,100}")
@@ -52,12 +54,14 @@ class Weights:
 
 @dataclass(frozen=True)
 class Scores:
-    """Accuracy on `images` test images, with its 95 % interval."""
+    """A score on `images` test images, with its 95 % interval: accuracy, or mAP where an image may
+    have several labels, as `kind` says."""
 
     images: int
     accuracy: float
     low: float
     high: float
+    kind: str = "accuracy"
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,9 @@ class Bundle:
     """An opened bundle.
 
     side: pixels of the squares that go into the model; size: of those that its network sees.
-    threshold: an answer less probable than this is better called "not sure". tolerance: the
-    largest difference of a probability between engines.
+    threshold: an answer less probable than this is better called "not sure"; None where an image
+    may have several labels. thresholds: then, the least probability of each label that an image
+    has it; else None. tolerance: the largest difference of a probability between engines.
     """
 
     path: Path
@@ -83,7 +88,7 @@ class Bundle:
     side: int
     size: int
     temperature: float
-    threshold: float
+    threshold: float | None
     precision: str
     tolerance: float
     backbone: str
@@ -91,6 +96,12 @@ class Bundle:
     weights: Weights
     scores: Scores | None  # None of a run that has no test images
     files: dict[str, Listed]
+    thresholds: tuple[float, ...] | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """What its logits mean."""
+        return shape_of(self.temperature, self.thresholds)
 
     def read(self, name: str) -> bytes:
         """The content of a listed file. Raises BundleError where it is missing or was changed."""
@@ -177,9 +188,11 @@ def read_golden(bundle: Bundle) -> Golden:
 def _parse(folder: Path, record: Any) -> Bundle:
     if not isinstance(record, dict) or not isinstance(record.get("format"), int):
         raise ValueError("it has no format number")
-    if record["format"] != FORMAT:
+    many = record["format"] == MANY_FORMAT
+    if record["format"] not in (FORMAT, MANY_FORMAT):
         raise BundleError(
-            f"{folder}: a bundle of format {record['format']}; this version reads {FORMAT}"
+            f"{folder}: a bundle of format {record['format']}; this version reads {FORMAT} and "
+            f"{MANY_FORMAT}"
         )
     names = _text_list(record, "class_names")
     if len(names) < 2 or len(set(names)) != len(names):
@@ -193,7 +206,7 @@ def _parse(folder: Path, record: Any) -> Bundle:
         side=_side(record, "side"),
         size=_side(record, "size"),
         temperature=_number(record, "temperature", 1e-6, 1e6),
-        threshold=_number(record, "threshold", 0, 1),
+        threshold=None if many else _number(record, "threshold", 0, 1),
         precision=_text(record, "precision"),
         tolerance=_number(record, "tolerance", 0, 1),
         backbone=_text(record, "backbone"),
@@ -204,19 +217,29 @@ def _parse(folder: Path, record: Any) -> Bundle:
             },
             sha256=None if sha256 is None else _text(weights, "sha256"),
         ),
-        scores=None if scores is None else _scores(_table(record, "scores")),
+        scores=None if scores is None else _scores(_table(record, "scores"), many),
         files={name: _listed(name, entry) for name, entry in _table(record, "files").items()},
+        thresholds=_thresholds(record, len(names)) if many else None,
     )
     if missing := {MODEL, GOLDEN} - bundle.files.keys():
         raise ValueError(f"it does not list {', '.join(sorted(missing))}")
     return bundle
 
 
-def _scores(table: dict[str, Any]) -> Scores:
+def _thresholds(record: dict[str, Any], classes: int) -> tuple[float, ...]:
+    values = record["thresholds"]
+    if not isinstance(values, list) or len(values) != classes:
+        raise ValueError("thresholds: a number for each class is needed")
+    return tuple(_number({"thresholds": value}, "thresholds", 0, 1) for value in values)
+
+
+def _scores(table: dict[str, Any], many: bool) -> Scores:
     images = table["images"]
     if not isinstance(images, int) or images < 1:
         raise ValueError("scores.images: a whole number above zero is needed")
-    return Scores(images, *(_number(table, key, 0, 1) for key in ("accuracy", "low", "high")))
+    key = "mean_ap" if many else "accuracy"
+    value, low, high = (_number(table, name, 0, 1) for name in (key, "low", "high"))
+    return Scores(images, value, low, high, "mAP" if many else "accuracy")
 
 
 def _listed(name: str, entry: Any) -> Listed:

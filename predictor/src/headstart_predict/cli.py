@@ -7,10 +7,11 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from headstart_predict.answers import Answer, csv_lines, format_answers
+from headstart_predict.answers import Answer, PictureClassifier, csv_lines, format_answers
 from headstart_predict.engines import NAMES
 from headstart_predict.errors import DataError, HeadstartError, explain_os_error
 from headstart_predict.plain import visible
+from headstart_predict.shapes import ManyLabels
 from headstart_predict.streams import (
     finish,
     say_error,
@@ -78,9 +79,7 @@ def _run(options: argparse.Namespace) -> int:
     predictor = load(options.bundle, engine=options.engine, threads=options.threads)
     unreadable: list[DataError] = []
     answers = predictor.stream(options.images, on_unreadable=unreadable.append, on_dark=say_warning)
-    return print_answers(
-        answers, predictor.class_names, unreadable, as_json=options.json, as_csv=options.csv
-    )
+    return print_answers(answers, predictor, unreadable, as_json=options.json, as_csv=options.csv)
 
 
 def print_verified(bundle: Path, engine: str = "auto") -> None:
@@ -96,7 +95,7 @@ def print_verified(bundle: Path, engine: str = "auto") -> None:
 
 def print_answers(
     answers: Iterable[Answer],
-    class_names: Sequence[str],
+    predictor: PictureClassifier,
     unreadable: list[DataError],
     *,
     as_json: bool,
@@ -106,10 +105,11 @@ def print_answers(
     could not be read. Returns the exit status."""
     counted = _counting(answers)
     if as_csv:
-        for line in csv_lines(counted, class_names):
+        many = isinstance(predictor.shape, ManyLabels)
+        for line in csv_lines(counted, predictor.class_names, many=many):
             print(visible(line), end="")
     elif as_json:
-        show_json([vars(answer) for answer in counted])
+        show_json([answer.to_json() for answer in counted])
     elif rows := list(counted):
         show(format_answers(rows))
     if unreadable:

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from headstart_predict import choosing, engines
-from headstart_predict.answers import PictureClassifier, softmax
+from headstart_predict.answers import PictureClassifier
 from headstart_predict.bundle import MODEL, Bundle, Golden, open_bundle, read_golden
 from headstart_predict.cards import Card, percent
 from headstart_predict.decode import decode_image
 from headstart_predict.engines import Engine, PerProcess, usable_cores
 from headstart_predict.errors import BundleError, DataError
 from headstart_predict.onnx_file import ModelError, check_model
+from headstart_predict.shapes import Shape
 
 # What an engine is chosen for: one image on every core, or a series, a batch on each core.
 ONE, MANY = "one", "many"
@@ -30,7 +31,7 @@ class BundlePredictor(PictureClassifier):
     batch = 8
 
     def __init__(self, bundle: Bundle, engine: str = "auto", threads: int | None = None) -> None:
-        super().__init__(bundle.class_names, bundle.side, bundle.temperature)
+        super().__init__(bundle.class_names, bundle.side, bundle.temperature, bundle.thresholds)
         self.bundle, self.threads = bundle, threads or usable_cores()
         self.workers = self.threads
         self.engine = engine
@@ -48,7 +49,7 @@ class BundlePredictor(PictureClassifier):
         ]
         if self.bundle.scores:
             scores = self.bundle.scores
-            facts.append(("accuracy", f"{percent(scores.accuracy)} of {scores.images:,} images"))
+            facts.append((scores.kind, f"{percent(scores.accuracy)} of {scores.images:,} images"))
         return Card(f"Predictor of {self.bundle.name}", facts)
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
@@ -163,7 +164,7 @@ def compare(bundle: Bundle, golden: Golden, engine: Engine) -> Comparison:
     """An engine's answers for the pixels of the golden images."""
     found = in_batches(engine, golden.pixels)
     expected = golden.logits
-    return compare_logits(golden.ids, expected, found, bundle.temperature, bundle.tolerance)
+    return compare_logits(golden.ids, expected, found, bundle.shape, bundle.tolerance)
 
 
 def in_batches(engine: Engine, pixels: np.ndarray) -> np.ndarray:
@@ -175,16 +176,13 @@ def compare_logits(
     ids: np.ndarray,
     expected: np.ndarray,
     found: np.ndarray,
-    temperature: float,
+    shape: Shape,
     tolerance: float,
 ) -> Comparison:
     """Logits (n, classes) beside the expected ones, as calibrated probabilities."""
-    ours, theirs = (softmax(each / temperature) for each in (found, expected))
-    apart = np.abs(ours - theirs).max(axis=1)
+    apart = np.abs(shape.probabilities(found) - shape.probabilities(expected)).max(axis=1)
     apart[~np.isfinite(found).all(axis=1)] = np.inf
-    # Where two classes are as good as equal, rounding decides between them.
-    other = (found.argmax(axis=1) != expected.argmax(axis=1)) & (apart > tolerance / 10)
-    wrong = other | (apart > tolerance)
+    wrong = shape.differ(found, expected, tolerance / 10) | (apart > tolerance)
     worst = int(apart.argmax())
     changed = tuple(map(str, ids[wrong]))
     return Comparison(len(ids), float(apart[worst]), str(ids[worst]), changed)
@@ -214,9 +212,7 @@ def verify(bundle: str | Path | Bundle, *, engine: str = "auto") -> Comparison:
         )
     predictor = load(opened, engine=engine)
     found = predictor.logits(golden.pixels)
-    compared = compare_logits(
-        golden.ids, golden.logits, found, opened.temperature, opened.tolerance
-    )
+    compared = compare_logits(golden.ids, golden.logits, found, opened.shape, opened.tolerance)
     if compared.changed:
         raise BundleError(
             f"{opened.path}: {len(compared.changed)} of {compared.images} golden images are "

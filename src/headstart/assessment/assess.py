@@ -16,6 +16,7 @@ import torch
 
 from headstart.assessment.corruptions import measure_corruptions
 from headstart.assessment.few_labels import few_labels
+from headstart.assessment.many import many_metrics, with_thresholds
 from headstart.assessment.penultimate import Features, penultimate
 from headstart.assessment.pictures import leave_pictures, mapped_rows
 from headstart.assessment.repeated_folds import measure_folds
@@ -93,13 +94,23 @@ def assess(trained: Trained, journal: Journal) -> None:
     predictions: dict[Split, Predictions] = {"val": trained.predict("val")}
     with penultimate(trained.model, mapped_rows(plan.splits.test)) as features:
         predictions["test"] = trained.predict("test")
-    for split, made in predictions.items():
-        arrays = {f.name: getattr(made, f.name) for f in fields(Predictions)}
-        write_arrays(run.place(f"predictions/{split}.npz"), arrays)
+    if plan.recipe.many_labels:
+        many = with_thresholds(predictions)
+        _save_predictions(run, many)
+        write_json(run.place("metrics.json"), many_metrics(many))
+        _leave_model(trained, journal)
+        return
+    _save_predictions(run, predictions)
     results = _further(trained, predictions["test"], journal, {}, None)
     metrics = _metrics(plan, predictions, results)
     write_json(run.place("metrics.json"), metrics)
     _leave(trained, predictions["test"].tempered(metrics.temperature), features, journal)
+
+
+def _save_predictions(run: Run, predictions: Mapping[Split, Predictions]) -> None:
+    for split, made in predictions.items():
+        arrays = {f.name: getattr(made, f.name) for f in fields(made)}
+        write_arrays(run.place(f"predictions/{split}.npz"), arrays)
 
 
 def joined(before: EvaluationSpec, now: EvaluationSpec) -> EvaluationSpec:
@@ -152,8 +163,13 @@ def _further(
 
 def _leave(trained: Trained, test: Predictions, features: Features, journal: Journal) -> None:
     """Write the pictures, the model and the cost. test: calibrated predictions."""
-    plan, model, run = trained.plan, trained.model, journal.run
     leave_pictures(trained, test, features, journal)
+    _leave_model(trained, journal)
+
+
+def _leave_model(trained: Trained, journal: Journal) -> None:
+    """Write the model and the cost."""
+    plan, model, run = trained.plan, trained.model, journal.run
     model.enter(0, 0)
     plan.runtime.adopt(model)
     state = model.state_dict()

@@ -126,7 +126,7 @@ def balanced(images: ImageSet, most: int) -> np.ndarray:
 
     The keys decide which images are taken, and which classes get one more.
     """
-    return np.lexsort((images.keys, class_ranks(images.labels, images.keys)))[:most]
+    return np.lexsort((images.keys, class_ranks(images.strata, images.keys)))[:most]
 
 
 def _thumbnails(images: ImageSet, rows: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from headstart.data.images import ImageSet, build_image_set
 from headstart.data.loading import open_source
 from headstart.data.sources.download import Progress
 from headstart.data.sources.folder import PhotoFiles
+from headstart.data.sources.manifest import SEPARATOR
 from headstart.data.sources.places import is_manifest, photos_path, photos_root
 from headstart.data.splits import Source
 from headstart.errors import DataError
@@ -40,9 +41,12 @@ def open_pictures(
 ) -> tuple[Source, ImageSet, list[Picture]]:
     """The photos of this name as a source, and all that can be read, in the order of their paths.
 
-    side: pixels a side at which they are read. Raises DataError as `open_source`.
+    side: pixels a side at which they are read. Raises DataError as `open_source`, and of a table
+    that gives photos several labels.
     """
     source = open_source(DataSpec(source=name, size=side), progress=progress)
+    if is_manifest(name):
+        _require_one_label(name, source.class_names)
     sets = {"train": source.train, "val": source.val, "test": source.test}
     there = {split: images for split, images in sets.items() if images is not None}
     images, splits = join(there)
@@ -51,6 +55,14 @@ def open_pictures(
         for path, label, split in zip(images.ids.tolist(), images.labels, splits, strict=True)
     ]
     return source, images, pictures
+
+
+def _require_one_label(name: str, class_names: Sequence[str]) -> None:
+    if several := next((each for each in class_names if SEPARATOR in each), None):
+        raise DataError(
+            f"{name}: {several}: an audit takes photos with one label each; where {SEPARATOR} is a "
+            "part of a class's name, name the class otherwise"
+        )
 
 
 def join(sets: dict[str, ImageSet]) -> tuple[ImageSet, list[str]]:

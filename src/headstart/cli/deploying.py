@@ -60,7 +60,7 @@ def predict(
     predictor = open_predictor(source, device=device, images=len(paths), reporter=make_reporter())
     unreadable: list[DataError] = []
     answers = predictor.stream(paths, on_unreadable=unreadable.append, on_dark=make_reporter().warn)
-    code = print_answers(answers, predictor.class_names, unreadable, as_json=as_json, as_csv=as_csv)
+    code = print_answers(answers, predictor, unreadable, as_json=as_json, as_csv=as_csv)
     if code:
         raise typer.Exit(code)
 

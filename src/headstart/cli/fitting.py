@@ -38,6 +38,22 @@ LabelFromOption = Annotated[
         r"'(?P<label>.+)_\d+'.",
     ),
 ]
+
+
+class Labels(StrEnum):
+    """How many labels a photo has."""
+
+    one = "one"
+    many = "many"
+
+
+LabelsOption = Annotated[
+    Labels,
+    typer.Option(
+        "--labels",
+        help="many: a photo of the table may have several labels, separated by |, or none.",
+    ),
+]
 GroupOption = Annotated[
     str | None,
     typer.Option(
@@ -70,6 +86,7 @@ def fit(
         ),
     ] = Preset.auto,
     label_from: LabelFromOption = None,
+    labels: LabelsOption = Labels.one,
     group: GroupOption = None,
     max_ms: MaxMsOption = None,
     max_mb: MaxMbOption = None,
@@ -89,6 +106,7 @@ def fit(
         out=out,
         preset=preset.value,
         label_from=label_from,
+        labels=labels.value,
         group=group,
         max_ms=max_ms,
         max_mb=max_mb,

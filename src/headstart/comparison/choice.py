@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from headstart.errors import RunError
 from headstart.evaluation.metrics import selection_key
 from headstart.evaluation.predictions import Predictions
 from headstart.rundir.run import Run
@@ -22,6 +23,7 @@ TITLES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
+    "mean_ap": "mAP",
     "loss": "log loss",
 }
 ENOUGH = 0.5  # of the run that holds the fewest images, the share that all must hold
@@ -66,7 +68,8 @@ class Metric:
 @dataclass(frozen=True)
 class Choice:
     """number: of the run that validation prefers. keys: each run's value and negative loss on the n
-    images; accuracies: on the same. tied: the runs of the highest value, if several."""
+    images; accuracies: on the same, or mAP where images may have several labels. tied: the runs of
+    the highest value, if several."""
 
     number: int
     keys: tuple[tuple[float, float], ...]
@@ -78,7 +81,10 @@ class Choice:
 
 def shared_metric(runs: Sequence[Run]) -> Metric:
     """What the runs' recipes choose by. Where they name different metrics, the first that is not
-    accuracy: whoever names one has a reason not to go by accuracy."""
+    accuracy: whoever names one has a reason not to go by accuracy. Raises RunError where some take
+    one label an image and some several."""
+    if len({run.recipe.many_labels for run in runs}) > 1:
+        raise RunError("some of the runs are of images with one label and some of several")
     named: dict[str, list[str]] = {}
     for run in runs:
         named.setdefault(run.recipe.chooses_by, []).append(run.name)
@@ -112,7 +118,7 @@ def choose(runs: Sequence[Run], metric: Metric) -> Choice:
     return Choice(
         number=min(level, key=lambda k: (_operations(runs[k]), k)),
         keys=tuple(keys),
-        accuracies=tuple(float(each.correct.mean()) for each in made),
+        accuracies=tuple(each.headline for each in made),
         n=len(made[0]),
         tied=tuple(tied) if len(tied) > 1 else (),
         shared=shared,
@@ -157,5 +163,5 @@ def _common(made: Sequence[Predictions]) -> list[Predictions]:
     for each in made:
         order = np.argsort(each.ids, kind="stable")
         rows = order[np.searchsorted(each.ids, shared, sorter=order)]
-        found.append(Predictions(each.ids[rows], each.labels[rows], each.logits[rows]))
+        found.append(each.pick(rows))
     return found

@@ -20,6 +20,7 @@ NAMED = 4  # configurations that a sentence names
 @dataclass(frozen=True, eq=False)
 class Configuration:
     """Runs of one recipe but for seed and name. correct: bool (seeds, images), a row a run.
+    estimate: of accuracy, or of mAP where images may have several labels.
 
     values: float64 like it, each image's part in the metric that the comparison goes by (`correct`
     itself for accuracy); value: their mean, with its interval. strata: the images' classes, where
@@ -46,7 +47,7 @@ class Configuration:
 
     @property
     def macro_f1(self) -> float:
-        return float(np.mean([run.metrics.test.macro_f1 for run in self.runs]))
+        return float(np.mean([macro_f1_of(run) for run in self.runs]))
 
     @property
     def latency_ms(self) -> float | None:
@@ -88,6 +89,10 @@ class Configuration:
         )
 
 
+def macro_f1_of(run: Run) -> float:
+    return (run.many_metrics if run.recipe.many_labels else run.metrics).test.macro_f1
+
+
 def budget_of(run: Run) -> Budget:
     epochs = sum(p.epochs or 0 for p in run.recipe.phases if p.optimizer != "lbfgs")
     return Budget(len(run.history.solves), epochs)
@@ -122,6 +127,10 @@ def gather(
         made = [answers[k] for k in numbers]
         correct = np.stack([each.correct for each in made])
         accuracy, plain = estimate(correct), metric.name == "accuracy"
+        if metric.name == "mean_ap":
+            scores = [each.headline for each in made]
+            sd = float(np.std(scores, ddof=1)) if len(scores) > 1 else None
+            accuracy = Estimate(*estimate_value(made, "mean_ap"), sd)
         parts = [image_values(each, metric.name, balanced=metric.balanced) for each in made]
         found.append(
             Configuration(
@@ -131,9 +140,9 @@ def gather(
                 correct=correct,
                 estimate=accuracy,
                 values=correct if plain else np.stack(parts),
-                strata=None if metric.name in ("accuracy", "loss") else made[0].labels,
+                strata=None if metric.name in ("accuracy", "loss", "mean_ap") else made[0].labels,
                 value=(accuracy.accuracy, accuracy.interval)
-                if plain
+                if plain or metric.name == "mean_ap"
                 else estimate_value(made, metric.name, balanced=metric.balanced),
                 balanced=estimate_value(made, "balanced_accuracy"),
                 val_value=float(np.mean([choice.keys[k][0] for k in numbers])),

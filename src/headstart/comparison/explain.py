@@ -208,6 +208,11 @@ def explain_runs(runs: Sequence[Run], skipped: Sequence[str] = ()) -> Explanatio
     for run in runs:
         if not run.finished:
             raise RunError(f"{run.path}: the run is {run.status}: explain takes finished runs")
+    if many := next((run for run in runs if run.recipe.many_labels), None):
+        raise RunError(
+            f"{many.path}: explain takes runs of images with one label, and its images may have "
+            "several"
+        )
     require_same_test(runs)
     labels = label_runs(runs)
     settings = [settings_of(run) for run in runs]

@@ -13,6 +13,8 @@ from headstart.comparison.protocol import describe_protocol, gather_warnings, re
 from headstart.comparison.records import Classes, Comparison, Pair, Row
 from headstart.comparison.verdict import judge
 from headstart.evaluation.classes import majority_class, scores_are_unequal
+from headstart.evaluation.many_scores import ManyScores
+from headstart.rundir.records import Split, SplitScores
 from headstart.rundir.run import Run
 
 
@@ -65,7 +67,7 @@ def build_comparison(
     classes = describe_classes(runs[0])
     tie = tie_sentence(choice, runs, labels, metric)
     best = next(c for c in configurations if chosen in c.labels)
-    balance = balance_sentence(classes, best) if classes.unequal or not plain else ""
+    balance = balance_sentence(classes, best) if classes and (classes.unequal or not plain) else ""
     missing = tell_apart([failure.run for failure in failures], labels)
     failed = [
         Row.without_result(name, "failed", failure.reason, failure.backbone)
@@ -95,7 +97,10 @@ def build_comparison(
     )
 
 
-def describe_classes(run: Run) -> Classes:
+def describe_classes(run: Run) -> Classes | None:
+    """None where images may have several labels: no one of them is the answer."""
+    if run.recipe.many_labels:
+        return None
     test = run.metrics.test
     number = majority_class(test)
     return Classes(
@@ -156,6 +161,48 @@ def tell_apart(names: Sequence[str], taken: Sequence[str] = ()) -> list[str]:
     return found[len(taken) :]
 
 
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """What a table says of a run's scores on one split, whichever labels its images have.
+    accuracy: mAP where they may have several."""
+
+    n: int
+    accuracy: float
+    interval: tuple[float, float]
+    top5: float | None
+    loss: float
+    balanced_accuracy: float
+    balanced_interval: tuple[float, float]
+    macro_f1: float
+
+
+def headline_scores(run: Run, split: Split) -> Headline:
+    """Raises RunError where the run has no scores."""
+    if run.recipe.many_labels:
+        many: ManyScores = getattr(run.many_metrics, split)
+        return Headline(
+            n=many.n,
+            accuracy=many.mean_ap,
+            interval=many.interval,
+            top5=None,
+            loss=many.loss,
+            balanced_accuracy=many.balanced_accuracy,
+            balanced_interval=many.balanced_interval,
+            macro_f1=many.macro_f1,
+        )
+    one: SplitScores = getattr(run.metrics, split)
+    return Headline(
+        n=one.n,
+        accuracy=one.accuracy,
+        interval=one.interval,
+        top5=one.top5,
+        loss=one.loss,
+        balanced_accuracy=one.macro_recall,
+        balanced_interval=one.balanced_interval,
+        macro_f1=one.macro_f1,
+    )
+
+
 def _row(
     run: Run,
     label: str,
@@ -164,7 +211,7 @@ def _row(
     val_accuracy: float,
     val_value: float,
 ) -> Row:
-    test = run.metrics.test
+    test = headline_scores(run, "test")
     return Row(
         run=label,
         path=os.path.relpath(run.path, root),
@@ -179,7 +226,7 @@ def _row(
         loss=test.loss,
         val_accuracy=val_accuracy,
         val_value=val_value,
-        balanced_accuracy=test.macro_recall,
+        balanced_accuracy=test.balanced_accuracy,
         balanced_interval=test.balanced_interval,
         macro_f1=test.macro_f1,
         p_value=noise[0],

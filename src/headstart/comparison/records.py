@@ -22,7 +22,11 @@ Criterion = Literal["time", "operations", "parameters"]
 
 @dataclass(frozen=True, repr=False)
 class Row(Shown):
-    """One run of a comparison; the scores and the cost are None where it has no result."""
+    """One run of a comparison; the scores and the cost are None where it has no result.
+
+    Here and in Standing, accuracies are mAPs where the comparison's select_by is mean_ap, that is
+    where images may have several labels. balanced_accuracy is then the mean over the labels.
+    """
 
     run: str
     status: str
@@ -248,7 +252,7 @@ class Comparison(Shown):
     winner: str | None  # one that differs significantly from every other one
     verdict: str  # "" where runs are set side by side and nothing was judged
     select_by: str  # the metric that rows, pairs and validation's choice go by
-    classes: Classes | None  # None where no run has a result
+    classes: Classes | None  # None where no run has a result, or images may have several labels
     tie: str  # how a tie on validation was broken; "" without one
     detectable: float | None  # the difference that would be shown with 80 % power, if there is one
     cheapest: Cheapest | None  # of the chosen and all not significantly different; None of one
@@ -282,8 +286,13 @@ class Comparison(Shown):
             for c in self.configurations
         ]
         rows += [["-", row.run, "failed", "-", "-"] for row in self.rows if row.accuracy is None]
-        header = ("group", "configuration", "test accuracy", "95 % interval", "val")
+        header = ("group", "configuration", f"test {self.headline}", "95 % interval", "val")
         return Card(f"Comparison {self.name}: {len(self.rows)} runs", facts, header, rows)
+
+    @property
+    def headline(self) -> str:
+        """What `accuracy` of its rows is."""
+        return "mAP" if self.select_by == "mean_ap" else "accuracy"
 
     @property
     def judged(self) -> bool:

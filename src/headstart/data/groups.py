@@ -137,18 +137,19 @@ def _by_time(where: str, images: ImageSet, root: Path, progress: Progress | None
             taken.append(moment)
             if progress is not None:
                 progress("reading times", len(taken), len(paths))
+        # Photos of a burst may have several labels, and not all the same.
+        labels = images.labels if images.labels.ndim == 1 else np.zeros(len(images), np.int64)
         timed = [row for row, moment in enumerate(taken) if moment is not None]
         if not timed:
             raise DataError(
                 f'{where}: data.group = "time": no photo says when it was taken (EXIF '
                 "DateTimeOriginal)"
             )
-        timed.sort(key=lambda row: (images.labels[row], taken[row], images.ids[row]))
+        timed.sort(key=lambda row: (labels[row], taken[row], images.ids[row]))
         pairs = [
             np.array([one, two])
             for one, two in pairwise(timed)
-            if images.labels[one] == images.labels[two]
-            and _seconds(taken[one], taken[two]) <= BURST_S
+            if labels[one] == labels[two] and _seconds(taken[one], taken[two]) <= BURST_S
         ]
         return _joined(images, pairs)
 

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from headstart.data.hashing import hash_ids
+from headstart.data.strata import strata_of
 from headstart_predict.cards import Card, Shown
 
 # Raise it when the same source bytes would give other pixels (a change to decode_image). All
@@ -51,7 +52,8 @@ class Store(Protocol):
 class ImageSet(Shown):
     """Images of one split, one row for each image. Immutable: the arrays cannot be written.
 
-    ids: str (n,). labels: int64 (n,). keys: uint64 (n,), a stable hash of each id; order and
+    ids: str (n,). labels: int64 (n,), or bool (n, classes) where an image may have several.
+    keys: uint64 (n,), a stable hash of each id; order and
     augmentation depend on it. rows: int64 (n,), the row of each image in `store`. groups: uint64
     (n,), equal for images that stay together where a set is split; None where each is alone.
     """
@@ -70,6 +72,11 @@ class ImageSet(Shown):
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def strata(self) -> np.ndarray:
+        """int64 (n,): what is spread evenly where the set is split, as `strata_of` has it."""
+        return strata_of(self.labels)
 
     def _card(self) -> Card:
         return Card(f"ImageSet: {len(self):,} images of {self.side} pixels a side")
@@ -126,10 +133,11 @@ class ImageSet(Shown):
 
 
 def build_image_set(store: Store, ids: Sequence[str], labels: np.ndarray) -> ImageSet:
-    """The set of all images of a store: row i of the store is ids[i], of class labels[i]."""
+    """The set of all images of a store: row i of the store is ids[i], of class labels[i], or of the
+    classes where labels[i] is true."""
     return ImageSet(
         ids=np.array(ids, dtype=np.str_),
-        labels=np.array(labels, dtype=np.int64),
+        labels=np.array(labels, dtype=bool if labels.ndim == 2 else np.int64),
         keys=hash_ids(ids),
         rows=np.arange(len(ids), dtype=np.int64),
         store=store,

@@ -31,6 +31,7 @@ from headstart.data.sources.places import (
 )
 from headstart.data.sources.scan import forget_scan
 from headstart.data.splits import BadImage, Source, Splits, make_splits, torn_labels
+from headstart.data.strata import class_counts
 from headstart.errors import DataError, did_you_mean
 from headstart.files import expand_user
 from headstart.specs import DataSpec
@@ -54,7 +55,8 @@ class SourceInfo:
 class Description(Shown):
     """A data set in plain values.
 
-    counts: by split, the number of images of each class, in class order. smallest, median, largest:
+    counts: by split, the number of images of each class, in class order. images: by split; not the
+    sum of the counts where an image may have several labels. smallest, median, largest:
     (width, height) of stored images, ordered by area. balance: training images of the largest class
     divided by those of the smallest; 1 is balanced.
     """
@@ -62,6 +64,7 @@ class Description(Shown):
     source: str
     class_names: tuple[str, ...]
     counts: dict[str, list[int]]
+    images: dict[str, int]
     balance: float
     smallest: tuple[int, int]
     median: tuple[int, int]
@@ -76,7 +79,7 @@ class Description(Shown):
 
     def _card(self) -> Card:
         splits = ("train", "val", "test")
-        counts = ", ".join(f"{split} {sum(self.counts[split]):,}" for split in splits)
+        counts = ", ".join(f"{split} {self.images[split]:,}" for split in splits)
         facts = [("images", counts), ("balance", f"{self.balance:.2f} (1 is balanced)")]
         facts.append(("median", "{} x {} pixels".format(*self.median)))
         if self.quarantined:
@@ -105,6 +108,11 @@ def open_source(spec: DataSpec, *, progress: Progress | None = None) -> Source:
     """The source that `spec.source` names, before it is split. Raises DataError for an unknown
     name."""
     name = spec.source
+    if spec.labels == "many" and not is_manifest(name):
+        raise DataError(
+            f'{name}: data.labels = "many" needs a table that gives each photo its labels '
+            "(manifest:PATH)"
+        )
     if is_photos(name):
         return _open_photos(spec, progress)
     for key in ("label_from", "group"):
@@ -124,7 +132,7 @@ def _open_photos(spec: DataSpec, progress: Progress | None) -> Source:
     if is_manifest(spec.source):
         if spec.label_from is not None:
             raise DataError(f"{path}: the table has the labels: leave data.label_from out")
-        layout = read_manifest(path)
+        layout = read_manifest(path, many=spec.labels == "many")
     elif is_table(path) and path.is_file():
         raise DataError(f"{path}: a table, not a folder: write {MANIFEST}{path}")
     else:
@@ -194,9 +202,9 @@ def describe(spec: DataSpec, *, progress: Progress | None = None) -> Description
     source = open_source(spec, progress=progress)
     splits = _split(source, spec)
     classes = len(splits.class_names)
+    sets = {"train": splits.train, "val": splits.val, "test": splits.test}
     counts = {
-        split: np.bincount(images.labels, minlength=classes).tolist()
-        for split, images in (("train", splits.train), ("val", splits.val), ("test", splits.test))
+        split: class_counts(images.labels, classes).tolist() for split, images in sets.items()
     }
     by_area = source.sizes[np.lexsort((source.sizes[:, 0], source.sizes.prod(axis=1)))].tolist()
     smallest, median, largest = (tuple(by_area[i]) for i in (0, len(by_area) // 2, -1))
@@ -204,6 +212,7 @@ def describe(spec: DataSpec, *, progress: Progress | None = None) -> Description
         source=splits.source,
         class_names=splits.class_names,
         counts=counts,
+        images={split: len(images) for split, images in sets.items()},
         balance=max(counts["train"]) / min(counts["train"]),
         smallest=smallest,
         median=median,

@@ -11,6 +11,7 @@ import numpy as np
 
 from headstart.data.images import ImageSet
 from headstart.data.splits import class_ranks
+from headstart.data.strata import label_text
 from headstart.files import atomic_path
 from headstart.text.captions import captions
 from headstart_predict.plain import shorten_middle
@@ -31,9 +32,9 @@ def sample_grid(
 ) -> Path:
     """Draw random images with their class names to a PNG at `out`, as evenly over the classes as
     possible. The same arguments give the same picture."""
-    chosen = choose_samples(images.labels, rows * cols, seed)
+    chosen = choose_samples(images.strata, rows * cols, seed)
     named = captions(class_names, TITLE)
-    titles = [named[label] for label in images.labels[chosen]]
+    titles = [label_text(images.labels[row, ...], named) for row in chosen]
     return draw_grid(images.read(chosen), titles, out, cols=min(cols, len(chosen)))
 
 

@@ -6,20 +6,23 @@ ranks. So the train and validation images of a smaller limit are subsets of thos
 and adding an image to a folder moves few others. The seed of the run does not matter.
 
 Images that have groups are held out by whole groups, in an order of the groups (`holding.py`).
+Where an image may have several labels its class is its rarest label (`strata.py`), and a limit
+takes the lowest ranks of all images together.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from headstart.data.holding import hold_groups, hold_ranks, mixed_keys
 from headstart.data.images import ImageSet
+from headstart.data.strata import class_counts
 from headstart.errors import DataError
 from headstart.specs import DataSpec
 from headstart.text.formats import some
@@ -83,6 +86,7 @@ def make_splits(source: Source, spec: DataSpec) -> Splits:
     pool, test, seed = source.train, source.test, spec.split_seed
     names = source.class_names
     to_split = 1 if source.val is not None else 2  # images a class needs to train and to choose
+    many = pool.labels.ndim == 2
     if test is None:
         _require(pool, names, to_split + 1, "to train, to choose and to test on")
         held = _held_out(pool, spec.test_fraction, seed)
@@ -97,6 +101,8 @@ def make_splits(source: Source, spec: DataSpec) -> Splits:
         train, val = pool.pick(~held), pool.pick(held)
     else:
         train, val = pool, source.val
+    if many:
+        _require_both(train, names)
     identity = [names, train.fingerprint, val.fingerprint, test.fingerprint]
     if pool.groups is not None:  # folds of train and validation depend on them
         identity += [_digest(each.groups) for each in (train, val) if each.groups is not None]
@@ -108,19 +114,20 @@ def make_splits(source: Source, spec: DataSpec) -> Splits:
         source=source.name,
         fingerprint=hashlib.sha256(json.dumps(identity).encode()).hexdigest(),
         quarantined=source.quarantined,
-        notes=(*source.notes, *_lacking(source, names, val, test)),
+        notes=(*source.notes, *_lacking(source, names, val, test, many)),
         val_cut=source.val is None,
     )
 
 
 def _lacking(
-    source: Source, names: tuple[str, ...], val: ImageSet, test: ImageSet
+    source: Source, names: tuple[str, ...], val: ImageSet, test: ImageSet, many: bool
 ) -> Iterator[str]:
-    """A note for each split that was cut by groups and lacks classes."""
-    if source.train.groups is None:
+    """A note for each split that was cut by groups, or by one of several labels, and lacks
+    classes."""
+    if source.train.groups is None and not many:
         return
     for split, given, images in (("val", source.val, val), ("test", source.test, test)):
-        there = np.bincount(images.labels, minlength=len(names)) > 0
+        there = class_counts(images.labels, len(names)) > 0
         if given is None and not there.all():
             yield lacking(split, [name for name, has in zip(names, there, strict=True) if not has])
 
@@ -137,21 +144,25 @@ def _digest(groups: np.ndarray) -> str:
 
 def torn_labels(splits: Splits) -> tuple[str, ...]:
     """A note if byte-identical images have different labels; () if there are none."""
-    classes: dict[bytes, set[int]] = {}
+    many = splits.train.labels.ndim == 2
+    classes: dict[bytes, set[Any]] = {}
     for images in (splits.train, splits.val, splits.test):
-        for digest, label in zip(images.digests, images.labels.tolist(), strict=True):
+        labels = map(tuple, images.labels.tolist()) if many else images.labels.tolist()
+        for digest, label in zip(images.digests, labels, strict=True):
             classes.setdefault(digest, set()).add(label)
     torn = [sorted(labels) for labels in classes.values() if len(labels) > 1]
     if not torn:
         return ()
-    example = " and ".join(splits.class_names[label] for label in torn[0])
     are = "1 image is" if len(torn) == 1 else f"{len(torn):,} images are"
+    if many:
+        return (f"{are} there twice, byte for byte, with different labels",)
+    example = " and ".join(splits.class_names[label] for label in torn[0])
     return (f"{are} in more than one class, byte for byte, such as in {example}",)
 
 
 def ranks(images: ImageSet, seed: int) -> np.ndarray:
     """int64 (n,): each image's rank, from 0, within its class for this seed."""
-    return class_ranks(images.labels, mixed_keys(images.keys, seed))
+    return class_ranks(images.strata, mixed_keys(images.keys, seed))
 
 
 def class_ranks(labels: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -170,14 +181,18 @@ def _held_out(images: ImageSet, fraction: float, seed: int) -> np.ndarray:
     """bool (n,): the images to hold out."""
     if images.groups is None:
         return hold_ranks(ranks(images, seed), fraction)
-    return hold_groups(images.labels, images.groups, fraction, seed)
+    return hold_groups(images.strata, images.groups, fraction, seed)
 
 
 def take_share(
     images: ImageSet, limit: int, names: tuple[str, ...], seed: int, key: str, *, least: int
 ) -> ImageSet:
     """`limit` images, the same number of each class that has any; a remainder goes to the first
-    classes."""
+    classes. Where images may have several labels, the images of the lowest keys."""
+    if images.labels.ndim == 2:
+        if limit > len(images):
+            raise DataError(f"{key} = {limit}: there are {len(images)} images: leave it out")
+        return images.pick(np.sort(np.argsort(mixed_keys(images.keys, seed))[:limit]))
     counts = np.bincount(images.labels, minlength=len(names))
     there = np.flatnonzero(counts)  # a test split may lack classes
     classes = len(there)
@@ -200,10 +215,22 @@ def take_share(
 
 
 def _require(images: ImageSet, names: tuple[str, ...], least: int, purpose: str) -> None:
-    counts = Counter(images.labels.tolist())
+    counts = class_counts(images.labels, len(names)).tolist()
     for label, name in enumerate(names):
         if counts[label] < least:
             raise DataError(
                 f"class {name} has {counts[label]} image{'s' * (counts[label] != 1)} to split; "
                 f"each class needs at least {least}, {purpose}"
+            )
+
+
+def _require_both(train: ImageSet, names: tuple[str, ...]) -> None:
+    """Raises DataError for a label that all training images have, or none: it cannot be learnt."""
+    counts = class_counts(train.labels, len(names)).tolist()
+    for name, count in zip(names, counts, strict=True):
+        if count in (0, len(train)):
+            which = "no training image has" if count == 0 else "every training image has"
+            raise DataError(
+                f"{which} the label {name}, so that nothing can be learnt of it: leave the label "
+                "out of the table, or add images"
             )

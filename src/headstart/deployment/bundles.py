@@ -30,7 +30,7 @@ from headstart.files import (
 from headstart.models.store import file_sha256
 from headstart.report.card import render_card
 from headstart.rundir.run import Run
-from headstart_predict.bundle import FORMAT, GOLDEN, MODEL, RECORD, open_bundle
+from headstart_predict.bundle import FORMAT, GOLDEN, MANY_FORMAT, MODEL, RECORD, open_bundle
 
 SURE = 0.95  # share of right answers that answers at the threshold or above shall have
 
@@ -63,8 +63,8 @@ def _write(folder: Path, run: Run, contents: Contents, test: ImageSet | None) ->
     files: dict[str, bytes] = {
         MODEL: contents.made.model,
         "recipe.toml": (run.path / "recipe.toml").read_bytes(),
-        "README.md": (render_card(run) + _about(contents)).encode(),
-        "example.py": EXAMPLE.encode(),
+        "README.md": (render_card(run) + _about(run, contents)).encode(),
+        "example.py": (EXAMPLE_MANY if run.recipe.many_labels else EXAMPLE).encode(),
         **contents.more,
     }
     names = []
@@ -97,28 +97,43 @@ def _write(folder: Path, run: Run, contents: Contents, test: ImageSet | None) ->
 def _record(run: Run, contents: Contents, listed: dict[str, Any]) -> dict[str, Any]:
     """What bundle.json says."""
     made = run.provenance
-    scores = run.metrics.test
-    low, high = scores.interval
     return {
-        "format": FORMAT,
+        "format": MANY_FORMAT if run.recipe.many_labels else FORMAT,
         "name": run.name,
         "class_names": run.class_names,
         "side": made.data.side,
         "size": made.preprocess.size,
-        "temperature": run.metrics.temperature,
-        "threshold": threshold_of(run),
+        "temperature": run.temperature,
+        **_answering(run),
         "precision": contents.made.precision,
         "tolerance": contents.made.tolerance,
         "backbone": run.recipe.backbone.name,
         "model_sha256": file_sha256(run.path / BEST),
         "preprocess": asdict(made.preprocess),
         "weights": asdict(made.weights),
-        "scores": {"images": scores.n, "accuracy": scores.accuracy, "low": low, "high": high},
+        "scores": _scores(run),
         "parity": asdict(contents.parity),
         # Optional: a reader of this format that does not know it leaves it aside.
         "reduced": asdict(contents.reduced) if contents.reduced else None,
         "files": listed,
     }
+
+
+def _answering(run: Run) -> dict[str, Any]:
+    """From which probability on something is answered."""
+    if run.recipe.many_labels:
+        return {"thresholds": list(run.many_metrics.thresholds)}
+    return {"threshold": threshold_of(run)}
+
+
+def _scores(run: Run) -> dict[str, Any]:
+    if run.recipe.many_labels:
+        many = run.many_metrics.test
+        low, high = many.interval
+        return {"images": many.n, "mean_ap": many.mean_ap, "low": low, "high": high}
+    scores = run.metrics.test
+    low, high = scores.interval
+    return {"images": scores.n, "accuracy": scores.accuracy, "low": low, "high": high}
 
 
 def threshold_of(run: Run) -> float:
@@ -140,9 +155,10 @@ def sure_from(val: Predictions) -> float:
     return 0.0 if last == len(order) - 1 else float(sure[order[last]])
 
 
-def _about(contents: Contents) -> str:
+def _about(run: Run, contents: Contents) -> str:
     """What the card says of this bundle."""
-    return USE + (f"\n{describe_reduced(contents.reduced)}\n" if contents.reduced else "")
+    use = USE_MANY if run.recipe.many_labels else USE
+    return use + (f"\n{describe_reduced(contents.reduced)}\n" if contents.reduced else "")
 
 
 def _suffix(content: bytes) -> str:
@@ -201,6 +217,10 @@ for answer in predictor.predict(sys.argv[1:]):
     print(f"{answer.image}: {answer.label} ({answer.probability:.1%})")
 '''
 
+EXAMPLE_MANY = EXAMPLE.replace("the class of", "the labels of").replace(
+    "{answer.label} ({answer.probability:.1%})", "{', '.join(answer.labels)}"
+)
+
 USE = """
 ## This bundle
 
@@ -214,4 +234,17 @@ the classes in the order of its outputs, and the SHA-256 of every file.
 
 An answer below the threshold in `bundle.json` is better called "not sure": of the validation
 images, 95 % of the answers at or above it were right.
+"""
+
+USE_MANY = """
+## This bundle
+
+`model.onnx` takes uint8 pixels, `(n, side, side, 3)` in RGB, and gives `logits`, calibrated
+`probabilities` of each label by itself, and `features`. Resizing, scaling and the temperature are
+inside. `bundle.json` has the labels in the order of its outputs, the threshold from which on each
+is answered, chosen for its F1 on validation, and the SHA-256 of every file.
+
+    pip install headstart-predict
+    headstart-predict BUNDLE PHOTO...
+    headstart-predict BUNDLE --verify
 """

@@ -77,6 +77,7 @@ def export(
     _check_request(form, precision)
     reporter = reporter or default_reporter()
     run = source if isinstance(source, Run) else open_run(source)
+    _refuse_many(run, precision)
     predictor = load_predictor(run, device="cpu", precision="float32")
     path = Path(out) if out is not None else run.place(_default_name(form, precision))
     if form == "html":
@@ -85,7 +86,7 @@ def export(
     else:
         require_bundle(path)
     reporter.say("exporting the model to ONNX")
-    deployed = Deployed(predictor.model, predictor.transform, predictor.side, predictor.temperature)
+    deployed = Deployed(predictor.model, predictor.transform, predictor.side, predictor.shape)
     model = to_onnx(deployed, predictor.side)
     engine = engines.start("onnxruntime", model, 1, usable_cores())
     splits = run_images(run) if whole_test or precision != "float32" else None
@@ -93,10 +94,11 @@ def export(
     kept = kept_images(run, test)
     parity = check_parity(run, predictor, engine, test if whole_test else None, kept, reporter)
     if form == "html":
-        write_page(path, run, model, threshold_of(run), runtime)
+        threshold = None if run.recipe.many_labels else threshold_of(run)
+        write_page(path, run, model, threshold, runtime)
         return Exported(path, parity, path.stat().st_size / 1e6)
     logits = predictor.logits(kept.pixels)
-    made = Version("float32", model, kept.pixels, logits, run.metrics.temperature, TOLERANCE)
+    made = Version("float32", model, kept.pixels, logits, run.temperature, TOLERANCE)
     reduced: Reduced | None = None
     more: dict[str, bytes] = {}
     if precision != "float32":
@@ -119,6 +121,17 @@ def _check_request(form: str, precision: str) -> None:
         raise RunError(f"{precision}: not a precision of an export: use {', '.join(PRECISIONS)}")
     if precision != "float32" and form != "bundle":
         raise RunError(f"--precision {precision} is for a bundle, not for --format {form}")
+
+
+def _refuse_many(run: Run, precision: str) -> None:
+    """Raises RunError for what is not written where images may have several labels."""
+    if not run.recipe.many_labels:
+        return
+    if precision != "float32":
+        raise RunError(
+            f"{run.path}: --precision {precision} is for images with one label, and these may have "
+            "several: leave it out"
+        )
 
 
 def _default_name(form: str, precision: str) -> str:

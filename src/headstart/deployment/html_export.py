@@ -40,8 +40,12 @@ def require_page(path: Path) -> None:
         raise RunError(f"{path}: exists and is no file: choose another place with --out")
 
 
-def write_page(path: Path, run: Run, model: bytes, threshold: float, runtime: WebRuntime) -> None:
-    """Write the page, whole or not at all. Raises BundleError of a model too large for a page."""
+def write_page(
+    path: Path, run: Run, model: bytes, threshold: float | None, runtime: WebRuntime
+) -> None:
+    """Write the page, whole or not at all. threshold: of an answer that is "not sure" below it;
+    None where a picture may have several labels. Raises BundleError of a model too large for a
+    page."""
     if len(model) > MOST_BYTES:
         raise BundleError(
             f"{run.path}: its model has {len(model) / 1e6:.0f} MB, and a page may have "
@@ -51,16 +55,24 @@ def write_page(path: Path, run: Run, model: bytes, threshold: float, runtime: We
     write_atomically(path, render_page(run, model, threshold, runtime))
 
 
-def render_page(run: Run, model: bytes, threshold: float, runtime: WebRuntime) -> str:
+def render_page(run: Run, model: bytes, threshold: float | None, runtime: WebRuntime) -> str:
     """The page as text; equal runs give equal text. Hidden characters of names are escapes."""
-    style, script = _asset("style.css"), _script(runtime)
+    many = run.recipe.many_labels
+    style, script = _asset("style.css"), _script(runtime, many)
     names = [one_line(name) for name in run.class_names]
-    facts = {"classes": names, "side": run.provenance.data.side, "threshold": threshold}
+    facts: dict[str, object] = {"classes": names, "side": run.provenance.data.side}
+    if many:
+        style += _asset("many.css")
+        facts["thresholds"] = run.many_metrics.thresholds
+        lead, invitation = f"Finds any of {len(names)} labels: ", "What is in it?"
+    else:
+        facts["threshold"] = threshold
+        lead, invitation = f"Tells {len(names)} classes apart: ", "Which class is it?"
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     return environment.from_string(_asset("page.html.j2")).render(
-        name=_shown(run.name), classes=names, listed=_listed(names),
+        name=_shown(run.name), lead=lead, invitation=invitation, listed=_listed(names),
         card=[tuple(map(_shown, row)) for row in _card(run, threshold)],
         limits=[_shown(line) for line in limitations(run)],
         version=headstart.__version__, runtime=f"ONNX Runtime Web {VERSION} ({LICENCE})",
@@ -71,19 +83,40 @@ def render_page(run: Run, model: bytes, threshold: float, runtime: WebRuntime) -
     )  # fmt: skip
 
 
-def _card(run: Run, threshold: float) -> list[tuple[str, str, str]]:
+def _card(run: Run, threshold: float | None) -> list[tuple[str, str, str]]:
     """What the model card says first: a label, a value, and what belongs to it."""
-    test, made = run.metrics.test, run.provenance
-    weights, counts, (low, high) = made.weights, made.data.counts, test.interval
+    made = run.provenance
+    weights, counts = made.weights, made.data.counts
+    scores = _scores(run) if threshold is None else _accuracy(run, threshold)
     return [
-        ("Right answers", percent(test.accuracy),
-         f"of {count(test.n)} test images; 95 % interval {100 * low:.1f} to {100 * high:.1f}"),
-        ("Not sure", *_doubt(threshold)),
+        *scores,
         ("Trained on", dataset_title(run)[1],
          f"{count(counts.train)} images, and {count(counts.val)} to choose by"),
         ("Backbone", run.recipe.backbone.name, f"sees {made.preprocess.size} pixels a side"),
         ("Licence of its weights", weights.licence, weights.source),
     ]  # fmt: skip
+
+
+def _accuracy(run: Run, threshold: float) -> list[tuple[str, str, str]]:
+    test = run.metrics.test
+    return [
+        ("Right answers", percent(test.accuracy), _tested(test.n, test.interval)),
+        ("Not sure", *_doubt(threshold)),
+    ]
+
+
+def _scores(run: Run) -> list[tuple[str, str, str]]:
+    test = run.many_metrics.test
+    labels = "of all yes-or-no answers together"
+    return [
+        ("Mean average precision", percent(test.mean_ap), _tested(test.n, test.interval)),
+        ("Micro F1", percent(test.micro_f1), labels),
+    ]
+
+
+def _tested(n: int, interval: tuple[float, float]) -> str:
+    low, high = interval
+    return f"of {count(n)} test images; 95 % interval {100 * low:.1f} to {100 * high:.1f}"
 
 
 def _doubt(threshold: float) -> tuple[str, str]:
@@ -107,7 +140,7 @@ def _shown(text: str) -> str:
     return without_home(visible(text)).replace(" %", "\u202f%")
 
 
-def _script(runtime: WebRuntime) -> str:
+def _script(runtime: WebRuntime, many: bool) -> str:
     """The runtime and the page's own script as one module. What the runtime exports becomes the
     argument of a function that holds the rest: so their names cannot meet."""
     body, _, end = runtime.script.rpartition(_EXPORTS)
@@ -117,7 +150,7 @@ def _script(runtime: WebRuntime) -> str:
     if len(inner) != len(_NEEDED) or not rest.startswith(";"):
         raise BundleError(f"{SCRIPT}: its exports are not as expected")
     given = ",".join(f"{public}:{inner[public]}" for public in _NEEDED)
-    own = _asset("picture.js") + _asset("script.js")
+    own = _asset("picture.js") + _asset("script.js") + (_asset("many.js") if many else "")
     script = f"{body}\n((ort) => {{\n{own}}})({{{given}}});\n"
     if "</script" in script or "<!--" in script or "\r" in script:
         raise BundleError(f"{SCRIPT}: it cannot be a part of a page")

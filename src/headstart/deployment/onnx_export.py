@@ -15,6 +15,7 @@ from headstart.errors import BundleError
 from headstart.models.classifier import Classifier
 from headstart.views.transforms import Transform
 from headstart_predict.onnx_file import ModelError, check_model
+from headstart_predict.shapes import ManyLabels, Shape
 
 INPUT, OUTPUTS = "pixels", ("logits", "probabilities", "features")
 OPSET = 18
@@ -27,12 +28,11 @@ class Deployed(nn.Module):
     antialiased Resize, but its answers differ from torch's.
     """
 
-    def __init__(
-        self, model: Classifier, transform: Transform, side: int, temperature: float
-    ) -> None:
+    def __init__(self, model: Classifier, transform: Transform, side: int, shape: Shape) -> None:
         super().__init__()
         self.backbone, self.head = model.backbone, model.head
-        preprocess, self.temperature = transform.preprocess, temperature
+        preprocess, self.temperature = transform.preprocess, shape.temperature
+        self.many = isinstance(shape, ManyLabels)
         resized = (*transform.via, preprocess.size) != (side,)
         self.rows: torch.Tensor | None
         self.register_buffer("rows", transform.resize_matrix(side) if resized else None)
@@ -47,7 +47,9 @@ class Deployed(nn.Module):
             x = (self.rows @ (x @ self.rows.T)).clamp(0, 1)
         features = self.backbone((x - self.mean) / self.std)
         logits = self.head(features)
-        return logits, (logits / self.temperature).softmax(dim=1), features.flatten(1)
+        tempered = logits / self.temperature
+        probabilities = tempered.sigmoid() if self.many else tempered.softmax(dim=1)
+        return logits, probabilities, features.flatten(1)
 
 
 def to_onnx(deployed: Deployed, side: int) -> bytes:

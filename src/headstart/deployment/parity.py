@@ -9,7 +9,7 @@ CPU and from their pixels, and its probabilities are held against those of the t
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,11 +41,10 @@ def compare_served(run: Run, test: ImageSet) -> Served:
     if not np.isfinite(logits).all():
         raise RunError(f"{run.path}: the saved model answers with NaN or infinity")
     tested = run.predictions("test")
-    tested = Predictions(tested.ids[rows], tested.labels[rows], tested.logits[rows])
-    served = Predictions(tested.ids, tested.labels, logits)
+    tested = tested.pick(rows)
+    served = replace(tested, logits=logits)
     apart = np.abs(served.probabilities - tested.probabilities).max(axis=1)
-    # Where two classes are as good as equal, rounding decides between them.
-    changed = (served.predicted != tested.predicted) & (apart > NOTED["float32"])
+    changed = other_answers(served, tested, NOTED["float32"])
     found = Served(images=len(rows), changed=int(changed.sum()), largest=float(apart.max()))
     if run.provenance.machine.precision != "int8" and found.changed > REFUSED * found.images:
         raise RunError(f"{run.path}: {describe(found)}: it is not the model that was tested")
@@ -127,16 +126,26 @@ def compare_answers(
 ) -> Compared:
     """Logits (n, classes) for these rows of test beside the expected ones, as calibrated
     probabilities."""
-    temperature = run.metrics.temperature
-    ids, labels = tested.ids[rows], tested.labels[rows]
-    one, other = (
-        Predictions(ids, labels, each).tempered(temperature) for each in (expected, found)
-    )
+    some, temperature = tested.pick(rows), run.temperature
+    one, other = (replace(some, logits=each).tempered(temperature) for each in (expected, found))
     apart = np.abs(one.probabilities - other.probabilities).max(axis=1)
     apart[~np.isfinite(found).all(axis=1)] = np.inf
-    changed = (one.predicted != other.predicted) & (apart > TOLERANCE / 10)
+    changed = other_answers(one, other, TOLERANCE / 10)
     worst = int(apart.argmax())
-    return Compared(changed | (apart > TOLERANCE), float(apart[worst]), str(ids[worst]))
+    return Compared(changed | (apart > TOLERANCE), float(apart[worst]), str(some.ids[worst]))
+
+
+def other_answers(one: Predictions, other: Predictions, doubt: float) -> np.ndarray:
+    """bool (n,): where two predictions of the same images give another class, or other labels.
+
+    Probabilities that are no more than `doubt` apart count as equal: where two classes are as good
+    as equal, or one lies at its threshold, rounding decides.
+    """
+    moved = np.abs(one.probabilities - other.probabilities) > doubt
+    differs = one.predicted != other.predicted
+    if differs.ndim == 2:
+        return np.asarray((differs & moved).any(axis=1))
+    return np.asarray(differs & moved.any(axis=1))
 
 
 def answer_all(engine: Engine, test: ImageSet | None, kept: Kept, reporter: Reporter) -> np.ndarray:

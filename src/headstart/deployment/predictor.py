@@ -44,8 +44,9 @@ class Predictor(PictureClassifier):
         class_names: Sequence[str],
         runtime: Runtime,
         temperature: float = 1.0,
+        thresholds: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(class_names, side, temperature)
+        super().__init__(class_names, side, temperature, thresholds)
         self.model, self.transform, self._runtime = model, transform, runtime
         self._process = os.getpid()
 
@@ -106,8 +107,8 @@ def read_predictor(run: Run, *, device: str, precision: str | None = None) -> Pr
     runtime = _runtime(device, precision or recipe.precision)
     runtime.adopt(model.eval())
     transform = Transform(made.preprocess, via=recipe.data.resize_via)
-    temperature = run.metrics.temperature
-    return Predictor(model, transform, made.data.side, run.class_names, runtime, temperature)
+    names, served = run.class_names, (run.temperature, run.thresholds)
+    return Predictor(model, transform, made.data.side, names, runtime, *served)
 
 
 def _runtime(device: str, precision: str) -> Runtime:

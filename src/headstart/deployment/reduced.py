@@ -15,6 +15,7 @@ from headstart.evaluation.statistics import median_interval, paired_change
 from headstart_predict import choosing
 from headstart_predict.engines import Engine, cpu_name, usable_cores
 from headstart_predict.predictor import BundlePredictor, compare_logits, in_batches
+from headstart_predict.shapes import OneLabel
 
 MAX_DROP = 1.0  # points of accuracy
 SPEED_TURNS = 12  # of each version, a tenth of a second each
@@ -178,7 +179,7 @@ def _quickest(version: Version, streams: int) -> Engine:
     def agrees(engine: Engine) -> bool:
         found = in_batches(engine, version.pixels)
         return not compare_logits(
-            ids, version.expected, found, version.temperature, version.tolerance
+            ids, version.expected, found, OneLabel(version.temperature), version.tolerance
         ).changed
 
     started: Mapping[str, Engine] = choosing.start_agreeing(

@@ -24,7 +24,6 @@ BINS = 15
 DRAWN = 10  # the most bins of a drawing; reached with 400 answers
 # The range of temperatures that are tried, and the number of steps (odd, so that 1 is a step).
 COLDEST, HOTTEST, STEPS = 0.01, 100.0, 121
-BLOCK = 2**16  # logits that are processed at a time
 PRIOR = 1.0  # like a normal prior on log(T) with deviation 0.7
 DEVIATIONS = 2.33  # one-sided, 1 %
 
@@ -131,8 +130,7 @@ def reliability(predictions: Predictions) -> tuple[Share, ...]:
 
 def log_loss(predictions: Predictions) -> float:
     """Mean cross-entropy, nats."""
-    rows = np.arange(len(predictions))
-    return float(-predictions.log_probabilities[rows, predictions.labels].mean())
+    return float(predictions.losses.mean())
 
 
 def brier(predictions: Predictions) -> float:
@@ -157,12 +155,11 @@ def fit_temperature(predictions: Predictions) -> Temperature:
     right: the optimum would be 0. A temperature changes no answer. On the images that it was fitted
     to, its gain looks too good.
     """
-    if predictions.correct.all():
+    if predictions.separable:
         return Temperature(note="every answer is right: no temperature can be fitted")
     sharpness = np.linspace(-np.log(HOTTEST), -np.log(COLDEST), STEPS)  # log(1 / T)
-    behind, own = _behind(predictions)
     # Single precision is enough to find the best step.
-    losses = _losses(behind.astype(np.float32), own, sharpness)
+    losses = predictions.losses_at(sharpness, np.float32)
     total = losses.sum(axis=1) + PRIOR * sharpness**2
     by_others = (total[:, None] - losses).argmin(axis=0)
     gain = losses[STEPS // 2] - losses[by_others, np.arange(len(predictions))]
@@ -171,32 +168,9 @@ def fit_temperature(predictions: Predictions) -> Temperature:
         return Temperature(note="no temperature lowers the loss of left-out images beyond chance")
     near = sharpness[np.clip(total.argmin() + np.array([-1, 1]), 0, STEPS - 1)]
     optimum = optimize.minimize_scalar(
-        lambda value: _losses(behind, own, np.array([value])).sum() + PRIOR * value**2,
+        lambda value: predictions.losses_at(np.array([value]), np.float64).sum() + PRIOR * value**2,
         bounds=tuple(near),
         method="bounded",
         options={"xatol": 1e-6},
     )
     return Temperature(float(np.exp(-optimum.x)))
-
-
-def _behind(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
-    """Each logit less the largest of its image, float64 (n, classes), at most 0; and the same of
-    the true class, (n,)."""
-    logits = predictions.logits.astype(np.float64)
-    behind = logits - logits.max(axis=1, keepdims=True)
-    return behind, behind[np.arange(len(behind)), predictions.labels]
-
-
-def _losses(behind: np.ndarray, own: np.ndarray, log_sharpness: np.ndarray) -> np.ndarray:
-    """float64 (values, n): each image's log loss with logits multiplied by each of the values of
-    exp(log_sharpness). Works in blocks of images that fit a core's cache."""
-    losses = np.empty((len(log_sharpness), len(behind)))
-    size = max(1, BLOCK // behind.shape[1])
-    for start in range(0, len(behind), size):
-        rows = slice(start, start + size)
-        scaled = np.empty_like(behind[rows])
-        for row, sharper in zip(losses, np.exp(log_sharpness).tolist(), strict=True):
-            np.multiply(behind[rows], sharper, out=scaled)
-            np.exp(scaled, out=scaled)
-            row[rows] = np.log(scaled.sum(axis=1, dtype=np.float64)) - own[rows] * sharper
-    return losses

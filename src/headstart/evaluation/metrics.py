@@ -96,8 +96,9 @@ def score(predictions: Predictions, *, positive: int = DEFAULT_POSITIVE) -> Scor
 def selection_value(predictions: Predictions, select_by: str, *, balanced: bool = False) -> float:
     """The value that decides a choice on validation; higher is better.
 
-    select_by: accuracy, balanced_accuracy and macro_f1, in 0..1; or loss: the negative of
-    `selection_loss`, in nats. Raises ValueError on another name and on an empty split.
+    select_by: accuracy, balanced_accuracy and macro_f1, in 0..1, and mean_ap of several labels an
+    image; or loss: the negative of `selection_loss`, in nats. Raises ValueError on another name and
+    on an empty split.
     """
     if len(predictions) == 0:
         raise ValueError("no predictions to choose by")
@@ -105,6 +106,8 @@ def selection_value(predictions: Predictions, select_by: str, *, balanced: bool 
         return float(predictions.correct.mean())
     if select_by == "loss":
         return -selection_loss(predictions, balanced=balanced)
+    if select_by == "mean_ap":
+        return predictions.headline
     confusion = confusion_matrix(predictions)
     labelled = confusion.sum(axis=1) > 0
     if select_by == "balanced_accuracy":
@@ -141,6 +144,8 @@ def selection_key(
 
 def confusion_matrix(predictions: Predictions) -> np.ndarray:
     """int64 (classes, classes): rows are true classes, columns predicted ones."""
+    if predictions.labels.ndim != 1:
+        raise ValueError("images with several labels have no confusion matrix")
     classes = predictions.logits.shape[1]
     flat = predictions.labels * classes + predictions.predicted
     return np.bincount(flat, minlength=classes * classes).reshape(classes, classes)

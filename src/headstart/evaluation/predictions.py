@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any, Self
 
 import numpy as np
 
 from headstart_predict.cards import Card, Shown, percent
+
+BLOCK = 2**16  # logits that are processed at a time: they fit a core's cache
+
+
+def blocks(logits: np.ndarray) -> Iterator[slice]:
+    """Rows of logits (n, classes), BLOCK numbers at a time."""
+    size = max(1, BLOCK // logits.shape[1])
+    for start in range(0, len(logits), size):
+        yield slice(start, start + size)
 
 
 @dataclass(frozen=True, repr=False)
@@ -24,6 +35,11 @@ class Predictions(Shown):
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def pick(self, rows: np.ndarray) -> Self:
+        """Those of some rows: int64 positions, or bool."""
+        ids, labels, logits = self.ids[rows], self.labels[rows], self.logits[rows]
+        return replace(self, ids=ids, labels=labels, logits=logits)
 
     def _card(self) -> Card:
         right = f"{percent(float(self.correct.mean()))} right" if len(self) else "none"
@@ -57,7 +73,38 @@ class Predictions(Shown):
         """bool (n,)."""
         return np.asarray(self.predicted == self.labels)
 
-    def tempered(self, temperature: float) -> Predictions:
+    @cached_property
+    def losses(self) -> np.ndarray:
+        """float64 (n,): minus the logarithm of the probability of each image's truth, nats."""
+        return np.asarray(-self.log_probabilities[np.arange(len(self)), self.labels])
+
+    @property
+    def headline(self) -> float:
+        """The score that stands first, in 0..1: accuracy."""
+        return float(self.correct.mean())
+
+    @property
+    def separable(self) -> bool:
+        """Whether every answer is right: then no temperature can be fitted."""
+        return bool(self.correct.all())
+
+    def losses_at(self, log_sharpness: np.ndarray, kind: type[np.floating[Any]]) -> np.ndarray:
+        """float64 (values, n): each image's loss with logits multiplied by each of the values of
+        exp(log_sharpness), computed in numbers of this kind."""
+        logits = self.logits.astype(np.float64)
+        behind = logits - logits.max(axis=1, keepdims=True)
+        own = behind[np.arange(len(behind)), self.labels]
+        behind = behind.astype(kind, copy=False)
+        losses = np.empty((len(log_sharpness), len(behind)))
+        for rows in blocks(behind):
+            scaled = np.empty_like(behind[rows])
+            for row, sharper in zip(losses, np.exp(log_sharpness).tolist(), strict=True):
+                np.multiply(behind[rows], sharper, out=scaled)
+                np.exp(scaled, out=scaled)
+                row[rows] = np.log(scaled.sum(axis=1, dtype=np.float64)) - own[rows] * sharper
+        return losses
+
+    def tempered(self, temperature: float) -> Self:
         """The same answers with logits divided by a temperature; above 1 they are less sure.
 
         In float64, so that two different logits stay different and no answer changes.

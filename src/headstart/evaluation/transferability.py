@@ -10,13 +10,15 @@ MAX_ITERATIONS, TOLERANCE, FARTHEST = 500, 1e-9, (1e-9, 1e9)
 def logme(features: np.ndarray, labels: np.ndarray, num_classes: int) -> float:
     """LogME (You et al. 2021): log of the maximum evidence per image, mean over classes, in nats.
 
-    features: (n, d); labels: int64 (n,). For each class's indicator y (n,), the evidence of the
-    linear model y ~ N(F w, 1/beta), w ~ N(0, 1/alpha), at the alpha and beta that maximise it,
-    found by MacKay's fixed-point equations. Higher is better. Values can be compared between
-    backbones on the same images, not between data sets. All d directions count, also where d > n.
+    features: (n, d); labels: int64 (n,), or bool (n, classes) of several labels an image. For each
+    class's indicator y (n,), the evidence of the linear model y ~ N(F w, 1/beta), w ~ N(0,
+    1/alpha), at the alpha and beta that maximise it, found by MacKay's fixed-point equations.
+    Higher is better. Values can be compared between backbones on the same images, not between data
+    sets. All d directions count, also where d > n.
     """
     F = np.asarray(features, np.float64)
-    Y = (labels[:, None] == np.arange(num_classes)).astype(np.float64)
+    one = labels.ndim == 1
+    Y = (labels[:, None] == np.arange(num_classes) if one else labels).astype(np.float64)
     variances, projected = _directions(F, Y)
     outside = np.maximum((Y**2).sum(axis=0) - (projected**2).sum(axis=0), 0.0)
     evidences = [

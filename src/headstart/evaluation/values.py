@@ -16,6 +16,7 @@ import numpy as np
 from scipy import stats
 
 from headstart.evaluation.classes import balanced_interval
+from headstart.evaluation.many_labels import has_many, many_values
 from headstart.evaluation.metrics import confusion_matrix
 from headstart.evaluation.predictions import Predictions
 from headstart.evaluation.statistics import (
@@ -38,6 +39,8 @@ def image_values(predictions: Predictions, metric: str, *, balanced: bool = Fals
 
     Raises ValueError on an unknown metric.
     """
+    if has_many(predictions):
+        return many_values(predictions, metric)
     if metric == "accuracy":
         return predictions.correct.astype(np.float64)
     counts = np.bincount(predictions.labels, minlength=predictions.logits.shape[1])
@@ -154,10 +157,11 @@ def estimate_value(
     """
     table = np.stack([image_values(each, metric, balanced=balanced) for each in made])
     value, n = float(table.mean()), table.shape[1]
-    if metric == "balanced_accuracy" and one_model(table):
+    many = has_many(made[0])
+    if metric == "balanced_accuracy" and one_model(table) and not many:
         confusion = confusion_matrix(made[0])
         return value, balanced_interval(np.diag(confusion), confusion.sum(axis=1))
-    strata = None if metric == "loss" else made[0].labels
+    strata = None if many or metric == "loss" else made[0].labels
     variance, df = _variance(table.mean(axis=0), strata), float("inf")
     if not one_model(table):
         variance, df = combine_variances(variance, n, [(seed_effect(table), len(table))])

@@ -39,7 +39,7 @@ class Feed(Protocol):
 
     @property
     def labels(self) -> np.ndarray:
-        """int64 (n,)."""
+        """int64 (n,), or bool (n, classes) where an image may have several."""
 
     @property
     def keys(self) -> np.ndarray:
@@ -189,7 +189,7 @@ def batch_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
 
 
 class Batch(NamedTuple):
-    """inputs and int64 labels on the device, and the uint64 keys of the images."""
+    """inputs and labels on the device, and the uint64 keys of the images."""
 
     x: torch.Tensor
     y: torch.Tensor

@@ -64,6 +64,7 @@ def resolve(recipe: Recipe, reporter: Reporter | None = None) -> tuple[Recipe, W
                 'set backbone.weights = "random", or train = "all" to start from pretrained ones'
             )
     _refuse_what_nothing_uses(recipe)
+    refuse_for_labels(recipe)
     # Paths become absolute, so that the saved recipe means the same files in any folder.
     source = absolute_source(recipe.data.source)
     size = recipe.data.size or weights.preprocess.size
@@ -73,8 +74,12 @@ def resolve(recipe: Recipe, reporter: Reporter | None = None) -> tuple[Recipe, W
         name = f"{weights.identity.name}.{weights.identity.tag}"
     backbone = recipe.backbone.model_copy(update={"name": name, "weights": chosen})
     phases = tuple(_resolve_phase(n, p, recipe, pretrained) for n, p in enumerate(recipe.phases))
+    evaluation = recipe.evaluation
+    if recipe.many_labels:  # a curve of images a class needs images of one class
+        evaluation = evaluation.model_copy(update={"label_efficiency": False})
     changes = {
         "data": data,
+        "evaluation": evaluation,
         "backbone": backbone,
         "phases": phases,
         "select_by": recipe.chooses_by,
@@ -91,6 +96,35 @@ def _refuse_what_nothing_uses(recipe: Recipe) -> None:
         raise RecipeError(
             "data.augment: mixup and cutmix need a phase that is trained, and these heads are "
             "solved: set epochs in a phase, or leave them out"
+        )
+
+
+def refuse_for_labels(recipe: Recipe) -> None:
+    """Raises RecipeError for a setting that means nothing with so many labels an image."""
+    if not recipe.many_labels:
+        if recipe.select_by == "mean_ap":
+            raise RecipeError(
+                'select_by = "mean_ap" is for images with several labels: set data.labels = "many"'
+            )
+        return
+    augment, evaluation = recipe.data.augment, recipe.evaluation
+    curve = evaluation.label_efficiency and "label_efficiency" in evaluation.model_fields_set
+    smoothed = any(phase.label_smoothing for phase in recipe.phases)
+    refused = {
+        "balance": recipe.balance != "none",
+        "select_by": recipe.select_by not in ("auto", "mean_ap"),
+        "phases.label_smoothing": smoothed,
+        "data.augment.mixup": bool(augment.mixup),
+        "data.augment.cutmix": bool(augment.cutmix),
+        "evaluation.label_efficiency": curve,
+        "evaluation.corruptions": bool(evaluation.corruptions),
+        "evaluation.folds": bool(evaluation.folds),
+        "evaluation.positive": evaluation.positive is not None,
+    }
+    if wrong := [name for name, set_ in refused.items() if set_]:
+        remedy = "leave it out" if wrong[0] != "select_by" else "mean_ap chooses"
+        raise RecipeError(
+            f'{wrong[0]} is for images with one label, and data.labels is "many": {remedy}'
         )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
-from headstart.comparison.leaderboard import describe_classes
+from headstart.comparison.leaderboard import describe_classes, headline_scores
 from headstart.comparison.mistakes import find_departures
 from headstart.comparison.protocol import CHOSEN_ON
 from headstart.comparison.records import Classes
@@ -46,7 +46,7 @@ def render_card(run: Run) -> str:
     """Front matter and body; equal runs give equal text."""
     if not run.finished:
         raise RunError(f"{run.path}: the run is {run.status}: a model card is of a finished one")
-    made, test = run.provenance, run.metrics.test
+    many, made = run.recipe.many_labels, run.provenance
     dataset, title = dataset_title(run)
     environment = jinja2.Environment(
         trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -57,10 +57,12 @@ def render_card(run: Run) -> str:
         megabytes=_spaced(formats.megabytes), plain=as_markdown,
     )  # fmt: skip
     recipe = (run.path / "recipe.toml").read_text(encoding="utf-8").strip()
-    template = resources.files("headstart.report") / "templates" / "card.md.j2"
+    name = "card_many.md.j2" if many else "card.md.j2"
+    template = resources.files("headstart.report") / "templates" / name
     body = environment.from_string(template.read_text(encoding="utf-8")).render(
-        run=run, made=made, test=test, cost=run.cost,
-        balance=_balance(run), metrics=run.metrics, names=run.class_names,
+        run=run, made=made, cost=run.cost, names=run.class_names, balance=_balance(run),
+        metrics=run.many_metrics if many else run.metrics,
+        test=run.many_metrics.test if many else run.metrics.test,
         listed=_listed(run.class_names[:20]), data_title=title,
         phases=describe_phases(run.history, run.cost), facts=describe_facts([run]),
         limits=limitations(run), refit=_refit(run), chosen=CHOSEN_ON,
@@ -87,12 +89,13 @@ class _Refit:
 def _refit(run: Run) -> _Refit | None:
     """None where no solved head is served."""
     refit = run.history.refit
-    return _Refit(refit.images, run.metrics.val.n == refit.images) if refit else None
+    return _Refit(refit.images, headline_scores(run, "val").n == refit.images) if refit else None
 
 
 def _balance(run: Run) -> Classes | None:
     """What always answering one class would reach, where accuracy alone says little."""
-    classes = describe_classes(run)
+    if (classes := describe_classes(run)) is None:
+        return None
     return classes if classes.unequal or run.recipe.chooses_by != "accuracy" else None
 
 
@@ -120,7 +123,7 @@ def _front(run: Run, dataset: str | None, title: str) -> ModelCardData:
         pipeline_tag="image-classification",
         tags=["image-classification", "headstart", "timm", "transfer-learning"],
         datasets=[dataset] if dataset else None,
-        metrics=["accuracy", "f1"],
+        metrics=["mean_average_precision" if run.recipe.many_labels else "accuracy", "f1"],
         model_name=run.name,
         eval_results=_results(run, dataset, title),
     )
@@ -128,14 +131,7 @@ def _front(run: Run, dataset: str | None, title: str) -> ModelCardData:
 
 def _results(run: Run, dataset: str | None, title: str) -> list[EvalResult]:
     """The scores on test that a leaderboard may want, as the hub's model index."""
-    test = run.metrics.test
-    scores = (
-        ("accuracy", "Test accuracy", test.accuracy),
-        ("f1", "Macro F1", test.macro_f1),
-        ("balanced_accuracy", "Balanced accuracy", test.macro_recall if _balance(run) else None),
-        ("loss", "Log loss, as served", test.calibrated.loss),
-        ("expected_calibration_error", "Calibration error", test.calibrated.ece),
-    )
+    scores = _many_scores(run) if run.recipe.many_labels else _scores(run)
     return [
         EvalResult(
             task_type="image-classification", task_name="Image classification",
@@ -147,6 +143,26 @@ def _results(run: Run, dataset: str | None, title: str) -> list[EvalResult]:
     ]  # fmt: skip
 
 
+def _many_scores(run: Run) -> Sequence[tuple[str, str, float | None]]:
+    test = run.many_metrics.test
+    return (
+        ("mean_average_precision", "Test mAP", test.mean_ap),
+        ("f1", "Macro F1", test.macro_f1),
+        ("loss", "Log loss an image, as served", test.loss),
+    )
+
+
+def _scores(run: Run) -> Sequence[tuple[str, str, float | None]]:
+    test = run.metrics.test
+    return (
+        ("accuracy", "Test accuracy", test.accuracy),
+        ("f1", "Macro F1", test.macro_f1),
+        ("balanced_accuracy", "Balanced accuracy", test.macro_recall if _balance(run) else None),
+        ("loss", "Log loss, as served", test.calibrated.loss),
+        ("expected_calibration_error", "Calibration error", test.calibrated.ece),
+    )
+
+
 def dataset_title(run: Run) -> tuple[str | None, str]:
     """The hub's id of the run's data, if it has one, and a name for people."""
     source = run.recipe.data.source
@@ -155,11 +171,13 @@ def dataset_title(run: Run) -> tuple[str | None, str]:
 
 def limitations(run: Run) -> list[str]:
     """What someone who relies on the answers should know; names are as they were given."""
-    rows = zip(run.class_names, run.metrics.test.per_class, strict=True)
-    hardest = sorted(rows, key=lambda row: row[1].recall)[:3]
-    least = ", ".join(
-        f"{name} ({_spaced(formats.percent)(row.recall, 0)})" for name, row in hardest
-    )
+    if run.recipe.many_labels:
+        recalls = [row.recall for row in run.many_metrics.test.per_label]
+    else:
+        recalls = [row.recall for row in run.metrics.test.per_class]
+    rows = zip(run.class_names, recalls, strict=True)
+    hardest = sorted(rows, key=lambda row: row[1])[:3]
+    least = ", ".join(f"{name} ({_spaced(formats.percent)(recall, 0)})" for name, recall in hardest)
     return [
         f"It finds the least of {least}.",
         "The interval covers the luck of the test images, not that of the training seed.",

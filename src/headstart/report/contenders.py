@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from headstart.comparison.cheapest import Priced
-from headstart.comparison.leaderboard import describe_classes, tell_apart
+from headstart.comparison.leaderboard import describe_classes, headline_scores, tell_apart
 from headstart.comparison.records import Budget, Comparison, Row, Standing
 from headstart.errors import HeadstartError
 from headstart.recipe import Recipe
@@ -27,7 +27,8 @@ Matched = tuple[int, Row, Run]  # a row's number, from 1, the row, and its run
 
 @dataclass(frozen=True)
 class Contender:
-    """A configuration: its mean over seeds, and the runs behind it. Accuracies are fractions.
+    """A configuration: its mean over seeds, and the runs behind it. Accuracies are fractions, and
+    mAPs where images may have several labels.
 
     drawn: what plots against cost show, with its interval: the metric that the comparison goes by
     where that is a share, else accuracy. val_key: what validation chooses by, higher is better.
@@ -150,7 +151,7 @@ def find_contenders(compared: Comparison, matched: Sequence[Matched]) -> list[Co
     """The finished configurations of a comparison, in its order: best first."""
     runs = {row.run: run for _, row, run in matched}
     rows = {row.run: row for row in compared.rows if row.accuracy is not None}
-    shared = compared.select_by in ("balanced_accuracy", "macro_f1")
+    shared = compared.select_by in ("balanced_accuracy", "macro_f1", "mean_ap")
     return [
         Contender(
             name=each.name,
@@ -189,7 +190,7 @@ def compare_rows(runs: Sequence[Run]) -> Comparison:
         best=rows[0].run if rows else "",
         winner=None,
         verdict="",
-        select_by="accuracy",
+        select_by="mean_ap" if first and first.recipe.many_labels else "accuracy",
         classes=optional(lambda: describe_classes(first)) if first else None,
         tie="",
         detectable=None,
@@ -215,7 +216,9 @@ def _beside(row: Row, least: float) -> Row:
 
 
 def _row(run: Run, name: str) -> Row:
-    manifest, metrics, recipe = manifest_of(run), metrics_of(run), recipe_of(run)
+    manifest, recipe = manifest_of(run), recipe_of(run)
+    test = optional(lambda: headline_scores(run, "test"))
+    val = optional(lambda: headline_scores(run, "val"))
     made, cost = provenance_of(run), optional(lambda: run.cost)
     status = str(manifest.status) if manifest else "unknown"
     if status == "running" and cost:
@@ -229,9 +232,8 @@ def _row(run: Run, name: str) -> Row:
         path=str(run.path.absolute()),
         marks=made.marks if made else (),
     )
-    if metrics is None:
+    if test is None or val is None:
         return replace(row, cost=cost)
-    test = metrics.test
     return replace(
         row,
         accuracy=test.accuracy,
@@ -239,19 +241,19 @@ def _row(run: Run, name: str) -> Row:
         n=test.n,
         top5=test.top5,
         loss=test.loss,
-        balanced_accuracy=test.macro_recall,
+        balanced_accuracy=test.balanced_accuracy,
         balanced_interval=test.balanced_interval,
         macro_f1=test.macro_f1,
-        val_accuracy=metrics.val.accuracy,
-        val_value=metrics.val.accuracy,
+        val_accuracy=val.accuracy,
+        val_value=val.accuracy,
         cost=cost,
     )
 
 
 def _alone(row: Row, run: Run) -> Standing:
     """A run as a configuration of its own, which nothing was tested against."""
-    metrics, recipe, cost = run.metrics, recipe_of(run), row.cost
-    test, val = metrics.test, metrics.val
+    recipe, cost = recipe_of(run), row.cost
+    test, val = headline_scores(run, "test"), headline_scores(run, "val")
     return Standing(
         name=row.run,
         runs=(row.run,),
@@ -262,7 +264,7 @@ def _alone(row: Row, run: Run) -> Standing:
         sd=None,
         value=test.accuracy,
         value_interval=test.interval,
-        balanced_accuracy=test.macro_recall,
+        balanced_accuracy=test.balanced_accuracy,
         balanced_interval=test.balanced_interval,
         macro_f1=test.macro_f1,
         val_accuracy=val.accuracy,
@@ -323,7 +325,7 @@ def _placed(rows: Sequence[Row]) -> list[tuple[int, Path]]:
 def _is_failure(row: Row, run: Run) -> bool:
     name = _name(run)
     named = row.run == name or row.run.startswith(f"{name} (")
-    return named and metrics_of(run) is None
+    return named and optional(lambda: run.temperature) is None
 
 
 def _name(run: Run) -> str:

@@ -60,7 +60,7 @@ def render_markdown(
         parts.append("\n".join(["Warnings:", "", *(f"- {as_markdown(line)}" for line in warnings)]))
     if contenders:
         balance = describe_balance(compared, contenders)
-        parts.append(_table(contenders, balance is not None))
+        parts.append(_table(contenders, balance is not None, compared.headline))
         if balance:
             parts.append(
                 f"Always answering {as_markdown(balance.classes.majority_class)} would be right on "
@@ -103,12 +103,13 @@ def _verdict(compared: Comparison, contenders: Sequence[Contender]) -> str:
     return " ".join(line for line in lines if line)
 
 
-def _table(contenders: Sequence[Contender], balance: bool) -> str:
-    """One line a configuration; columns that nobody has a value for are left out."""
+def _table(contenders: Sequence[Contender], balance: bool, headline: str) -> str:
+    """One line a configuration; columns that nobody has a value for are left out. headline: what
+    the first score is."""
     columns: list[tuple[str, str, list[str]]] = [
         ("", "---", [_sign(c) for c in contenders]),
         ("configuration", "---", [_named(c) for c in contenders]),
-        ("test accuracy", "---:", [_plain(formats.percent(c.accuracy)) for c in contenders]),
+        (f"test {headline}", "---:", [_plain(formats.percent(c.accuracy)) for c in contenders]),
         ("95 % interval", "---", [formats.interval(c.interval) for c in contenders]),
         *(_balance_columns(contenders) if balance else ()),
         ("seeds", "---:", [_seeds(c) for c in contenders]),

@@ -107,6 +107,8 @@ class Page:
     sections: list[RunSection]
     pictures: dict[str, str]  # the id of each picture of the sections, by its data URI
     definitions: list[Definition]
+    headline: str  # the score that stands first: accuracy, or mAP
+    term: str  # its entry in the definitions
 
 
 def render(
@@ -141,7 +143,8 @@ def _describe(runs: Sequence[Run], compared: Comparison, title: str, root: Path 
     anchors = {row.run: f"run-{number}" for number, row, _ in matched}
     balance = describe_balance(compared, contenders)
     failed = [row for row in compared.rows if row.accuracy is None]
-    board = describe_board(contenders, failed, anchors, balance=balance is not None)
+    many = compared.headline == "mAP"
+    board = describe_board(contenders, failed, anchors, balance=balance is not None, many=many)
     sections = [describe_run(run, row, anchors[row.run]) for _, row, run in matched]
     return Page(
         title=title,
@@ -171,7 +174,9 @@ def _describe(runs: Sequence[Run], compared: Comparison, title: str, root: Path 
         samples=next((found for run in runs if (found := samples(run))), []),
         sections=sections,
         pictures=share_pictures(tile for section in sections for tile in section.tiles),
-        definitions=definitions(board.tested),
+        definitions=definitions(board.tested, many),
+        headline=compared.headline,
+        term="mean_ap" if many else "accuracy",
     )
 
 

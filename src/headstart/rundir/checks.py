@@ -12,15 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from headstart.errors import RunError
+from headstart.evaluation.many_labels import ManyPredictions
 from headstart.evaluation.predictions import Predictions
 from headstart.files import read_arrays
-from headstart.rundir.records import Manifest, Metrics, Preprocess
+from headstart.rundir.records import Manifest, ManyMetrics, Metrics, Preprocess
 
 Arrays = dict[str, np.ndarray]
 
 _ANSWERED = ("prediction", "mistake", "uncertain", "pair", "saliency")
 _LARGEST = 65_536  # pixels a side of an image
-_KINDS = {"whole": "iu", "real": "f", "text": "U"}
+_KINDS = {"whole": "iu", "real": "f", "text": "U", "yes or no": "b"}
 
 
 def check_manifest(path: Path, manifest: Manifest) -> None:
@@ -53,19 +54,44 @@ def check_metrics(path: Path, metrics: Metrics, classes: int | None) -> None:
     _refuse_if(path, not metrics.temperature > 0, "its temperature is not above 0")
 
 
-def read_predictions(path: Path, classes: int | None) -> Predictions:
-    """Predictions of one split. Raises FileNotFoundError, and RunError of anything else."""
+def check_many_metrics(path: Path, metrics: ManyMetrics, classes: int | None) -> None:
+    """As `check_metrics`, where images may have several labels."""
+    for scores in (metrics.val, metrics.test):
+        found = len(scores.per_label)
+        _refuse_if(path, scores.n < 1, "it has scores of no images")
+        _refuse_if(path, classes not in (None, found), f"it is not of {classes} classes")
+        sound = all(0 <= row.threshold <= 1 for row in scores.per_label)
+        _refuse_if(path, not sound, "a threshold is no probability")
+        pairs = [k for pair in scores.mistaken for k in (pair.missing, pair.instead)]
+        _refuse_if(path, any(not 0 <= k < found for k in pairs), "some labels are of no class")
+    _refuse_if(path, not metrics.temperature > 0, "its temperature is not above 0")
+
+
+def read_predictions(path: Path, classes: int | None, *, many: bool) -> Predictions:
+    """Predictions of one split. many: whether images may have several labels. Raises
+    FileNotFoundError, and RunError of anything else."""
     arrays = read_arrays(path)
     n = _count(path, arrays, "ids")
     _require(path, arrays, "ids", "text", (n,))
-    _require(path, arrays, "labels", "whole", (n,))
     _require(path, arrays, "logits", "real", (n, None))
     logits = arrays["logits"]
     _refuse_if(path, n == 0, "no images are in it")
     _refuse_if(path, classes not in (None, logits.shape[1]), f"it is not of {classes} classes")
+    if many:
+        return _many_predictions(path, arrays)
+    _require(path, arrays, "labels", "whole", (n,))
     _require_labels(path, arrays["labels"], logits.shape[1])
     _refuse_if(path, not np.isfinite(logits).all(), "some logits are no numbers")
     return Predictions(arrays["ids"], arrays["labels"].astype(np.int64, copy=False), logits)
+
+
+def _many_predictions(path: Path, arrays: Arrays) -> ManyPredictions:
+    logits = arrays["logits"]
+    _require(path, arrays, "labels", "yes or no", logits.shape)
+    _require(path, arrays, "thresholds", "real", logits.shape[1:])
+    known = np.isfinite(logits).all() and np.isfinite(arrays["thresholds"]).all()
+    _refuse_if(path, not known, "some logits are no numbers")
+    return ManyPredictions(arrays["ids"], arrays["labels"], logits, arrays["thresholds"])
 
 
 def read_pictures(path: Path) -> Arrays:

@@ -44,7 +44,9 @@ class Extract:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The scores after an epoch, or at a penalty."""
+    """The scores after an epoch, or at a penalty. Where images may have several labels, the
+    accuracy of a fit is mAP on validation; every other one is the share of the yes-or-no answers
+    that are right."""
 
     phase: int
     train_loss: float
@@ -88,7 +90,8 @@ class StartingHead:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The outcome of a phase. improved: whether its model is better on validation than before."""
+    """The outcome of a phase. improved: whether its model is better on validation than before.
+    val_accuracy: mAP where images may have several labels."""
 
     phase: int
     improved: bool

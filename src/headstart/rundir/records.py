@@ -15,6 +15,7 @@ from typing import Any, Literal
 from headstart.evaluation.calibration import Calibration
 from headstart.evaluation.corruptions import Corruptions
 from headstart.evaluation.duplicates import WithoutDuplicates
+from headstart.evaluation.many_scores import ManyScores
 from headstart.evaluation.metrics import Scores
 
 Triple = tuple[float, float, float]
@@ -295,6 +296,21 @@ class Metrics:
     label_efficiency: LabelEfficiency | None  # None where it does not, or no head was frozen first
     further: dict[str, Any]
     folds: RepeatedFolds | None = None  # None where the recipe asks for none, or trains a backbone
+
+
+@dataclass(frozen=True, slots=True)
+class ManyMetrics:
+    """metrics.json where images may have several labels. temperature: as in Metrics."""
+
+    val: ManyScores
+    test: ManyScores
+    temperature: float
+    temperature_note: str | None  # why no temperature was fitted
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The least calibrated probability of each label that an image of it has."""
+        return tuple(row.threshold for row in self.test.per_label)
 
 
 @dataclass(frozen=True, slots=True)

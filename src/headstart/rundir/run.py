@@ -5,7 +5,7 @@
     log.jsonl                   one line an event: phase started, epoch done, phase done
     checkpoints/last.*          what a resumed run starts from (removed when the run finishes)
     checkpoints/best.safetensors  the adapted model, backbone and head
-    predictions/{val,test}.npz  ids, labels, logits
+    predictions/{val,test}.npz  ids, labels, logits; thresholds where an image may have many labels
     predictions/corrupted.npz   logits on corrupted test images, if the recipe asks for them
     pictures.npz                thumbnails the report shows: samples, answers, mistakes, heat maps
     feature_map.npz             test images laid out by their features
@@ -42,8 +42,10 @@ from headstart.files import (
     write_json,
 )
 from headstart.recipe import Recipe, load_recipe
+from headstart.rundir.card import run_card
 from headstart.rundir.checks import (
     check_manifest,
+    check_many_metrics,
     check_metrics,
     read_feature_map,
     read_pictures,
@@ -51,8 +53,16 @@ from headstart.rundir.checks import (
 )
 from headstart.rundir.folders import is_remnant, refuse_others
 from headstart.rundir.history import Event, History, event_line, read_events
-from headstart.rundir.records import Cost, Manifest, Metrics, Provenance, Split, TimeProfile
-from headstart_predict.cards import Card, Shown, interval, percent
+from headstart.rundir.records import (
+    Cost,
+    Manifest,
+    ManyMetrics,
+    Metrics,
+    Provenance,
+    Split,
+    TimeProfile,
+)
+from headstart_predict.cards import Card, Shown
 
 FORMAT = 2
 _FOLDERS = ("checkpoints", "predictions", "report")
@@ -101,10 +111,34 @@ class Run(Shown):
 
     @cached_property
     def metrics(self) -> Metrics:
-        """The scores of both splits, and the further assessments."""
+        """The scores of both splits, and the further assessments. Raises RunError where images may
+        have several labels."""
+        if self.recipe.many_labels:
+            raise RunError(f"{self.path}: its images may have several labels: this is for one")
         metrics = self._record("metrics.json", Metrics)
         check_metrics(self.path / "metrics.json", metrics, self._classes)
         return metrics
+
+    @cached_property
+    def many_metrics(self) -> ManyMetrics:
+        """The scores of both splits where images may have several labels. Raises RunError where
+        they have one."""
+        if not self.recipe.many_labels:
+            raise RunError(f"{self.path}: its images have one label each: this is for several")
+        metrics = self._record("metrics.json", ManyMetrics)
+        check_many_metrics(self.path / "metrics.json", metrics, self._classes)
+        return metrics
+
+    @property
+    def temperature(self) -> float:
+        """What the served model divides its logits by."""
+        either = self.many_metrics if self.recipe.many_labels else self.metrics
+        return either.temperature
+
+    @property
+    def thresholds(self) -> tuple[float, ...] | None:
+        """The least probability of each label of the served model; None where images have one."""
+        return self.many_metrics.thresholds if self.recipe.many_labels else None
 
     @cached_property
     def cost(self) -> Cost:
@@ -165,11 +199,12 @@ class Run(Shown):
         self.update_manifest(warnings=(*self.warnings, line))
 
     def predictions(self, split: Split) -> Predictions:
+        """Of a split; ManyPredictions where images may have several labels."""
         path = self.path / "predictions" / f"{split}.npz"
         if not path.exists():
             raise RunError(f"{self.path}: no {split} predictions: the run is {self.status}")
         try:
-            return read_predictions(path, self._classes)
+            return read_predictions(path, self._classes, many=self.recipe.many_labels)
         except RunError as error:
             advised = "damaged: remove this run and run its recipe again: "
             raise RunError(str(error).replace("damaged: ", advised, 1)) from error
@@ -180,7 +215,7 @@ class Run(Shown):
         _ = self.manifest, self.history
         results: dict[str, Callable[[], object]] = {
             "recipe.toml": lambda: self.recipe,
-            "metrics.json": lambda: self.metrics,
+            "metrics.json": lambda: self.temperature,
             "cost.json": lambda: self.cost,
             "predictions/val.npz": lambda: self.predictions("val"),
             "predictions/test.npz": lambda: self.predictions("test"),
@@ -190,21 +225,7 @@ class Run(Shown):
                 read()
 
     def _card(self) -> Card:
-        facts = [("directory", str(self.path)), ("backbone", self.recipe.backbone.name)]
-        if self.finished:
-            test, val = self.metrics.test, self.metrics.val
-            shown = f"{percent(test.accuracy)} {interval(test.interval)}, n = {test.n:,}"
-            balanced = f"{percent(test.macro_recall)} {interval(test.balanced_interval)}"
-            facts += [
-                ("test accuracy", shown),
-                ("balanced", balanced),
-                ("val accuracy", f"{percent(val.accuracy)}, n = {val.n:,}"),
-                ("time", f"{self.cost.wall_s:.1f} s"),
-                ("report", str(self.path / "report" / "report.html")),
-            ]
-        if warned := self.warnings:
-            facts.append(("warnings", f"{len(warned)}: {warned[0]}"))
-        return Card(f"Run {self.name}: {self.status}", facts)
+        return run_card(self)
 
     def update_manifest(self, **changes: Any) -> None:
         """Write the manifest with other values of some of its fields."""

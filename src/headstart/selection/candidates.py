@@ -15,7 +15,8 @@ from headstart.specs import BackboneSpec
 class Evidence:
     """The result of a linear probe on a candidate's frozen features, and its time.
 
-    hits: bool (images,), whether the probe was right on each held-out image. macs: of one image.
+    hits: bool (images,), whether the probe was right on each held-out image; float where an image
+    may have several labels, values whose mean is mAP. macs: of one image.
     seconds: the whole time, without images of earlier rounds; of it, setup_s before the frozen pass
     and solve_s after it.
     """

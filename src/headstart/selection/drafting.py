@@ -40,7 +40,14 @@ class Photos:
     @property
     def select_by(self) -> str:
         """The metric that is shown first, and chooses."""
+        if self.many:
+            return "mean_ap"
         return "macro_f1" if unequal(self.counts) else "accuracy"
+
+    @property
+    def many(self) -> bool:
+        """Whether a photo may have several labels."""
+        return self.data.get("labels") == "many"
 
 
 def draft_probes(name: str, photos: Photos, backbones: Sequence[str]) -> Study:
@@ -48,7 +55,7 @@ def draft_probes(name: str, photos: Photos, backbones: Sequence[str]) -> Study:
     variants = []
     for backbone in backbones:
         variants.append({"name": f"{backbone}-probe", "backbone.name": backbone})
-        if unequal(photos.counts):
+        if unequal(photos.counts) and not photos.many:
             weighted = {"name": f"{backbone}-probe-weighted", "balance": "auto"}
             variants.append({**variants[-1], **weighted})
     return _study(name, photos, backbones[0], variants)
@@ -93,7 +100,7 @@ def _study(name: str, photos: Photos, backbone: str, variants: list[dict[str, An
         "backbone": {"name": backbone},
         "phases": [{"train": "head"}],
     }
-    if photos.tested < FEW_TESTED:
+    if photos.tested < FEW_TESTED and not photos.many:
         recipe["evaluation"] = {"folds": FOLDS}
     return Study(name=name, recipe=recipe, variants=tuple(variants))
 

@@ -25,7 +25,9 @@ from headstart.data import ImageSet, Splits, load_data
 from headstart.data.sources.places import is_photos
 from headstart.data.splits import ranks
 from headstart.errors import HeadstartError, RunError
+from headstart.evaluation.many_labels import predictions_of
 from headstart.evaluation.transferability import logme
+from headstart.evaluation.values import image_values
 from headstart.features.cache import BoundaryCache
 from headstart.features.engines import compile_prefix, engine_name
 from headstart.files import cache_root, recall, remember
@@ -103,7 +105,7 @@ class EvidenceSource:
     def levels(self) -> list[int]:
         """Images per class in each round: twice as many as in the round before, up to all."""
         images, places = self._ranked(next(iter(self._prepared.values())).recipe.data)
-        most, classes = int(places.max()) + 1, len(np.unique(images.labels))
+        most, classes = int(places.max()) + 1, len(np.unique(images.strata))
         levels = [max(START, -(-START_IMAGES // classes))]
         while levels[-1] < most:
             levels.append(2 * levels[-1])
@@ -126,16 +128,20 @@ class EvidenceSource:
             features = _features(prepared, [images.pick(rows) for rows in chosen], watch)
         passed = time.perf_counter()
         order = np.concatenate(chosen)
-        labels = images.labels[order]
-        fewest = int(np.bincount(labels)[np.unique(labels)].min())
+        labels, strata = images.labels[order], images.strata[order]
+        many = labels.ndim == 2
+        fewest = int(np.bincount(strata)[np.unique(strata)].min())
+        if many:  # a stratum is no class: one of a single image harms nothing
+            fewest = FOLDS
         if fewest < 2:
             raise RunError("a class has fewer than two training images: nothing can be held out")
         folds = places[order] % min(FOLDS, fewest)
         if images.groups is not None:
             seed = prepared.recipe.data.split_seed
-            folds = assign_folds(labels, images.keys[order], seed, images.groups[order])
+            folds = assign_folds(strata, images.keys[order], seed, images.groups[order])
         hits = _held_out_hits(features, labels, folds)
-        score = logme(features, labels, int(images.labels.max()) + 1)
+        classes = images.labels.shape[1] if many else int(images.labels.max()) + 1
+        score = logme(features, labels, classes)
         done = time.perf_counter()
         evidence = Evidence(
             hits=hits,
@@ -145,11 +151,12 @@ class EvidenceSource:
             setup_s=passed - started - watch.seconds,
             solve_s=done - passed,
             images_per_s=watch.images / watch.seconds,
-            labels=labels,
+            labels=None if many else labels,
         )
         _write(path, evidence)
         self._reporter.say(
-            f"{candidate.name}: a linear probe is right on {evidence.accuracy:.1%} of "
+            f"{candidate.name}: a linear probe {'has an mAP of' if many else 'is right on'} "
+            f"{evidence.accuracy:.1%} of "
             f"{evidence.images:,} held-out training images (LogME {score:.3f}, "
             f"{evidence.seconds:.1f} s)"
         )
@@ -250,10 +257,15 @@ def _time_again(
 
 
 def _held_out_hits(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """bool (n,): whether a linear probe of the other folds is right on each image."""
+    """bool (n,): whether a linear probe of the other folds is right on each image; of several
+    labels an image, float values whose mean is mAP."""
+    many = labels.ndim == 2
     pool = Table(torch.from_numpy(features), torch.from_numpy(labels))
     with full_float32():
-        crossed = cross_fit(pool, folds, int(labels.max()) + 1)
+        crossed = cross_fit(pool, folds, labels.shape[1] if many else int(labels.max()) + 1)
+    if many:
+        made = predictions_of(np.arange(len(labels)), labels, crossed.logits.numpy())
+        return image_values(made, "mean_ap")
     hits: np.ndarray = (crossed.logits.argmax(dim=1) == pool.labels).numpy()
     return hits
 
@@ -284,11 +296,16 @@ def _read(path: Path) -> Evidence | None:
     known = recall(path)
     if known is None:
         return None
-    hits = np.array([digit == "1" for digit in known.pop("hits")])
-    return Evidence(hits=hits, labels=np.array(known.pop("labels"), np.int64), **known)
+    saved, labels = known.pop("hits"), known.pop("labels")
+    if isinstance(saved, list):
+        return Evidence(hits=np.array(saved), **known)
+    hits = np.array([digit == "1" for digit in saved])
+    return Evidence(hits=hits, labels=np.array(labels, np.int64), **known)
 
 
 def _write(path: Path, evidence: Evidence) -> None:
-    hits = "".join("1" if hit else "0" for hit in evidence.hits)
+    hits: str | list[float] = "".join("1" if hit else "0" for hit in evidence.hits)
+    if evidence.hits.dtype != bool:
+        hits = evidence.hits.tolist()
     labels = [] if evidence.labels is None else evidence.labels.tolist()
     remember(path, {**vars(evidence), "hits": hits, "labels": labels})

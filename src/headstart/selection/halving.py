@@ -208,6 +208,8 @@ def _record(
     ordered = sorted(alive, key=lambda c: -_score(selection, gathered[c.name]))
     kind = "balanced accuracy" if selection.balanced else "accuracy"
     leader = ordered[0].name
+    if gathered[leader].hits.dtype != bool:
+        kind = "mAP"
     judged = tuple(
         CandidateScore(c.name, _score(selection, e), took[c.name], c.name not in worse, e.logme)
         for c in ordered

@@ -15,7 +15,9 @@ from functools import reduce
 
 import numpy as np
 
+from headstart.evaluation.many_labels import has_many
 from headstart.evaluation.predictions import Predictions
+from headstart.evaluation.values import image_values
 from headstart.models.catalogue import imagenet_top1
 from headstart.rundir.run import Run
 from headstart.selection.halving import LEVEL, chance
@@ -59,7 +61,7 @@ def prefer(best: Run, runs: Sequence[Run]) -> Preferred:
 
 def _values(made: Mapping[str, Predictions], balanced: bool) -> dict[str, np.ndarray]:
     """By run, on the images that all of them hold: bool hits, or, `balanced`, hits weighted so that
-    classes count alike."""
+    classes count alike; of several labels an image, values whose mean is mAP."""
     shared = reduce(np.intersect1d, (each.ids for each in made.values()))
     return {name: _of(each, shared, balanced) for name, each in made.items()}
 
@@ -67,6 +69,8 @@ def _values(made: Mapping[str, Predictions], balanced: bool) -> dict[str, np.nda
 def _of(made: Predictions, ids: np.ndarray, balanced: bool) -> np.ndarray:
     order = np.argsort(made.ids)
     rows = order[np.searchsorted(made.ids[order], ids)]
+    if has_many(made):
+        return image_values(made.pick(rows), "mean_ap")
     hits, labels = made.correct[rows], made.labels[rows]
     if not balanced or not len(rows):
         return hits

@@ -27,7 +27,7 @@ class Preview(Shown):
 
     def _card(self) -> Card:
         facts = [("phase", f"{phase.spec.train} ({phase.spec.optimizer})") for phase in self.phases]
-        counts = ", ".join(f"{split} {sum(n):,}" for split, n in self.data.counts.items())
+        counts = ", ".join(f"{split} {n:,}" for split, n in self.data.images.items())
         facts = [
             ("data", f"{self.data.source}: {counts}"),
             *facts,

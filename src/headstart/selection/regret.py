@@ -51,7 +51,8 @@ def regret(chosen: Run, every: Sequence[Run], root: Path) -> Regret:
     metric = shared_metric(every)
     if metric.name not in ("accuracy", "loss"):
         tables = [image_values(each, metric.name)[None] for each in (first, second)]
-        gap = value_difference(tables[0], tables[1], first.labels)
+        strata = None if metric.name == "mean_ap" else first.labels
+        gap = value_difference(tables[0], tables[1], strata)
         bounds = f"[{100 * gap.interval[0]:+.1f}, {100 * gap.interval[1]:+.1f}]"
         text = (
             f"{100 * gap.change:+.1f} points {bounds} of {metric.title} on test, paired, "

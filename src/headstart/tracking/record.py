@@ -130,12 +130,15 @@ def _finals(run: Run, ended: int) -> Iterator[Point]:
     """The scores and the cost of a finished run, without those of single classes and bins."""
     if not run.finished:
         return
-    numbers = {"cost": to_json(run.cost), "temperature": run.metrics.temperature}
-    for split, scores in (("val", run.metrics.val), ("test", run.metrics.test)):
+    numbers = {"cost": to_json(run.cost), "temperature": run.temperature}
+    made = run.many_metrics if run.recipe.many_labels else run.metrics
+    for split, scores in (("val", made.val), ("test", made.test)):
         low, high = scores.interval
         numbers[split] = {**to_json(scores), "interval_low": low, "interval_high": high}
     for key, value in _leaves(numbers, "/"):
-        if isinstance(value, int | float) and not re.search(r"/(per_class|bins)/", key):
+        if isinstance(value, int | float) and not re.search(
+            r"/(per_class|per_label|mistaken|bins)/", key
+        ):
             yield Point(key, float(value), 0, ended)
 
 

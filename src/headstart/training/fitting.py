@@ -101,6 +101,7 @@ def _fit(
         taken = [float(done)]
 
         outcomes = journal.outcomes(number)
+        many = inputs.train.labels.ndim == 2
 
         def on_step(images: int) -> None:
             taken[0] += images
@@ -108,7 +109,7 @@ def _fit(
 
         def on_epoch(epoch: Epoch) -> None:
             journal.run.append_log(epoch)
-            reporter.say(_epoch_line(epoch, phase.epochs, images))
+            reporter.say(_epoch_line(epoch, phase.epochs, images, many))
 
         def on_checkpoint() -> None:
             with section("checkpoints"):
@@ -137,7 +138,13 @@ def _fit(
         )
 
 
-def _epoch_line(done: Epoch, epochs: int, images: int) -> str:
+def _epoch_line(done: Epoch, epochs: int, images: int, many: bool) -> str:
+    if many:
+        return (
+            f"  epoch {done.epoch + 1:>3}/{epochs}  train loss {done.train_loss:.4f}  "
+            f"val loss {done.val_loss:.4f} mAP {done.val_accuracy:.1%}  "
+            f"{images / done.seconds:,.0f} images/s"
+        )
     return (
         f"  epoch {done.epoch + 1:>3}/{epochs}  "
         f"train loss {done.train_loss:.4f} acc {done.train_accuracy:.1%}  "

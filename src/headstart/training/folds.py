@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from headstart.data.hashing import hash_keys
 from headstart.training.solver import (
@@ -23,6 +22,7 @@ from headstart.training.solver import (
     criterion,
     solve_path,
 )
+from headstart.training.targets import targets_of
 
 FOLDS = 5
 # Above these, a validation split is large enough to choose on, and folds would take too long.
@@ -51,8 +51,8 @@ def assign_folds(
     groups: np.ndarray | None = None,
     count: int = FOLDS,
 ) -> np.ndarray:
-    """int64 (n,): each image's fold, below `count`. Classes are spread evenly; key and seed decide
-    the order.
+    """int64 (n,): each image's fold, below `count`. Labels are strata; classes are spread evenly;
+    key and seed decide the order.
 
     labels: int64 (n,); keys: uint64 (n,); groups: uint64 (n,), or None. Images of one group are in
     one fold, because a head that has seen one photo of a burst says little about the next. The
@@ -106,7 +106,9 @@ def cross_fit(
 
     folds: int64 (n,), from `assign_folds`. class_weights: as in `solve_path`.
     """
+    targets = targets_of(pool.labels)
     losses: dict[float, torch.Tensor] = {}
+    capped: dict[float, torch.Tensor] = {}
     logits: dict[float, torch.Tensor] = {}
     solved: dict[float, list[Solution]] = {}
     numbers = np.unique(folds)
@@ -127,8 +129,10 @@ def cross_fit(
             if l2 not in logits:
                 logits[l2] = pool.features.new_zeros(len(folds), num_classes)
                 losses[l2] = pool.features.new_zeros(len(folds))
+                capped[l2] = pool.features.new_zeros(len(folds))
             logits[l2][held] = torch.addmm(solution.bias, part.features, solution.weight.T)
-            losses[l2][held] = F.cross_entropy(logits[l2][held], part.labels, reduction="none")
+            losses[l2][held] = targets.losses(logits[l2][held], part.labels)
+            capped[l2][held] = targets.capped(logits[l2][held], part.labels)
             solved.setdefault(l2, []).append(solution)
     common = sorted((l2 for l2 in solved if len(solved[l2]) == len(numbers)), reverse=True)
     scores = tuple(
@@ -138,8 +142,8 @@ def cross_fit(
             train_loss=float(np.mean([solution.train_loss for solution in solved[l2]])),
             train_accuracy=float(np.mean([solution.train_accuracy for solution in solved[l2]])),
             val_loss=float(losses[l2].mean()),
-            val_accuracy=float((logits[l2].argmax(dim=1) == pool.labels).float().mean()),
-            criterion=criterion(losses[l2], pool.labels, class_weights),
+            val_accuracy=float(targets.right(logits[l2], pool.labels).float().mean()),
+            criterion=criterion(capped[l2], pool.labels, class_weights),
         )
         for l2 in common
     )

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from headstart.evaluation.calibration import log_loss
+from headstart.evaluation.many_labels import predictions_of
 from headstart.evaluation.metrics import selection_key
 from headstart.evaluation.predictions import Predictions
 from headstart.features.feeds import CachedFeed
@@ -105,7 +106,7 @@ def solve_phase(
         phase=number,
         improved=improved,
         val_loss=log_loss(after),
-        val_accuracy=float(after.correct.mean()),
+        val_accuracy=after.headline,
         best_epoch=None,
         l2=best.l2,
         # A penalty in the recipe is also that of the starting head.
@@ -151,7 +152,7 @@ def fit_to_all(
     solution = problem.fit_to_all(l2)
     if logits is not None:
         ids = np.concatenate([splits.train.ids, splits.val.ids])
-        held_out = Predictions(ids, problem.labels, logits.cpu().numpy())
+        held_out = predictions_of(ids, problem.labels, logits.cpu().numpy())
     set_head(model, solution)
     images = len(problem.labels)
     how = f"by {FOLDS} folds" if problem.by_folds else f"on {len(held_out):,} held-out images"
@@ -159,7 +160,7 @@ def fit_to_all(
     journal.run.append_log(Refit(feeds.phase.number, images, l2, seconds))
     journal.reporter.say(
         f"the head fitted to all {images:,} training and validation images; "
-        f"{how} its accuracy is {held_out.correct.mean():.1%}"
+        f"{how} its {plan.recipe.headline} is {held_out.headline:.1%}"
     )
     return held_out
 

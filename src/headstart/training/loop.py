@@ -15,6 +15,7 @@ from torch import nn
 
 from headstart.errors import RunError
 from headstart.evaluation.calibration import log_loss
+from headstart.evaluation.many_labels import predictions_of
 from headstart.evaluation.metrics import selection_key
 from headstart.evaluation.predictions import Predictions
 from headstart.evaluation.values import image_values, swap_p_value
@@ -28,6 +29,7 @@ from headstart.plan.plan import PhasePlan
 from headstart.rundir.history import Epoch
 from headstart.specs import PhaseSpec
 from headstart.training.optimisation import WeightAverage, learning_rate
+from headstart.training.targets import MANY, ONE
 from headstart.views.mixing import Mixer
 
 CHECKPOINT_S = 60.0  # between checkpoints at most: what a kill can cost
@@ -199,6 +201,7 @@ def _train_epoch(
     steps = len(batch_bounds(len(keys), inputs.batch_size))
     order = epoch_order(keys, inputs.seed, state.epoch)
     trained = [p for p in model.parameters() if p.requires_grad]
+    targets = MANY if inputs.train.labels.ndim == 2 else ONE
     # Sums stay on the device: reading them in every step would make the host wait for it.
     loss_sum = torch.tensor(state.loss_sum, device=device)
     hits = torch.tensor(state.hits, device=device)
@@ -231,7 +234,7 @@ def _train_epoch(
                 if average:
                     average.update(number)
             loss_sum += loss.detach() * len(logits)
-            hits += (logits.detach().argmax(dim=1) == batch.y[: len(logits)]).sum()
+            hits += targets.right(logits.detach(), batch.y[: len(logits)]).sum()
             state.step += 1
             on_step(len(logits))
             if checkpoints.due() and state.step < steps:
@@ -262,11 +265,14 @@ def _forward(
 def cross_entropy_loss(
     inputs: FitInputs, logits: torch.Tensor, y: torch.Tensor, own: torch.Tensor | None
 ) -> torch.Tensor:
-    """Mean cross-entropy, smoothed, weighed by class, and shared with the partner's label.
+    """Mean cross-entropy, smoothed, weighed by class, and shared with the partner's label; of
+    several labels an image, which are neither smoothed nor mixed, the mean of their losses.
 
     own: each image's share of its mixture (n,); `y` then holds one label more than `logits`.
     """
     weights, smoothing = inputs.class_weights, inputs.phase.spec.label_smoothing
+    if y.dim() == 2:
+        return MANY.losses(logits, y).mean()
     if own is None:
         return F.cross_entropy(logits, y, weight=weights, label_smoothing=smoothing)
     shares = (own, y[:-1]), (1 - own, y[1:])
@@ -324,10 +330,10 @@ def consider(model: Classifier, inputs: FitInputs, state: FitState) -> None:
 def _validate(
     model: Classifier, inputs: FitInputs, state: FitState, epoch: int | None
 ) -> tuple[float, float]:
-    """Loss and accuracy of the model as it stands, which is kept if it is the best so far."""
+    """Loss and headline score of the model as it stands, which is kept if it is the best so far."""
     rows = np.arange(len(inputs.val.keys))
     predictions = predict(model, inputs.val, rows, inputs.runtime)
-    loss, accuracy = log_loss(predictions), float(predictions.correct.mean())
+    loss, accuracy = log_loss(predictions), predictions.headline
     if not math.isfinite(loss):
         return loss, accuracy
     if epoch is None:
@@ -382,4 +388,4 @@ def predict_logits(model: nn.Module, feed: Feed, runtime: Runtime) -> np.ndarray
 
 def predict(model: nn.Module, feed: Feed, ids: np.ndarray, runtime: Runtime) -> Predictions:
     """What the model says of every image of a split."""
-    return Predictions(ids, feed.labels, predict_logits(model, feed, runtime))
+    return predictions_of(ids, feed.labels, predict_logits(model, feed, runtime))

@@ -1,9 +1,12 @@
-"""Solves linear heads: multinomial logistic regression to convergence, for a path of penalties.
+"""Solves linear heads: logistic regression to convergence, for a path of penalties.
 
 For features centred and scaled to Z (n, d), weights W (k, d) and bias b (k), each penalty l2
 minimises
 
-    mean cross-entropy(Z W' + b)  +  l2 / 2 * |W|^2
+    mean loss(Z W' + b)  +  l2 / 2 * |W|^2
+
+The loss is `targets.py`'s: multinomial with one label an image, and one binary logistic regression
+a class, all solved together, where an image may have several.
 
 A feature's scale is the root of its variance plus the square of the mean deviation of all features.
 With its own deviation alone, a feature that is zero for nearly all images would become very large:
@@ -13,12 +16,13 @@ and the weights of nearly dead features are penalised like those of raw features
 & Chu 2001 add such a constant to the deviation of each gene).
 
 The Hessian is bounded by (Z'Z / n) / 2 + l2 in every class (Boehning 1992, "Multinomial logistic
-regression algorithm"). In the eigenbasis of Z'Z / n, scaled by the root of that bound, the problem
-is therefore well conditioned for any features, and L-BFGS needs tens of passes instead of
-thousands. One eigendecomposition serves every penalty. The path goes from the strongest penalty to
-the weakest. Each starts on the line through the two solutions before, with their curvature. The
-path ends when the validation loss rises. Penalties of a fine grid start between their neighbours.
-The best penalty is then solved to more digits.
+regression algorithm"), and by (Z'Z / n) / 4 + l2 where each class is by itself. In the eigenbasis
+of Z'Z / n, scaled by the root of that bound, the problem is therefore well conditioned for any
+features, and L-BFGS needs tens of passes instead of thousands. One eigendecomposition serves every
+penalty. The path goes from the strongest penalty to the weakest. Each starts on the line through
+the two solutions before, with their curvature. The path ends when the validation loss rises.
+Penalties of a fine grid start between their neighbours. The best penalty is then solved to more
+digits.
 
 The features are never copied. Standardisation and basis are folded into the weights of each pass,
 which reads blocks of rows in order. So features may be in a memory map larger than memory.
@@ -35,10 +39,8 @@ import torch.nn.functional as F
 
 from headstart.training.eigenbasis import eigenbasis
 from headstart.training.lbfgs import LbfgsMemory
+from headstart.training.targets import targets_of
 
-# The most that an image's loss, in nats, counts in the choice of a penalty. Without this cap a
-# single image could decide where images are few: below 1e-4 a probability is just wrong.
-LOSS_CAP = float(-np.log(1e-4))
 L2_PATH = tuple(float(10.0**exponent) for exponent in np.arange(1.0, -5.25, -0.5))
 # Validation loss is nearly convex along the path: after three worse values in a row it only rises.
 PATIENCE = 3
@@ -80,7 +82,7 @@ class Solution(PenaltyScore):
 
 @dataclass(frozen=True)
 class Table:
-    """Features float32 (n, d) and labels int64 (n,), read in blocks of rows.
+    """Features float32 (n, d) and labels, int64 (n,) or bool (n, k), read in blocks of rows.
 
     release: called after each block, to release its pages.
     """
@@ -126,8 +128,8 @@ def solve_path(
     A path as coarse as L2_PATH is solved in its order, a finer one from coarse to fine.
 
     class_weights: float32 (k,), weights of the classes in the training objective and in the choice.
-    Losses in the solutions are plain cross-entropy, without weights and penalty. The choice caps
-    the loss of an image at LOSS_CAP. on_solution: called with each solution, and again with the
+    Losses in the solutions are plain, without weights and penalty. The choice caps the loss of an
+    image (`targets.LOSS_CAP`). on_solution: called with each solution, and again with the
     chosen one after it is refined. refine: solve the chosen one to more digits.
     """
     path = _Path(_Problem(train, num_classes, class_weights), val, class_weights)
@@ -253,6 +255,7 @@ class _Problem:
         self._table, self._k = table, num_classes
         self._class_weights = class_weights
         labels = table.labels
+        self._targets = targets_of(labels)
         self._n = len(labels)
         total = self._n if class_weights is None else float(class_weights[labels].sum())
         self._unit_share = 1 / total
@@ -277,7 +280,9 @@ class _Problem:
         """
         penalty, passes = self._penalty(l2), 1
         # The bias is the weight of a column of ones: its eigenvalue is one.
-        bound = penalty + torch.cat([self._values, self._values.new_ones(1)]) / 2
+        bound = penalty + torch.cat([self._values, self._values.new_ones(1)]) * (
+            self._targets.curvature
+        )
         while passes < MAX_PASSES and (point.gradient.square() / bound).max() > tolerance**2:
             step = -self._memory.inverse_hessian(point.gradient, penalty, bound)
             slope = float((step * point.gradient).sum())
@@ -308,26 +313,22 @@ class _Problem:
         parts = [self.weights(V) for V in candidates]
         W, b = torch.cat([W for W, _ in parts]), torch.cat([b for _, b in parts])
         # A multiple of sixteen columns: sgemm was a third faster than with CIFAR-10's ten. The
-        # added columns are classes of the last candidate with probability 0.
+        # added columns are classes of the last candidate that have no probability.
         added = -len(b) % 16
         W, b = F.pad(W, (0, 0, 0, added)), F.pad(b, (0, added), value=-torch.inf)
         own = [slice(k * j, k * (j + 1) if j + 1 < many else None) for j in range(many)]
         raw, moved = W.new_zeros(W.shape[1], W.shape[0]), torch.zeros_like(b)
         sums = torch.zeros(many, 3, dtype=torch.float64)  # loss, weighted loss, hits
         for x, y in self._table.blocks():
-            rows = torch.arange(len(x), device=x.device)
             share = torch.full_like(x[:, 0], self._unit_share)
             if self._class_weights is not None:
                 share *= self._class_weights[y]
             residual = torch.addmm(b, x, W.T)
             for columns, total in zip(own, sums, strict=True):
-                log_p = F.log_softmax(residual[:, columns], dim=1)
-                each = -log_p[rows, y]
-                right = log_p.argmax(dim=1) == y
+                each, right, slopes = self._targets.residual_(residual[:, columns], y)
                 for at, part in enumerate((each, each * share, right)):
                     total[at] += part.sum(dtype=torch.float64).cpu()
-                log_p.exp_()[rows, y] -= 1
-                torch.mul(log_p, share[:, None], out=residual[:, columns])
+                torch.mul(slopes, share[:, None], out=residual[:, columns])
             raw.addmm_(x.T, residual)
             moved += residual.sum(dim=0)
         standardised = (raw.T - moved[:, None] * self._mean) / self._scale
@@ -345,19 +346,18 @@ class _Problem:
 def _evaluate(
     table: Table, W: torch.Tensor, b: torch.Tensor, class_weights: torch.Tensor | None
 ) -> tuple[float, float, float]:
-    """Mean cross-entropy, accuracy, and the criterion by which penalties are chosen."""
+    """Mean loss, share of right answers, and the criterion by which penalties are chosen."""
     parts = [(torch.addmm(b, x, W.T), y) for x, y in table.blocks()]
     logits, y = (torch.cat(both) for both in zip(*parts, strict=True))
-    losses = F.cross_entropy(logits, y, reduction="none")
-    accuracy = (logits.argmax(dim=1) == y).float().mean()
-    return float(losses.mean()), float(accuracy), criterion(losses, y, class_weights)
+    targets = targets_of(y)
+    loss, accuracy = targets.losses(logits, y).mean(), targets.right(logits, y).float().mean()
+    return float(loss), float(accuracy), criterion(targets.capped(logits, y), y, class_weights)
 
 
 def criterion(
-    losses: torch.Tensor, labels: torch.Tensor, class_weights: torch.Tensor | None
+    capped: torch.Tensor, labels: torch.Tensor, class_weights: torch.Tensor | None
 ) -> float:
-    """The mean of the losses (n,), each at most LOSS_CAP, weighted by class. Lower is better."""
-    capped = losses.clamp_max(LOSS_CAP)
+    """The mean of capped losses (n,), weighted by class. Lower is better."""
     if class_weights is None:
         return float(capped.mean())
     weights = class_weights[labels]

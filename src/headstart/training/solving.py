@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from headstart.data.strata import strata_of
 from headstart.features.cache import as_tensor
 from headstart.features.feeds import CachedFeed
 from headstart.machine.profiling import section
@@ -68,7 +69,7 @@ class HeadProblem:
 
     @property
     def labels(self) -> np.ndarray:
-        """int64 (n,), of train and then of validation."""
+        """int64 (n,) or bool (n, classes), of train and then of validation."""
         return np.concatenate([self.train.labels, self.val.labels])
 
     def solve(
@@ -123,7 +124,7 @@ class HeadProblem:
         with section("solve"), full_float32():
             return cross_fit(
                 pool,
-                assign_folds(self.labels, keys, self.seed, self.groups),
+                assign_folds(strata_of(self.labels), keys, self.seed, self.groups),
                 self.classes,
                 l2_path=l2_path,
                 class_weights=self._class_weights(val),
@@ -153,6 +154,6 @@ def _table(feed: CachedFeed) -> Table:
     """All rows and views of a pooled feed: in their memory map, or copied to a CUDA device."""
     n, views = feed.array.shape[:2]
     x = as_tensor(feed.array).view(n * views, math.prod(feed.array.shape[2:]))
-    y = torch.from_numpy(np.repeat(feed.labels, views))
+    y = torch.from_numpy(np.repeat(feed.labels, views, axis=0))
     device = feed.runtime.float64_device
     return Table(x.to(device), y.to(device), feed.release)

@@ -145,8 +145,8 @@ class _Trainer:
         seconds = time.perf_counter() - started - extracted
         journal.run.append_log(PhaseDone(**asdict(done), seconds=seconds))
         journal.reporter.say(
-            f"phase {number + 1} ({phase.spec.train}, {phase.spec.optimizer}): validation accuracy "
-            f"{done.val_accuracy:.1%} in {seconds:.1f} s"
+            f"phase {number + 1} ({phase.spec.train}, {phase.spec.optimizer}): validation "
+            f"{self.plan.recipe.headline} {done.val_accuracy:.1%} in {seconds:.1f} s"
         )
         if not done.improved:
             journal.warn(

@@ -21,7 +21,7 @@ def format_study(previews: Sequence[Preview]) -> str:
 
     data: dict[str, None] = {}
     for each in previews:
-        counts = ", ".join(f"{split} {sum(n):,}" for split, n in each.data.counts.items())
+        counts = ", ".join(f"{split} {n:,}" for split, n in each.data.images.items())
         line = f"{each.data.source}: {len(each.data.class_names)} classes; images: {counts}"
         bad = len(each.data.quarantined)
         data[line + (f"; {bad:,} left out" if bad else "")] = None

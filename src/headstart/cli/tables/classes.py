@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from headstart.rundir.run import Run
 
 # The name of the validation column, by the metric that chooses.
-_VAL = {"balanced_accuracy": "val balanced", "macro_f1": "val macro F1", "loss": "val log loss"}
+_VAL = {"balanced_accuracy": "val balanced", "macro_f1": "val macro F1", "mean_ap": "val mAP",
+        "loss": "val log loss"}  # fmt: skip
 
 
 def scores_to_json(scores: SplitScores) -> dict[str, Any]:
@@ -58,6 +59,8 @@ def balance_header(comparison: Comparison) -> list[str]:
     """The columns after accuracy and its interval; [] where accuracy is enough."""
     if not _shows_balance(comparison):
         return []
+    if comparison.select_by == "mean_ap":
+        return ["macro F1"]
     return ["balanced", "95 % interval", "macro F1"]
 
 
@@ -65,6 +68,8 @@ def balance_cells(comparison: Comparison, c: Standing) -> list[str]:
     """The cells of a configuration for `balance_header`."""
     if not _shows_balance(comparison):
         return []
+    if comparison.select_by == "mean_ap":
+        return [f"{c.macro_f1:.3f}"]
     value = percent(c.balanced_accuracy)
     return [value, interval(c.balanced_interval), f"{c.macro_f1:.3f}"]
 
@@ -76,7 +81,7 @@ def val_header(comparison: Comparison) -> str:
 def val_cell(comparison: Comparison, c: Standing) -> str:
     """The validation value of the metric that chooses."""
     value = c.val_value
-    if comparison.select_by in ("accuracy", "balanced_accuracy"):
+    if comparison.select_by in ("accuracy", "balanced_accuracy", "mean_ap"):
         return percent(value)
     return f"{abs(value):.3f}"
 

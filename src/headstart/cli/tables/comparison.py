@@ -47,7 +47,8 @@ def format_comparison(comparison: Comparison) -> str:
 
     several = any(c.sd is not None for c in comparison.configurations)
     repeats = ["sd", "seeds"] if several else []
-    header = ["", "group", "configuration", "test accuracy", "95 % interval", *repeats]
+    test = f"test {comparison.headline}"
+    header = ["", "group", "configuration", test, "95 % interval", *repeats]
     header[5:5] = balance_header(comparison)
     header += [val_header(comparison), "train s", "ms/image"]
     rows = [_configuration_row(c, comparison, several) for c in comparison.configurations]

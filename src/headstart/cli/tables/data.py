@@ -35,7 +35,7 @@ def format_description(description: Description) -> str:
         [name, *(f"{d.counts[split][i]:,}" for split in ("train", "val", "test"))]
         for i, name in enumerate(d.class_names)
     ]
-    rows.append(["total", *(f"{sum(d.counts[s]):,}" for s in ("train", "val", "test"))])
+    rows.append(["total", *(f"{d.images[s]:,}" for s in ("train", "val", "test"))])
     w, h = d.median
     lines = [
         f"{d.source}: {len(d.class_names)} classes, balance {d.balance:.2f} (1 is balanced), "

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from headstart.cli.tables.classes import class_lines, scores_to_json
+from headstart.cli.tables.classes import class_lines
 from headstart.cli.tables.common import own_command, warning_lines
-from headstart.cli.tables.run import fold_lines
+from headstart.cli.tables.run import fold_lines, score_lines, split_scores
 from headstart.text.durations import format_seconds
 from headstart_predict.cards import interval, percent
 
 if TYPE_CHECKING:
     from headstart.photos import Fitted
     from headstart.rundir.records import SplitScores
+    from headstart.rundir.run import Run
 
 SHOWN = 3  # warnings
 
 
 def fit_to_json(fitted: Fitted) -> dict[str, Any]:
     """The shape of `headstart fit --json`."""
-    from headstart.files import to_json
-
-    metrics = fitted.run.metrics
     return {
-        "test": scores_to_json(metrics.test),
-        "val": scores_to_json(metrics.val),
-        **({"folds": to_json(metrics.folds)} if metrics.folds else {}),
+        **split_scores(fitted.run),
         "run": str(fitted.run.path),
         "bundle": str(fitted.bundle),
         "report": str(fitted.report),
@@ -41,19 +37,15 @@ def fit_to_json(fitted: Fitted) -> dict[str, Any]:
 
 def format_fit(fitted: Fitted) -> str:
     """How good and how sure, what to worry about, where it is, and what to type next."""
-    run, counts = fitted.run, fitted.description.counts
-    test, val = run.metrics.test, run.metrics.val
-    held = ", ".join(f"{sum(counts[split]):,} {split}" for split in ("train", "val", "test"))
+    run = fitted.run
+    held = ", ".join(f"{n:,} {split}" for split, n in fitted.description.images.items())
     command, warnings, source = own_command(), fitted.warnings, fitted.description.source
     more = len(warnings) - SHOWN
     lines = [
         f"images         {held}; {len(fitted.description.class_names)} classes",
         f"chosen         {run.name}, {fitted.why}",
         f"time           {format_seconds(fitted.seconds)}",
-        f"test           {_accuracy(test)}",
-        *class_lines(run),
-        f"validation     {_accuracy(val)}",
-        *fold_lines(run),
+        *_scores(run),
         *warning_lines(warnings[:SHOWN]),
         *([f"warning: {more} more, in the report"] if more > 0 else []),
         f"report         {fitted.report}",
@@ -71,6 +63,18 @@ def _audited(source: str, warnings: list[str]) -> bool:
     from headstart.data.sources.places import is_photos
 
     return bool(warnings) and is_photos(source)
+
+
+def _scores(run: Run) -> list[str]:
+    if run.recipe.many_labels:
+        return score_lines(run)
+    test, val = run.metrics.test, run.metrics.val
+    return [
+        f"test           {_accuracy(test)}",
+        *class_lines(run),
+        f"validation     {_accuracy(val)}",
+        *fold_lines(run),
+    ]
 
 
 def _accuracy(scores: SplitScores) -> str:

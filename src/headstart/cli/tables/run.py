@@ -21,9 +21,7 @@ def run_to_json(run: Run) -> dict[str, Any]:
     return {
         "run": str(run.path),
         "name": run.name,
-        "test": scores_to_json(run.metrics.test),
-        "val": scores_to_json(run.metrics.val),
-        **({"folds": to_json(run.metrics.folds)} if run.metrics.folds else {}),
+        **split_scores(run),
         "cost": to_json(run.cost),
         "warnings": run.warnings,
         "backbone": {
@@ -34,18 +32,56 @@ def run_to_json(run: Run) -> dict[str, Any]:
     }
 
 
-def format_run(run: Run) -> str:
-    """A finished run in a few lines."""
-    test, val, cost = run.metrics.test, run.metrics.val, run.cost
-    weights = run.provenance.weights
-    lines = [
-        f"{run.name}: {run.recipe.backbone.name}, {weights.provider} weights ({weights.source})",
+def split_scores(run: Run) -> dict[str, Any]:
+    """The scores of both splits for --json."""
+    from headstart.files import to_json
+
+    if run.recipe.many_labels:
+        return {"test": run.many_metrics.test.to_json(), "val": run.many_metrics.val.to_json()}
+    return {
+        "test": scores_to_json(run.metrics.test),
+        "val": scores_to_json(run.metrics.val),
+        **({"folds": to_json(run.metrics.folds)} if run.metrics.folds else {}),
+    }
+
+
+def score_lines(run: Run) -> list[str]:
+    """A run's scores on test and validation, a line each."""
+    if run.recipe.many_labels:
+        return _many_lines(run)
+    test, val = run.metrics.test, run.metrics.val
+    return [
         f"test accuracy  {percent(test.accuracy)} {interval(test.interval)}  "
         f"n = {test.n:,}, log loss {test.loss:.3f}"
         + ("" if test.top5 is None else f", top-5 {percent(test.top5)}"),
         *class_lines(run),
         f"val accuracy   {percent(val.accuracy)} {interval(val.interval)}  n = {val.n:,}",
         *fold_lines(run),
+    ]
+
+
+def _many_lines(run: Run) -> list[str]:
+    test, val = run.many_metrics.test, run.many_metrics.val
+    known = [(row.ap, name) for name, row in zip(run.class_names, test.per_label, strict=True)
+             if row.ap is not None]  # fmt: skip
+    least = ", ".join(f"{name} ({percent(ap)})" for ap, name in sorted(known)[:3])
+    return [
+        f"test mAP       {percent(test.mean_ap)} {interval(test.interval)}  "
+        f"n = {test.n:,}, log loss {test.loss:.3f}",
+        f"labels         micro F1 {test.micro_f1:.3f}, macro F1 {test.macro_f1:.3f}; all labels "
+        f"right {percent(test.all_right)} {interval(test.all_right_interval)}",
+        f"least AP       {least}",
+        f"val mAP        {percent(val.mean_ap)} {interval(val.interval)}  n = {val.n:,}",
+    ]
+
+
+def format_run(run: Run) -> str:
+    """A finished run in a few lines."""
+    cost = run.cost
+    weights = run.provenance.weights
+    lines = [
+        f"{run.name}: {run.recipe.backbone.name}, {weights.provider} weights ({weights.source})",
+        *score_lines(run),
         _time(cost),
         _serving(cost),
         *warning_lines(run.warnings),

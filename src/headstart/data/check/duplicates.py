@@ -28,6 +28,7 @@ from headstart.data.sources import mini
 from headstart.data.sources.cifar import CIFARS
 from headstart.data.sources.download import Progress
 from headstart.data.splits import Splits
+from headstart.data.strata import label_text
 from headstart.files import cache_root, write_json
 from headstart_predict.cards import Card, Shown
 
@@ -356,6 +357,6 @@ def pair_grid(duplicates: Duplicates, splits: Splits, out: Path, *, most: int = 
         for image in (pair.first, pair.second):
             images, row = rows[image]
             pixels.append(images.read(np.array([row]))[0])
-            name = splits.class_names[images.labels[row]]
+            name = label_text(images.labels[row, ...], splits.class_names)
             titles.append(f"{name} {image.rpartition('/')[2]}")
     return draw_grid(np.stack(pixels), titles, out, cols=min(8, len(pixels)))

@@ -56,7 +56,7 @@ def _duplicates(splits: Splits, progress: Progress | None) -> list[str]:
             f"{_describe(test, 'test', 'train or validation')}: test scores look better than they "
             "are"
         )
-        if test.kept.any():
+        if test.kept.any() and splits.train.labels.ndim == 1:
             line += ", and test.without_duplicates in metrics.json is without them"
         lines.append(f"{line}; {remedy}")
     if val.example:

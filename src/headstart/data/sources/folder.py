@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from headstart.data.sources.download import Progress
 from headstart.data.sources.layout import Layout
 from headstart.data.sources.scan import Scanned, scan, scan_notes
 from headstart.data.splits import BadImage, Source
+from headstart.data.strata import class_counts
 from headstart.errors import DataError
 from headstart_predict.decode import decode_image, open_file
 
@@ -55,9 +57,9 @@ def open_photos(
     require_range(where, scanned)
     unread = [(path, entry.reason) for path, entry in scanned.items() if entry.reason]
     good = _readable(where, layout, scanned)
-    sets = _image_sets(root, good, scanned, side)
-    labels = [label for _, label in good["train"]]
-    held = [(name, labels.count(label)) for label, name in enumerate(layout.class_names)]
+    sets = _image_sets(root, layout, good, scanned, side)
+    counts = class_counts(sets["train"].labels, len(layout.class_names)).tolist()
+    held = list(zip(layout.class_names, counts, strict=True))
     return Source(
         name=str(where),
         class_names=layout.class_names,
@@ -73,8 +75,14 @@ def open_photos(
 def _readable(
     where: Path, layout: Layout, scanned: dict[str, Scanned]
 ) -> dict[str, list[tuple[str, int]]]:
-    """By split, the path and label of each image that can be read."""
+    """By split, the path and label of each image that can be read; the label is 0 where an image
+    may have several."""
     good: dict[str, list[tuple[str, int]]] = {}
+    if layout.of_many is not None:
+        return {
+            split: [(path, 0) for path in classes[""] if not scanned[path].reason]
+            for split, classes in layout.files.items()
+        }
     for split, classes in layout.files.items():
         good[split] = []
         for label, name in enumerate(layout.class_names):
@@ -90,7 +98,11 @@ def _readable(
 
 
 def _image_sets(
-    root: Path, good: dict[str, list[tuple[str, int]]], scanned: dict[str, Scanned], side: int
+    root: Path,
+    layout: Layout,
+    good: dict[str, list[tuple[str, int]]],
+    scanned: dict[str, Scanned],
+    side: int,
 ) -> dict[str, ImageSet]:
     """One set a split, its rows in the order of their paths."""
     sets = {}
@@ -100,8 +112,21 @@ def _image_sets(
         # Absolute, so that the set works after a change of the working directory.
         short = tuple(min(scanned[path].width, scanned[path].height) for path in paths)
         store = PhotoFiles(root.absolute(), paths, content, side, short)
-        sets[split] = build_image_set(store, paths, np.array([label for _, label in sorted(rows)]))
+        labels = np.array([label for _, label in sorted(rows)])
+        if layout.of_many is not None:
+            labels = _sets_of_labels(layout.of_many, paths, len(layout.class_names))
+        sets[split] = build_image_set(store, paths, labels)
     return sets
+
+
+def _sets_of_labels(
+    of_many: Mapping[str, tuple[int, ...]], paths: Sequence[str], classes: int
+) -> np.ndarray:
+    """bool (n, classes): which labels each photo has."""
+    labels = np.zeros((len(paths), classes), bool)
+    for row, path in enumerate(paths):
+        labels[row, list(of_many[path])] = True
+    return labels
 
 
 def _shown(path: str) -> str:

@@ -52,9 +52,10 @@ class Layout:
     """The images in a folder. files: by split and class, the paths below the folder.
 
     A folder of class folders has one split, "train". A class that val or test lacks has no paths
-    there. depths: by split, how many parts of a path lead to the folder that holds the photos of a
-    class. groups: of a table with such a column, by path, what it says. left_out: paths with the
-    reason.
+    there. of_many: where a photo may have several labels, the class numbers of each path; every
+    path of a split is then listed once, under "". depths: by split, how many parts of a path lead
+    to the folder that holds the photos of a class. groups: of a table with such a column, by path,
+    what it says. left_out: paths with the reason.
     """
 
     files: dict[str, dict[str, list[str]]]
@@ -63,6 +64,7 @@ class Layout:
     depths: Mapping[str, int] = field(default_factory=dict)
     groups: Mapping[str, str] | None = None
     left_out: tuple[tuple[str, str], ...] = ()
+    of_many: Mapping[str, tuple[int, ...]] | None = None
 
     @property
     def paths(self) -> list[str]:

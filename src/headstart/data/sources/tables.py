@@ -34,8 +34,11 @@ class Table(Protocol):
         """
 
 
-def open_table(path: Path) -> Table:
-    """A table, by the suffix of its file. Raises DataError, one line, where it is none."""
+def open_table(path: Path, lists: str | None = None) -> Table:
+    """A table, by the suffix of its file. Raises DataError, one line, where it is none.
+
+    lists: what joins the texts of a cell that holds a list of them; None: such a cell is refused.
+    """
     suffix = path.suffix.casefold()
     if path.is_dir():
         raise DataError(f"{path}: a folder, not a table: write folder:{path}")
@@ -43,7 +46,7 @@ def open_table(path: Path) -> Table:
         raise DataError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
     if suffix not in TABLES:
         raise DataError(f"{path}: not a table: its name must end in {', '.join(TABLES)}")
-    return _open_parquet(path) if suffix == ".parquet" else _open_csv(path)
+    return _open_parquet(path, lists) if suffix == ".parquet" else _open_csv(path)
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ class _ParquetTable:
     path: Path
     header: tuple[str, ...]
     file: Any  # pyarrow.parquet.ParquetFile
+    lists: str | None
 
     def rows(self, columns: Sequence[int]) -> Iterator[tuple[str, list[str]]]:
         names = [self.header[column] for column in columns]
@@ -138,10 +142,20 @@ class _ParquetTable:
             cell = "" if math.isnan(cell) else int(cell) if cell.is_integer() else cell
         if isinstance(cell, str | int | float):
             return str(cell).strip()
+        if isinstance(cell, list) and self.lists is not None:
+            return self.lists.join(self._items(cell, self.lists, place))
         raise DataError(f"{self.path}: {place}: holds {type(cell).__name__}, not text or a number")
 
+    def _items(self, cell: list[object], joint: str, place: str) -> Iterator[str]:
+        """The items of a list as text. Raises DataError for one that holds the joint."""
+        for item in cell:
+            text = "" if isinstance(item, list) else self._text(item, place)
+            if joint in text or isinstance(item, list):
+                raise DataError(f"{self.path}: {place}: a label cannot be {str(item)[:60]!r}")
+            yield text
 
-def _open_parquet(path: Path) -> Table:
+
+def _open_parquet(path: Path, lists: str | None) -> Table:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -153,7 +167,7 @@ def _open_parquet(path: Path) -> Table:
         file = parquet.ParquetFile(path)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: not Parquet, or damaged: {_first_line(error)}") from error
-    return _ParquetTable(path, tuple(file.schema_arrow.names), file)
+    return _ParquetTable(path, tuple(file.schema_arrow.names), file, lists)
 
 
 def _refuse_more_rows(path: Path, number: int) -> None:

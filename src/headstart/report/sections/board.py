@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
@@ -135,13 +135,15 @@ def describe_board(
     anchors: Mapping[str, str],
     *,
     balance: bool = False,
+    many: bool = False,
 ) -> Board:
     """Lines for the template; `anchors` has the id of each run's section by the run's label.
 
-    balance: whether balanced accuracy and macro F1 stand beside accuracy.
+    balance: whether balanced accuracy and macro F1 stand beside accuracy. many: whether images may
+    have several labels; macro F1 then stands beside mAP.
     """
     scored = [_lines(contender) for contender in contenders]
-    columns = _columns([line for each in scored for line in each], balance)
+    columns = _columns([line for each in scored for line in each], balance, many)
     extent = _extent(contenders)
     reference = next((c.accuracy for c in contenders if c.chosen), None)
     lines = []
@@ -179,9 +181,11 @@ def _lines(contender: Contender) -> list[Line]:
     ]
 
 
-def _columns(lines: Sequence[Line], balance: bool) -> list[Column]:
+def _columns(lines: Sequence[Line], balance: bool, many: bool) -> list[Column]:
     """The columns of which some run knows the value; memory in serving goes before the run's."""
-    possible = (*BALANCE, *COLUMNS) if balance else COLUMNS
+    possible: tuple[Column, ...] = (*BALANCE, *COLUMNS) if balance else COLUMNS
+    if many:
+        possible = (BALANCE[1], replace(COLUMNS[0], label="Val mAP"), *COLUMNS[1:])
     known = [c for c in possible if any(c.value(line) is not None for line in lines)]
     serving = any(column.term == "serving" for column in known)
     return [column for column in known if not (serving and column.term == "memory")]

@@ -20,8 +20,13 @@ class Definition:
 _TEST = "predictions/test.npz"
 
 
-def definitions(tested: bool) -> list[Definition]:
-    """All entries in reading order. `tested`: noise is a test here, not overlapping intervals."""
+def definitions(tested: bool, many: bool = False) -> list[Definition]:
+    """All entries in reading order. `tested`: noise is a test here, not overlapping intervals.
+    `many`: images may have several labels."""
+    if many:
+        own = {entry.term: entry for entry in (*_many(), *_many_answers())}
+        others = [e for e in definitions(tested) if e.term not in own]
+        return [*own.values(), *others]
     return [
         *_accuracy(tested),
         *_classes(),
@@ -139,6 +144,81 @@ def _classes() -> tuple[Definition, ...]:
             "share of it that is found, for every threshold. Guessing gives the class's share of "
             "the images.",
             f"{_TEST}; metrics.json: test.two_classes.pr_area", "AP = Σ (Rₖ − Rₖ₋₁) Pₖ",
+        ),
+    )  # fmt: skip
+
+
+def _many() -> tuple[Definition, ...]:
+    return (
+        Definition(
+            "mean_ap", "mAP, average precision",
+            "With the test images in falling order of a label's score, the mean, over the images "
+            "that have the label, of the share of such images up to there. mAP is the plain mean "
+            "over the labels that have images. It needs no threshold.",
+            "predictions/test.npz; metrics.json: test.mean_ap, test.per_label",
+            "AP = Σ (Rₖ − Rₖ₋₁) Pₖ",
+        ),
+        Definition(
+            "interval", "95 % interval",
+            "Of mAP and micro F1: from the influence of each test image on the score (the "
+            "infinitesimal jackknife), as Wilson's interval at the sample size that would have "
+            "their variance. It covers the luck of which images are in the test set, and with "
+            "several seeds theirs too.",
+            "predictions/test.npz; metrics.json: test.interval",
+            source="Jaeckel (1972); Wilson (1927)",
+        ),
+        Definition(
+            "val", "Val mAP",
+            "mAP on images held out from training: the validation images, or, for a solved head, "
+            "all of train and validation, each by a head that was fitted to the other folds. Every "
+            "choice (penalty, epoch, stopping, thresholds, best run) was made on them, so it is a "
+            "little optimistic.",
+            "predictions/val.npz; metrics.json: val.mean_ap",
+        ),
+        Definition(
+            "threshold", "Threshold",
+            "The least probability from which on an image is said to have a label: the one with "
+            "the highest F1 on validation. A label with fewer than ten images there takes the one "
+            "threshold that is the best for all labels together.",
+            "predictions/val.npz; metrics.json: test.per_label",
+        ),
+    )  # fmt: skip
+
+
+def _many_answers() -> tuple[Definition, ...]:
+    return (
+        Definition(
+            "micro_f1", "Micro F1",
+            "F1 of all yes-or-no answers together, so that frequent labels count more; macro F1 is "
+            "the plain mean over the labels.",
+            "predictions/test.npz; metrics.json: test.micro_f1", "F1 = 2PR / (P + R)",
+        ),
+        Definition(
+            "all_right", "All labels right",
+            "The share of the test images with no label too many and none missing.",
+            "predictions/test.npz; metrics.json: test.all_right",
+        ),
+        Definition(
+            "loss", "Log loss",
+            "Minus the logarithm of the probability of an image's labels, in nats: the sum of the "
+            "binary cross-entropies of all labels, mean over the test images, with the temperature "
+            "where there is one.",
+            "predictions/test.npz; metrics.json: test.loss (as served), test.plain_loss",
+        ),
+        Definition(
+            "many_loss", "Loss and calibration of several labels",
+            "Log loss is summed over the labels of an image, in nats. The Brier score is the "
+            "squared distance of each probability from the truth, mean over all of them. The "
+            "calibration error is the mean over 15 bins of all probabilities of how far stated "
+            "probability and frequency lie apart.",
+            "predictions/test.npz; metrics.json: test.loss, test.brier, test.ece",
+        ),
+        Definition(
+            "pairs", "Paired difference",
+            "The row's mAP minus the column's, in percentage points, on the same images, from the "
+            "images' influences on both. One model each: a permutation test. With seeds: a t-test "
+            "with images and seeds as samples. p is corrected for all pairs.",
+            "comparison.json: pairs", source="Fisher (1935); Holm (1979)",
         ),
     )  # fmt: skip
 

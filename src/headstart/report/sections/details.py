@@ -21,6 +21,7 @@ from headstart.report.sections.calibration import reliability_panel
 from headstart.report.sections.confusion import Confusion, describe_confusion
 from headstart.report.sections.corruptions import HeatTable, heat_table
 from headstart.report.sections.feature_map import FeatureMap, describe_map
+from headstart.report.sections.many import ManySection, describe_many, many_metrics_of
 from headstart.report.sections.phases import PhaseLine, describe_phases, figures
 from headstart.report.sections.pictures import HeatMaps, PairTiles, Tile, WrongAnswers, class_names
 from headstart.rundir.history import History
@@ -60,6 +61,7 @@ class RunSection:
     pair_pictures: list[PairTiles]
     saliency: HeatMaps | None
     map: FeatureMap | None
+    many: ManySection | None  # None where images have one label
     reliability: Markup | None
     corruptions: HeatTable | None
     further: list[tuple[str, list[tuple[str, str]]]]
@@ -84,18 +86,21 @@ class RunSection:
 def describe_run(run: Run, row: Row, anchor: str) -> RunSection:
     """anchor: the section's id."""
     manifest, metrics, cost = manifest_of(run), metrics_of(run), optional(lambda: run.cost)
+    known = many_metrics_of(run)
     test = optional(lambda: run.predictions("test")) if metrics else None
     confusion = confusion_matrix(test) if test else np.zeros((0, 0), np.int64)
-    names = class_names(run, classes=len(metrics.test.per_class) if metrics else 0)
+    classes = len(metrics.test.per_class) if metrics else 0
+    names = class_names(run, classes=len(known.test.per_label) if known else classes)
+    many = describe_many(run, names)
     history = optional(lambda: run.history) or History(())
     per_class = metrics.test.per_class if metrics else ()
     return RunSection(
         id=anchor,
         row=row,
         phases=describe_phases(history, cost),
-        figures=figures(history),
+        figures=figures(history, many=many is not None),
         fitted=bool(history.epochs),
-        scores=_scores(metrics) if metrics else [],
+        scores=_scores(metrics) if metrics else many.scores if many else [],
         classes=list(zip(names, per_class, strict=False)),
         captions=dict(zip(names, captions(names, pictures.CAPTION), strict=True)),
         labels=dict(zip(names, captions(names, LABEL), strict=True)),
@@ -103,19 +108,20 @@ def describe_run(run: Run, row: Row, anchor: str) -> RunSection:
         confusion=describe_confusion(confusion, names),
         answers=pictures.answers(run, names),
         mistakes=pictures.mistakes(run, names),
-        wrong=pictures.wrong_answers(run, names),
+        wrong=pictures.WrongAnswers([], 0) if many else pictures.wrong_answers(run, names),
         uncertain=pictures.uncertain(run, names),
         pair_pictures=pictures.confused_pairs(run, names, confusion),
         saliency=pictures.saliency(run, names),
         map=describe_map(run.feature_map, names),
-        reliability=reliability_panel(run, row.run),
+        reliability=None if many else reliability_panel(run, row.run),
+        many=many,
         corruptions=heat_table(metrics.corruptions) if metrics and metrics.corruptions else None,
         further=_further(metrics) if metrics else [],
         costs=_costs(cost) if cost else [],
         recipe=_recipe_text(run),
         identity=_identity(manifest, cost) if manifest else [],
         profile=optional(lambda: run.profile),
-        n=metrics.test.n if metrics else None,
+        n=metrics.test.n if metrics else many.n if many else None,
     )
 
 

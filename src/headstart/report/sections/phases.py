@@ -20,9 +20,13 @@ _KINDS: tuple[Literal["train", "val"], ...] = ("train", "val")
 _NAMES: dict[Measure, str] = {"loss": "Loss", "accuracy": "Accuracy"}
 
 
-def figures(history: History) -> list[Figure]:
-    """The plots of training that a log gives: a path for each solved head, curves over epochs."""
-    measures: tuple[Measure, ...] = ("loss", "accuracy")
+def figures(history: History, *, many: bool = False) -> list[Figure]:
+    """The plots of training that a log gives: a path for each solved head, curves over epochs.
+
+    many: whether images may have several labels; the accuracies in the log are then not of one
+    kind, and only the losses are drawn.
+    """
+    measures: tuple[Measure, ...] = ("loss",) if many else ("loss", "accuracy")
     drawn: list[tuple[str, Markup | None]] = []
     for phase, begun in sorted(history.begun.items()):
         solves, chosen = history.solves_of(phase), history.chosen(phase)
