@@ -23,13 +23,18 @@ CLASSES = ("airplane", "frog", "ship")
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Some photos in each of three classes, as somebody's folder."""
+    """Some wide photos in each of three classes, as somebody's folder. What they show is at an end,
+    beside noise."""
     source, folder = open_mini(), tmp_path / "my photos"
+    noise = np.random.default_rng(0)
     for name in CLASSES:
         rows = np.flatnonzero(source.train.labels == source.class_names.index(name))[:26]
         (folder / name).mkdir(parents=True)
         for row, pixels in zip(rows, source.train.read(rows), strict=True):
-            Image.fromarray(pixels).resize((64, 64)).save(folder / name / f"{row}.png")
+            wide = noise.integers(100, 130, (64, 192, 3), np.uint8)
+            left = 0 if row % 2 else 128
+            wide[:, left : left + 64] = Image.fromarray(pixels).resize((64, 64))
+            Image.fromarray(wide).save(folder / name / f"{row}.png")
     return folder
 
 
@@ -56,6 +61,13 @@ def test_a_folder_becomes_a_bundle_that_answers(
     assert predictor.class_names == CLASSES
     answers = predictor.predict(sorted((photos / "frog").iterdir()))
     assert np.mean([answer.label == "frog" for answer in answers]) > 0.8
+    # The centre square would have cut off what the photos show.
+    chosen = found["framing"]["chosen"]
+    assert chosen in ("pad", "squash") and f"framing {chosen}" in outcome.err
+    assert found["framing"]["scores"]["crop"] < 0.6
+    assert load_recipe(found["recipe"]).data.framing == predictor.framing == chosen
+    assert "held-out training images" in Path(found["report"]).read_text()
+    assert not [line for line in found["warnings"] if "centre square" in line]
     # What it wrote says all that it did: the recipe is the run's, and the study has every run.
     assert load_recipe(found["recipe"]).name == Path(found["run"]).name
     assert {r.name for r in load_study(found["study"]).recipes()} == set(found["runs"])
@@ -64,6 +76,11 @@ def test_a_folder_becomes_a_bundle_that_answers(
     again = headstart(*arguments)
     assert "nothing to repeat" in again.err
     assert json.loads(again.out)["test"] == found["test"]
+    report = tmp_path / "again.html"
+    assert headstart("report", tmp_path / "fitted", "--out", report).code == 0
+    assert "held-out training images" in report.read_text()
+    shown = headstart(*arguments[:-1])
+    assert f"framing        {chosen}: the centre square cuts off 67%" in shown.out
 
 
 def test_what_a_user_may_type_wrongly_is_one_line(

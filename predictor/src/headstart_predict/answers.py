@@ -20,6 +20,7 @@ from PIL import Image
 from headstart_predict.cards import Card, Shown, grid, percent
 from headstart_predict.decode import UnreadableImageError, decode_image, describe_dark
 from headstart_predict.errors import DataError
+from headstart_predict.framing import CROP, Framing
 from headstart_predict.plain import as_csv
 from headstart_predict.walking import find_images
 
@@ -52,17 +53,24 @@ class PictureClassifier(Shown):
     """What every predictor does alike: it takes pictures of any kind and gives named answers.
 
     side: pixels along each side of the squares that `logits` takes. temperature: logits are divided
-    by it before they become probabilities, which calibrates them. It changes no answer. A subclass
-    computes the logits; `batch` images at once are quick, and `workers` batches at a time.
-    engine_name: the library that computes.
+    by it before they become probabilities, which calibrates them. It changes no answer. framing:
+    how pictures become squares (`framing.py`). A subclass computes the logits; `batch` images at
+    once are quick, and `workers` batches at a time. engine_name: the library that computes.
     """
 
     engine_name = ""
     batch = 32
     workers = 1
 
-    def __init__(self, class_names: Sequence[str], side: int, temperature: float) -> None:
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        side: int,
+        temperature: float,
+        framing: Framing = CROP,
+    ) -> None:
         self.class_names, self.side, self.temperature = tuple(class_names), side, temperature
+        self.framing = framing
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """float32 (n, classes) for uint8 (n, side, side, 3); without temperature."""
@@ -164,7 +172,8 @@ class PictureClassifier(Shown):
         for number, source in batch:
             name = name_of(source, number)
             try:
-                pixels.append(decode_image(source, self.side, partial(dark.__setitem__, name)))
+                is_dark = partial(dark.__setitem__, name)
+                pixels.append(decode_image(source, self.side, self.framing, is_dark))
             except UnreadableImageError as error:
                 found.append(error)
                 continue

@@ -105,6 +105,7 @@ def _record(run: Run, contents: Contents, listed: dict[str, Any]) -> dict[str, A
         "class_names": run.class_names,
         "side": made.data.side,
         "size": made.preprocess.size,
+        "framing": run.recipe.data.framing,
         "temperature": run.metrics.temperature,
         "threshold": threshold_of(run),
         "precision": contents.made.precision,
@@ -206,7 +207,8 @@ USE = """
 
 `model.onnx` takes uint8 pixels, `(n, side, side, 3)` in RGB, and gives `logits`, calibrated
 `probabilities` and `features`. Resizing, scaling and the temperature are inside. `bundle.json` has
-the classes in the order of its outputs, and the SHA-256 of every file.
+the classes in the order of its outputs, how a picture becomes such a square (`framing`), and the
+SHA-256 of every file.
 
     pip install headstart-predict
     headstart-predict BUNDLE PHOTO...

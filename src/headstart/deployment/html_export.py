@@ -23,6 +23,7 @@ from headstart.files import remove_partials, write_atomically
 from headstart.report.card import dataset_title, limitations
 from headstart.rundir.run import Run
 from headstart.text.formats import count, percent
+from headstart_predict.framing import SAID
 from headstart_predict.plain import one_line, visible, without_home
 
 NAME = "classifier.html"
@@ -55,7 +56,8 @@ def render_page(run: Run, model: bytes, threshold: float, runtime: WebRuntime) -
     """The page as text; equal runs give equal text. Hidden characters of names are escapes."""
     style, script = _asset("style.css"), _script(runtime)
     names = [one_line(name) for name in run.class_names]
-    facts = {"classes": names, "side": run.provenance.data.side, "threshold": threshold}
+    side, framing = run.provenance.data.side, run.recipe.data.framing
+    facts = {"classes": names, "side": side, "framing": framing, "threshold": threshold}
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -81,7 +83,9 @@ def _card(run: Run, threshold: float) -> list[tuple[str, str, str]]:
         ("Not sure", *_doubt(threshold)),
         ("Trained on", dataset_title(run)[1],
          f"{count(counts.train)} images, and {count(counts.val)} to choose by"),
-        ("Backbone", run.recipe.backbone.name, f"sees {made.preprocess.size} pixels a side"),
+        ("Backbone", run.recipe.backbone.name,
+         f"sees {made.preprocess.size} pixels a side; a picture that is not square is "
+         f"{SAID[run.recipe.data.framing]}"),
         ("Licence of its weights", weights.licence, weights.source),
     ]  # fmt: skip
 

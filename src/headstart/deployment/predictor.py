@@ -26,6 +26,7 @@ from headstart.rundir.run import Run
 from headstart.views.transforms import Transform
 from headstart_predict.answers import PictureClassifier
 from headstart_predict.cards import Card
+from headstart_predict.framing import CROP, Framing
 
 BATCH = 32
 
@@ -44,8 +45,9 @@ class Predictor(PictureClassifier):
         class_names: Sequence[str],
         runtime: Runtime,
         temperature: float = 1.0,
+        framing: Framing = CROP,
     ) -> None:
-        super().__init__(class_names, side, temperature)
+        super().__init__(class_names, side, temperature, framing)
         self.model, self.transform, self._runtime = model, transform, runtime
         self._process = os.getpid()
 
@@ -106,8 +108,15 @@ def read_predictor(run: Run, *, device: str, precision: str | None = None) -> Pr
     runtime = _runtime(device, precision or recipe.precision)
     runtime.adopt(model.eval())
     transform = Transform(made.preprocess, via=recipe.data.resize_via)
-    temperature = run.metrics.temperature
-    return Predictor(model, transform, made.data.side, run.class_names, runtime, temperature)
+    return Predictor(
+        model,
+        transform,
+        made.data.side,
+        run.class_names,
+        runtime,
+        run.metrics.temperature,
+        recipe.data.framing,
+    )
 
 
 def _runtime(device: str, precision: str) -> Runtime:

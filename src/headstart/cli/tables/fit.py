@@ -32,6 +32,7 @@ def fit_to_json(fitted: Fitted) -> dict[str, Any]:
         "recipe": str(fitted.recipe),
         "study": str(fitted.study),
         "why": fitted.why,
+        "framing": to_json(fitted.framing),
         "warnings": fitted.warnings,
         "runs": [row.run for row in fitted.comparison.rows],
         "not_tried": list(fitted.left_out),
@@ -49,6 +50,7 @@ def format_fit(fitted: Fitted) -> str:
     lines = [
         f"images         {held}; {len(fitted.description.class_names)} classes",
         f"chosen         {run.name}, {fitted.why}",
+        *([f"framing        {fitted.framing.text}"] if fitted.framing else []),
         f"time           {format_seconds(fitted.seconds)}",
         f"test           {_accuracy(test)}",
         *class_lines(run),
