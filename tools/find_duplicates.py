@@ -28,6 +28,7 @@ from headstart.models.backbones import load_backbone
 from headstart.models.weights import locate_weights
 from headstart.specs import DataSpec
 from headstart.views.transforms import Transform
+from headstart_predict.framing import CROP
 
 ASSETS = Path(__file__).resolve().parents[1] / "src" / "headstart" / "assets"
 BACKBONE, SIZE = "tf_efficientnet_lite0", 96
@@ -39,6 +40,7 @@ class Mirrored:
 
     store: Store
     slow_to_read = False
+    framing = CROP
 
     @property
     def side(self) -> int:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from headstart import studies
+from headstart.comparison.framing import FILE as FRAMING
+from headstart.comparison.framing import FramingChoice, write_framing
 from headstart.comparison.leaderboard import headline_scores
 from headstart.comparison.records import Comparison
 from headstart.data import describe, list_sources
 from headstart.data.loading import Description
-from headstart.data.sources.places import FOLDER, MANIFEST, place_of
+from headstart.data.sources.places import FOLDER, MANIFEST, is_photos, place_of
 from headstart.deployment.export import export
 from headstart.deployment.finished import holds_model
 from headstart.errors import BudgetError, RecipeError, RunError, did_you_mean
@@ -32,14 +35,18 @@ from headstart.selection.drafting import (
     epochs_that_fit,
     to_toml,
 )
+from headstart.selection.evidence import EvidenceSource
+from headstart.selection.framing import CUT, choose_framing
 from headstart.selection.preference import Preferred, prefer
-from headstart.selection.shortlist import CORE_RATE, GPU_RATE, OFFERED, make_shortlist
+from headstart.selection.shortlist import CORE_RATE, GPU_RATE, OFFERED, Shortlist, make_shortlist
 from headstart.specs import DataSpec
 from headstart_predict.cards import Card, Shown, interval, percent
 from headstart_predict.engines import usable_cores
+from headstart_predict.framing import CROP
 
-# Shares of the time: for probes, and for all runs together; the rest is for the bundle.
-PROBES, RUNS = 0.5, 0.85
+# Shares of the time: for trying framings; for these and probes; for these and all runs. The rest is
+# for the bundle.
+FRAMED, PROBES, RUNS = 0.1, 0.5, 0.85
 TUNED = {"auto": 2, "best": 3}  # backbones that are fine-tuned
 BUNDLE, STUDY, RECIPE = "bundle", "study.toml", "recipe.toml"
 
@@ -47,7 +54,8 @@ BUNDLE, STUDY, RECIPE = "bundle", "study.toml", "recipe.toml"
 @dataclass(frozen=True, repr=False)
 class Fitted(Shown):
     """What `fit` hands over. chosen: the run to take, and why. study: the TOML that repeats all
-    runs. left_out: a line for each backbone that was not tried. seconds: of the whole call."""
+    runs. left_out: a line for each backbone that was not tried. framing: how it was chosen; None
+    where photos are nearly square, or there was no time. seconds: of the whole call."""
 
     chosen: Preferred
     bundle: Path
@@ -55,6 +63,7 @@ class Fitted(Shown):
     comparison: Comparison
     description: Description
     left_out: tuple[str, ...]
+    framing: FramingChoice | None
     seconds: float
 
     @property
@@ -98,6 +107,8 @@ class Fitted(Shown):
             ("bundle", str(self.bundle)),
             ("report", str(self.report)),
         ]
+        if self.framing is not None:
+            facts.append(("framing", self.framing.text))
         facts += [("warning", line) for line in self.warnings[:3]]
         return Card(f"Fitted {self.description.source}", facts)
 
@@ -119,17 +130,18 @@ def fit(
 ) -> Fitted:
     """Choose, adapt and export the best reachable backbone for a folder of photos.
 
-    The time goes to probes of every backbone of the shortlist, then to fine-tuning the best of
-    them. Validation chooses; where it does not tell runs apart, `selection.preference` says what
-    decides. Each run opens test once, at its end. The same call continues where it was interrupted.
+    Where photos are not square, held-out answers choose whether they are cropped, padded or
+    squashed. The time goes to probes of every backbone of the shortlist, then to fine-tuning the
+    best of them. Validation chooses; where it does not tell runs apart, `selection.preference` says
+    what decides. Each run opens test once, at its end. The same call continues where it was
+    interrupted.
 
     photos: a folder, a table that lists photos, or the name of a data set. label_from, labels,
     group: as in a recipe's data: an expression for labels in file names; "many" where a photo may
-    have several labels; what keeps photos together. minutes:
-    for everything; what has begun is not cut off. out: by default runs/NAME-FINGERPRINT. preset:
-    auto; quick, probes alone; best, more backbones are fine-tuned. max_ms, max_mb: limits of
-    latency and file size that the chosen run keeps. Raises HeadstartError for anything that the
-    user can fix.
+    have several labels; what keeps photos together. minutes: for everything; what has begun is not
+    cut off. out: by default runs/NAME-FINGERPRINT. preset: auto; quick, probes alone; best, more
+    backbones are fine-tuned. max_ms, max_mb: limits of latency and file size that the chosen run
+    keeps. Raises HeadstartError for anything that the user can fix.
     """
     began = time.perf_counter()
     reporter = reporter or default_reporter()
@@ -137,37 +149,30 @@ def fit(
         raise RunError(f"--preset {preset}: there is no such preset{did_you_mean(preset, PRESETS)}")
     data = _data(photos, label_from, labels, group)
     description = describe(DataSpec.model_validate(data), progress=reporter.transfer)
-    counts = description.counts
-    images = description.images["train"] + description.images["val"]
-    shortlist = make_shortlist(
-        images, 60 * minutes, rate=_rate(device), offered=OFFERED, say=reporter.say
-    )
-    for line in shortlist.left_out:
-        reporter.say(f"not tried: {line}")
+    images = description.images
+    shortlist = _shortlist(images["train"] + images["val"], minutes, device, reporter)
     name = _name(photos)
     root = Path(out or f"runs/{name}-{description.fingerprint[:8]}")
+    drafted = Photos(data, tuple(description.counts["train"]), images["test"])
     compare = _Compare(root, minutes, max_ms, max_mb, device, cache_limit_gb, reporter)
-    drafted = Photos(data, tuple(counts["train"]), description.images["test"])
+    framing = _choose_framing(name, drafted, description.cut, shortlist, compare)
+    if framing is not None:
+        drafted, compare = _framed(drafted, framing), replace(compare, spent_s=framing.seconds)
     study = draft_probes(name, drafted, [info.name for info in shortlist.chosen])
-    comparison = compare(study, PROBES)
-    if preset != "quick":
-        study, comparison = _fine_tune(study, comparison, compare, TUNED[preset])
-    limited = max_ms is not None or max_mb is not None
-    if limited:
-        comparison = compare(study, RUNS, measure=True)
+    comparison = _run_study(study, compare, preset)
     chosen = _chosen(comparison, root)
     bundle = root / BUNDLE
     if not holds_model(bundle, chosen.run):
         export(chosen.run, out=bundle, reporter=reporter)
-    seconds = time.perf_counter() - began
-    return Fitted(
-        chosen, bundle, root / STUDY, comparison, description, shortlist.left_out, seconds
-    )
+    left_out, seconds = shortlist.left_out, time.perf_counter() - began
+    study_file = root / STUDY
+    return Fitted(chosen, bundle, study_file, comparison, description, left_out, framing, seconds)
 
 
 @dataclass(frozen=True)
 class _Compare:
-    """Carries out a study in `root` within a share of the time, and leaves it there as a file."""
+    """Carries out a study in `root` within a share of the time, and leaves it there as a file.
+    spent_s: seconds of the time that are gone already."""
 
     root: Path
     minutes: float
@@ -176,6 +181,11 @@ class _Compare:
     device: str
     cache_limit_gb: float | None
     reporter: Reporter
+    spent_s: float = 0.0
+
+    def seconds(self, share: float) -> float:
+        """What is left of a share of the time."""
+        return 60 * share * self.minutes - self.spent_s
 
     def __call__(self, study: Study, share: float, *, measure: bool = False) -> Comparison:
         """measure: what the runs cost to serve, for the limits."""
@@ -185,7 +195,7 @@ class _Compare:
                 out=self.root,
                 device=self.device,
                 cache_limit_gb=self.cache_limit_gb,
-                budget_s=60 * share * self.minutes,
+                budget_s=self.seconds(share),
                 max_ms=self.max_ms if measure else None,
                 max_mb=self.max_mb if measure else None,
                 measure=measure,
@@ -196,6 +206,54 @@ class _Compare:
             raise RunError(f"--minutes: {self.minutes:g} minutes are too few: {enough}") from error
         write_atomically(self.root / STUDY, to_toml(study))
         return compared
+
+
+def _shortlist(images: int, minutes: float, device: str, reporter: Reporter) -> Shortlist:
+    shortlist = make_shortlist(
+        images, 60 * minutes, rate=_rate(device), offered=OFFERED, say=reporter.say
+    )
+    for line in shortlist.left_out:
+        reporter.say(f"not tried: {line}")
+    return shortlist
+
+
+def _run_study(study: Study, compare: _Compare, preset: str) -> Comparison:
+    """The probes and, unless the preset is quick, fine-tuned runs; measured for limits."""
+    comparison = compare(study, PROBES)
+    if preset != "quick":
+        study, comparison = _fine_tune(study, comparison, compare, TUNED[preset])
+    if compare.max_ms is not None or compare.max_mb is not None:
+        comparison = compare(study, RUNS, measure=True)
+    return comparison
+
+
+def _framed(drafted: Photos, framing: FramingChoice) -> Photos:
+    """With the framing in the recipes' data; crop is what a recipe means that says nothing."""
+    if framing.chosen == CROP:
+        return drafted
+    return replace(drafted, data={**drafted.data, "framing": framing.chosen})
+
+
+def _choose_framing(
+    name: str, drafted: Photos, cut: float, shortlist: Shortlist, compare: _Compare
+) -> FramingChoice | None:
+    """How photos that are not square become squares, chosen with the cheapest backbone, and kept in
+    the study's directory; None where nothing is to choose."""
+    with contextlib.suppress(OSError):  # what is wrong with the folder is said by the study
+        (compare.root / FRAMING).unlink()
+    if not is_photos(drafted.data["source"]) or cut < CUT:
+        return None
+    cheapest = min(shortlist.chosen, key=lambda info: info.macs)
+    probe = draft_probes(name, drafted, [cheapest.name]).recipes()[0]
+    source = EvidenceSource(probe, compare.device, compare.cache_limit_gb, compare.reporter)
+    images = int(compare.seconds(FRAMED) * _rate(compare.device) / cheapest.macs)
+    choice = choose_framing(source, probe, cut, drafted.counts, images)
+    if choice is None:
+        compare.reporter.say("framing crop: there is no time to try pad and squash")
+        return None
+    compare.reporter.say(f"framing {choice.text}")
+    write_framing(choice, compare.root)
+    return choice
 
 
 def _fine_tune(
@@ -209,7 +267,7 @@ def _fine_tune(
     )
     backbones = list(dict.fromkeys(c.backbone for c in ranked))[:most]
     spent = probes.selection.spent_s if probes.selection else 0.0
-    left = 60 * RUNS * compare.minutes - spent
+    left = compare.seconds(RUNS) - spent
     passes = {c.backbone: c.alone_s for c in ranked}
     while backbones:
         share = left / len(backbones)

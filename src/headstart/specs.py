@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator, model_validator
 
 from headstart.errors import did_you_mean
+from headstart_predict.framing import Framing
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -136,6 +137,12 @@ class DataSpec(Spec):
     )
     size: Side | None = Field(
         None, description="pixels a side of the backbone's input; default: that of the weights"
+    )
+    framing: Framing = Field(
+        "crop",
+        description="how a photo that is not square becomes a square: crop takes its centre square "
+        "and cuts off the rest; pad puts all of it on a square of the mean colour; squash "
+        "stretches all of it to a square; headstart fit tries the three where they differ",
     )
     resize_via: Annotated[tuple[Side, ...], Strict(False)] = Field(
         (),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from headstart.comparison.framing import with_framing
 from headstart.comparison.leaderboard import Failure, build_comparison, split_finished
 from headstart.comparison.limits import best_within
 from headstart.comparison.protocol import require_one_protocol
@@ -68,6 +69,7 @@ def compare(
     if measure:
         runs = measuring.measure_runs(runs, device=device, reporter=reporter, on_measured=on_end)
     comparison = build_comparison(done.name, runs, done.failures, done.root)
+    comparison = with_framing(comparison, done.root)
     if done.selection:
         done.selection.regrets = regrets(
             done.selection, done.candidates, comparison.best, done.root

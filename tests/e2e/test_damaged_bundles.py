@@ -69,7 +69,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda b: (b / "bundle.json").write_text("[" * 200_000),
         "damaged",
     ),
-    "another format": (lambda b: rewritten(b, format=99), "of format 99; this version reads 1"),
+    "another format": (lambda b: rewritten(b, format=99), "format 99; this version reads 1 and 2"),
     "no format": (lambda b: rewritten(b, format=None), "no format number"),
     "a path outside": (
         lambda b: rewritten(b, files={"../../etc/passwd": {"bytes": 1, "sha256": "0" * 64}}),

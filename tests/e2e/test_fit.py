@@ -48,6 +48,16 @@ headstart.deployment.measuring.measure_runs = lambda runs, **_: list(runs)
 notebook.REDRAWN_S = 0.0
 """
 
+# The notebook's photos are made wide: what they show is at an end, beside noise.
+WIDE = """
+noise = np.random.default_rng(0)
+for number, path in enumerate(sorted(photos.glob("*/*.png"))):
+    wide = noise.integers(100, 130, (64, 192, 3), np.uint8)
+    left = 0 if number % 2 else 128
+    wide[:, left : left + 64] = np.asarray(Image.open(path).resize((64, 64)))
+    Image.fromarray(wide).save(path)
+"""
+
 
 @dataclass
 class Executed:
@@ -75,6 +85,7 @@ def executed(
     )
     briefly = nbformat.v4.new_code_cell(BRIEFLY.format(backbone=real_weights))
     done.notebook.cells.insert(0, briefly)
+    done.notebook.cells.insert(3, nbformat.v4.new_code_cell(WIDE))
 
     class Watching(NotebookClient):
         def process_message(self, message: Any, cell: Any, index: int) -> Any:
@@ -133,6 +144,16 @@ def test_a_folder_becomes_a_bundle_that_answers(
     assert predictor.class_names == CLASSES
     answers = predictor.predict(sorted(Path("photos/frog").iterdir()))
     assert np.mean([answer.label == "frog" for answer in answers]) > 0.8
+    # The centre square would have cut off what the photos show.
+    chosen = found["framing"]["chosen"]
+    assert chosen in ("pad", "squash") and f"framing {chosen}" in outcome.err
+    assert found["framing"]["scores"]["crop"] < 0.6
+    assert load_recipe(found["recipe"]).data.framing == predictor.framing == chosen
+    assert "held-out training images" in Path(found["report"]).read_text()
+    assert not [line for line in found["warnings"] if "centre square" in line]
+    report = executed.folder / "again.html"
+    assert headstart("report", Path(found["study"]).parent, "--out", report).code == 0
+    assert "held-out training images" in report.read_text()
     # What it wrote says all that it did: the recipe is the run's, and the study has every run.
     assert load_recipe(found["recipe"]).name == Path(found["run"]).name
     assert {r.name for r in load_study(found["study"]).recipes()} == set(found["runs"])

@@ -25,6 +25,7 @@ from headstart.rundir.run import Run, open_run
 from headstart.specs import BackboneSpec
 from headstart_predict import load
 from headstart_predict.bundle import open_bundle, read_golden
+from headstart_predict.framing import FRAMINGS
 from tests.browsing import grave, launched, needs_chromium
 from tests.conftest import Outcome
 from tests.fabricating import fabricate
@@ -49,17 +50,28 @@ class Shipped:
         name: str = "tiny",
         classes: list[str] | None = None,
         threshold: float = 0.0,
+        framing: str = "crop",
     ) -> Path:
-        """The page of the same run with other names."""
+        """The page of the same run with other names, or other squares."""
         run = shutil.copytree(self.page.parent, folder / "run", ignore=_large)
         recipe, manifest = run / "recipe.toml", run / "manifest.json"
-        recipe.write_text(recipe.read_text().replace('"tiny"', json.dumps(name), 1))
+        said = recipe.read_text().replace('"tiny"', json.dumps(name), 1)
+        assert 'framing = "crop"' in said
+        recipe.write_text(said.replace('framing = "crop"', f'framing = "{framing}"'))
         record = json.loads(manifest.read_text())
         data = record["provenance"]["data"]
         data["class_names"] = classes or data["class_names"]
         manifest.write_text(json.dumps(record))
         write_page(folder / "page.html", open_run(run), self.model, threshold, self.runtime)
         return folder / "page.html"
+
+    def framed(self, folder: Path, framing: str) -> tuple[Path, Path]:
+        """The page and the bundle of the same run, as if it had seen other squares."""
+        page = self.renamed(folder, framing=framing)
+        bundle = shutil.copytree(self.bundle, folder / "bundle")
+        record = json.loads((bundle / "bundle.json").read_text())
+        (bundle / "bundle.json").write_text(json.dumps(record | {"framing": framing}))
+        return page, bundle
 
 
 _large = shutil.ignore_patterns("export", "*.html")
@@ -215,19 +227,24 @@ PICTURES: dict[str, Callable[[], bytes]] = {
     "deep.png": deep,
     "same.png": lambda: encoded(photo(32, 32), "PNG"),
     "tiny.png": lambda: encoded(photo(7, 5), "PNG"),
+    "strip.png": lambda: encoded(photo(20, 301), "PNG"),
+    "line.png": lambda: encoded(photo(301, 1), "PNG"),
     "panorama.png": lambda: encoded(photo(1999, 101), "PNG"),
     "large.png": lambda: encoded(photo(1201, 803), "PNG"),
     "lossy.webp": lambda: encoded(photo(), "WEBP"),
     # Pillow decodes these at a half and at an eighth; a browser's pixels are rounded before that.
     "half.jpg": lambda: encoded(photo(201, 151), "JPEG", quality=90),
+    "panorama.jpg": lambda: encoded(photo(1999, 101), "JPEG", quality=90),
     "eighth.jpg": lambda: encoded(photo(1201, 803), "JPEG", quality=90),
 }
 
 
+@pytest.mark.parametrize("framing", FRAMINGS)
 def test_any_picture_is_answered_as_by_the_python_predictor(
-    shipped: Shipped, opened: Callable[..., Opened], tmp_path: Path
+    framing: str, shipped: Shipped, opened: Callable[..., Opened], tmp_path: Path
 ) -> None:
-    page, predictor = opened(shipped.page), load(shipped.bundle)
+    path, bundle = shipped.framed(tmp_path, framing)
+    page, predictor = opened(path), load(bundle)
     apart = {}
     for name, content in PICTURES.items():
         path = tmp_path / name

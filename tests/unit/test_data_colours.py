@@ -11,7 +11,7 @@ from PIL import Image, ImageCms
 
 from headstart.data import UnreadableImageError, decode_image
 from headstart.data.sources import scan as scanning
-from headstart_predict import decode
+from headstart_predict import decode, squares
 from headstart_predict.colours import recolouring
 from headstart_predict.decode import inspect_image
 from tests.photos import fill, load, real_pixels
@@ -134,7 +134,7 @@ def test_inks_are_converted_by_their_printer(
     assert red > green + 80 and red > blue + 80
     content = encode(photo.convert("CMYK"), "TIFF", icc_profile=cmyk_profile())
     whole = decode_image(content, 24)
-    monkeypatch.setattr(decode, "_BAND", 1000)
+    monkeypatch.setattr(squares, "_BAND", 1000)
     np.testing.assert_array_equal(decode_image(content, 24), whole)
 
 
@@ -160,7 +160,7 @@ def test_the_colours_of_a_picture_in_bands_are_those_of_one_in_one_piece(
 ) -> None:
     content = encode(photo, "PNG", icc_profile=rgb_profile(**WIDE))  # type: ignore[arg-type]
     whole = decode_image(content, 24)
-    monkeypatch.setattr(decode, "_BAND", 1000)
+    monkeypatch.setattr(squares, "_BAND", 1000)
     np.testing.assert_array_equal(decode_image(content, 24), whole)
 
 

@@ -18,7 +18,7 @@ from PIL import Image, ImageFile
 
 from headstart.data import UnreadableImageError, decode_image
 from headstart.errors import DataError
-from headstart_predict import decode as decoding
+from headstart_predict import squares
 from headstart_predict.decode import inspect_image
 from headstart_predict.limits import VARIABLE
 from tests.unit.test_data_decode import INVERSE, encode, photo
@@ -203,7 +203,7 @@ def test_bands_give_the_same_pixels(
             image = Image.fromarray(np.asarray(image).astype(np.uint16) * 201)
         content = encode(image, "PNG", exif=exif)
         whole = decode_image(content, 24)
-        monkeypatch.setattr(decoding, "_BAND", 500)
+        monkeypatch.setattr(squares, "_BAND", 500)
         np.testing.assert_array_equal(decode_image(content, 24), whole)
         monkeypatch.undo()
         np.testing.assert_array_equal(whole, as_before(content, 24))
@@ -213,11 +213,11 @@ def as_before(content: bytes, side: int) -> np.ndarray:
     """The definition: turned upright, cut to the centre square, converted, then resized."""
     with Image.open(io.BytesIO(content)) as image:
         image.load()
-        turn = decoding._TURNS.get(image.getexif().get(0x0112, 1))
+        turn = squares._TURNS.get(image.getexif().get(0x0112, 1))
         upright = image if turn is None else image.transpose(turn)
         short = min(upright.size)
         left, top = (upright.width - short) // 2, (upright.height - short) // 2
-        square = decoding._rgb(upright.crop((left, top, left + short, top + short)))
+        square = squares._rgb(upright.crop((left, top, left + short, top + short)))
         return np.array(square.resize((side, side), Image.Resampling.BICUBIC))
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 from headstart_predict.cards import Card, Shown, grid, percent
 from headstart_predict.decode import UnreadableImageError, decode_image, describe_dark
 from headstart_predict.errors import DataError
+from headstart_predict.framing import CROP, Framing
 from headstart_predict.plain import as_csv
 from headstart_predict.shapes import ManyLabels, shape_of
 from headstart_predict.walking import find_images
@@ -84,9 +85,9 @@ class PictureClassifier(Shown):
     side: pixels along each side of the squares that `logits` takes. temperature: logits are divided
     by it before they become probabilities, which calibrates them. It changes no answer.
     thresholds: the least probability of each label, where an image may have several; None where it
-    has one. shape: what the logits mean, by these two. A subclass computes the logits; `batch`
-    images at once are quick, and `workers` batches at a time. engine_name: the library that
-    computes.
+    has one. framing: how pictures become squares (`framing.py`). shape: what the logits mean. A
+    subclass computes the logits; `batch` images at once are quick, and `workers` batches at a time.
+    engine_name: the library that computes.
     """
 
     engine_name = ""
@@ -99,9 +100,10 @@ class PictureClassifier(Shown):
         side: int,
         temperature: float,
         thresholds: Sequence[float] | None = None,
+        framing: Framing = CROP,
     ) -> None:
         self.class_names, self.side, self.temperature = tuple(class_names), side, temperature
-        self.shape = shape_of(temperature, thresholds)
+        self.shape, self.framing = shape_of(temperature, thresholds), framing
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """float32 (n, classes) for uint8 (n, side, side, 3); without temperature."""
@@ -203,7 +205,8 @@ class PictureClassifier(Shown):
         for number, source in batch:
             name = name_of(source, number)
             try:
-                pixels.append(decode_image(source, self.side, partial(dark.__setitem__, name)))
+                is_dark = partial(dark.__setitem__, name)
+                pixels.append(decode_image(source, self.side, self.framing, is_dark))
             except UnreadableImageError as error:
                 found.append(error)
                 continue

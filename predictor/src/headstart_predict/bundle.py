@@ -28,11 +28,13 @@ from typing import Any
 import numpy as np
 
 from headstart_predict.errors import BundleError
+from headstart_predict.framing import CROP, FRAMINGS, Framing
 from headstart_predict.plain import one_line
 from headstart_predict.shapes import Shape, shape_of
 
-FORMAT = 1
-MANY_FORMAT = 2  # of a model whose images may have several labels: "thresholds", not "threshold"
+# Of format 1 no framing is said: its pictures are cropped. A reader of format 1 would crop those
+# that are to be padded, and knows no image with several labels, so it must not read format 2.
+FORMAT, READ = 2, (1, 2)
 RECORD, MODEL, GOLDEN = "bundle.json", "model.onnx", "golden.npz"
 # Names that a listed file may have: in the folder itself, or in golden/ within it.
 _NAME = re.compile(r"(?:golden/)?[A-Za-z0-9][A-Za-z0-9_.-]{0,100}")
@@ -77,6 +79,7 @@ class Bundle:
     """An opened bundle.
 
     side: pixels of the squares that go into the model; size: of those that its network sees.
+    framing: how pictures become these squares (`framing.py`).
     threshold: an answer less probable than this is better called "not sure"; None where an image
     may have several labels. thresholds: then, the least probability of each label that an image
     has it; else None. tolerance: the largest difference of a probability between engines.
@@ -87,6 +90,7 @@ class Bundle:
     class_names: tuple[str, ...]
     side: int
     size: int
+    framing: Framing
     temperature: float
     threshold: float | None
     precision: str
@@ -188,12 +192,12 @@ def read_golden(bundle: Bundle) -> Golden:
 def _parse(folder: Path, record: Any) -> Bundle:
     if not isinstance(record, dict) or not isinstance(record.get("format"), int):
         raise ValueError("it has no format number")
-    many = record["format"] == MANY_FORMAT
-    if record["format"] not in (FORMAT, MANY_FORMAT):
+    if record["format"] not in READ:
+        known = " and ".join(map(str, READ))
         raise BundleError(
-            f"{folder}: a bundle of format {record['format']}; this version reads {FORMAT} and "
-            f"{MANY_FORMAT}"
+            f"{folder}: a bundle of format {record['format']}; this version reads {known}"
         )
+    many = "thresholds" in record
     names = _text_list(record, "class_names")
     if len(names) < 2 or len(set(names)) != len(names):
         raise ValueError("class_names: two or more different names are needed")
@@ -205,6 +209,7 @@ def _parse(folder: Path, record: Any) -> Bundle:
         class_names=names,
         side=_side(record, "side"),
         size=_side(record, "size"),
+        framing=CROP if record["format"] == 1 else _framing(record),
         temperature=_number(record, "temperature", 1e-6, 1e6),
         threshold=None if many else _number(record, "threshold", 0, 1),
         precision=_text(record, "precision"),
@@ -280,6 +285,13 @@ def _number(record: dict[str, Any], key: str, low: float, high: float) -> float:
     if not right or not math.isfinite(value) or not low <= value <= high:
         raise ValueError(f"{key}: a number from {low:g} to {high:g} is needed")
     return float(value)
+
+
+def _framing(record: dict[str, Any]) -> Framing:
+    value = record["framing"]
+    if value not in FRAMINGS:
+        raise ValueError(f"framing: {', '.join(FRAMINGS)} are known")
+    return FRAMINGS[FRAMINGS.index(value)]
 
 
 def _side(record: dict[str, Any], key: str) -> int:

@@ -18,8 +18,10 @@ from PIL import ExifTags, Image, ImageFile
 
 from headstart_predict.colours import recolouring
 from headstart_predict.errors import DataError
-from headstart_predict.limits import check_bytes, check_file, check_opened, max_pixels
+from headstart_predict.framing import CROP, SQUASH, Framing
+from headstart_predict.limits import check_bytes, check_file, check_opened
 from headstart_predict.quiet import quiet
+from headstart_predict.squares import draft, padded, shrunk
 
 # An explicit list, because some of Pillow's other readers start programs (EPS runs Ghostscript). An
 # image that a stranger sends to a server must not start a program.
@@ -33,20 +35,6 @@ _USED = 8  # FULL divided by a picture's largest value: where it is more, all is
 # Pixels a side. So small that a JPEG is decoded at an eighth, although every byte is read.
 THUMBNAIL_SIDE = 32
 
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_SIDEWAYS = frozenset(turn for code, turn in _TURNS.items() if code >= 5)
-
-# A picture of more pixels than this is converted and resized in bands of about so many pixels. That
-# gives the same result in less memory.
-_BAND = 2**22
 # Larger ones take turns, so that eight threads do not need eight times the memory.
 _LARGE, _turns = 2**24, threading.Semaphore(2)
 
@@ -73,12 +61,14 @@ class UnreadableImageError(DataError):
 def decode_image(
     source: Path | bytes | Image.Image,
     side: int,
+    framing: Framing = CROP,
     on_dark: Callable[[int], None] = lambda peak: None,
 ) -> np.ndarray:
-    """uint8 (side, side, 3), RGB: the centre square, resized with antialiased bicubic.
+    """uint8 (side, side, 3), RGB: a square of the picture, resized with antialiased bicubic.
 
-    source: a file, its content, or an image that Pillow has opened, which stays as it is. on_dark:
-    called with the largest value of a picture with 16 or 32 bits a channel that is nearly black.
+    source: a file, its content, or an image that Pillow has opened, which stays as it is. framing:
+    how it becomes a square (`framing.py`). on_dark: called with the largest value of a picture with
+    16 or 32 bits a channel that is nearly black.
 
     EXIF rotation is applied, and an ICC profile that is not sRGB. Transparent pixels are blended
     with white. Grey, palette, CMYK and 16-bit images become RGB. An animation gives its first
@@ -87,12 +77,12 @@ def decode_image(
     """
     if isinstance(source, Image.Image):
         with quiet(), _readable("the image"):
-            return _rendered(source.copy(), side, on_dark)
+            return _rendered(source.copy(), side, framing, on_dark)
     if isinstance(source, bytes):
         with _opened(io.BytesIO(source), "the image") as image:
-            return _rendered(image, side, on_dark)
+            return _rendered(image, side, framing, on_dark)
     with open_file(source) as file, _opened(file, str(source)) as image:
-        return _rendered(image, side, on_dark)
+        return _rendered(image, side, framing, on_dark)
 
 
 def is_dark(peak: int) -> bool:
@@ -113,13 +103,14 @@ def describe_dark(peaks: Mapping[str, int]) -> str:
 
 
 class Inspected(NamedTuple):
-    """An image's upright size in pixels, whether its centre square has one colour, the largest
-    value (of 65,535) of a picture with 16 or 32 bits a channel, 0 for others, its thumbnail
-    (decode_image at THUMBNAIL_SIDE), and whether its ICC profile changes its colours."""
+    """An image's upright size in pixels, whether its centre square and all of it have one colour,
+    the largest value (of 65,535) of a picture with 16 or 32 bits a channel, 0 for others, its
+    thumbnail (decode_image at THUMBNAIL_SIDE), and whether its ICC profile changes its colours."""
 
     width: int
     height: int
     blank: bool
+    empty: bool
     peak: int
     thumbnail: np.ndarray
     recoloured: bool
@@ -134,12 +125,18 @@ def inspect_image(content: bytes | BinaryIO, name: str = "the image") -> Inspect
     with _opened(stream, name) as image:
         width, height = image.size
         deep = _is_deep(image)
-        thumbnail = _render(image, THUMBNAIL_SIDE)
-        blank = bool(np.ptp(thumbnail.reshape(-1, 3).astype(int), axis=0).max() <= _BLANK)
+        thumbnail = _render(image, THUMBNAIL_SIDE, CROP)
+        blank = _of_one_colour(thumbnail)
+        empty = blank and _of_one_colour(_render(image, THUMBNAIL_SIDE, SQUASH))
         if image.format != "TIFF" and _orientation(image) >= 5:
             width, height = height, width
         peak = _peak(image) if deep else 0
-        return Inspected(width, height, blank, peak, thumbnail, recolouring(image) is not None)
+        recoloured = recolouring(image) is not None
+        return Inspected(width, height, blank, empty, peak, thumbnail, recoloured)
+
+
+def _of_one_colour(pixels: np.ndarray) -> bool:
+    return bool(np.ptp(pixels.reshape(-1, 3).astype(int), axis=0).max() <= _BLANK)
 
 
 @contextlib.contextmanager
@@ -273,80 +270,25 @@ def _is_large(image: Image.Image) -> bool:
     return not row_by_row and image.width * image.height > _LARGE
 
 
-def _render(image: Image.Image, side: int) -> np.ndarray:
-    _draft(image, side)
+def _render(image: Image.Image, side: int, framing: Framing) -> np.ndarray:
+    draft(image, side, framing)
     image.load()  # before the orientation is read: Pillow rotates TIFFs while loading
     colours = recolouring(image)
     mode = "RGB" if colours is None or colours.mode == "L" else colours.mode
-    square = _square(image, _TURNS.get(_orientation(image)), side, mode)
-    if colours is not None:  # of the small square, so that no picture takes long
-        square = colours.apply(square.getchannel(0) if colours.mode == "L" else square)
-    return np.array(square)
+    part = shrunk(image, _orientation(image), side, framing, mode)
+    if colours is not None:  # of the small picture, so that none takes long
+        part = colours.apply(part.getchannel(0) if colours.mode == "L" else part)
+    return np.array(padded(part, side))
 
 
-def _rendered(image: Image.Image, side: int, on_dark: Callable[[int], None]) -> np.ndarray:
+def _rendered(
+    image: Image.Image, side: int, framing: Framing, on_dark: Callable[[int], None]
+) -> np.ndarray:
     deep = _is_deep(image)  # to load it forgets that
-    pixels = _render(image, side)
+    pixels = _render(image, side, framing)
     if deep and is_dark(peak := _peak(image)):
         on_dark(peak)
     return pixels
-
-
-def _draft(image: Image.Image, side: int) -> None:
-    """Have a JPEG decoded at a half, a quarter or an eighth, which takes far less time.
-
-    At least twice the side is decoded, so that the bicubic filter decides the pixels; less only of
-    a very large picture whose short side is not much longer than that.
-    """
-    wanted, (width, height) = 2 * side, image.size
-    while wanted > 1:
-        scale = max(s for s in (8, 4, 2, 1) if s == 1 or min(width, height) // wanted >= s)
-        if width * height <= max_pixels() * scale**2:
-            break
-        wanted //= 2
-    image.draft(None, (wanted, wanted))
-
-
-def _square(
-    image: Image.Image, turn: Image.Transpose | None, side: int, mode: str = "RGB"
-) -> Image.Image:
-    """The upright centre square, resized, in RGB or in the image's own CMYK."""
-    width, height = image.size if turn not in _SIDEWAYS else image.size[::-1]
-    # Crop first, then resize: a strip of 10000 x 1 pixels must not grow to 10000 pixels a side.
-    short = min(width, height)
-    left, top = (width - short) // 2, (height - short) // 2
-
-    def rows(first: int, last: int) -> Image.Image:
-        box = _stored(turn, (width, height), (left, top + first, left + short, top + last))
-        part = image.crop(box)
-        part = part if turn is None else part.transpose(turn)
-        return part if mode == "CMYK" else _rgb(part)
-
-    if short == side:
-        return rows(0, short)
-    if short * short <= _BAND:
-        return rows(0, short).resize((side, side), Image.Resampling.BICUBIC)
-    # Pillow resizes along the rows first, and rounds: so its two steps can be done one by one.
-    narrow, step = Image.new(mode, (side, short)), max(1, _BAND // short)
-    for first in range(0, short, step):
-        last = min(first + step, short)
-        band = rows(first, last).resize((side, last - first), Image.Resampling.BICUBIC)
-        narrow.paste(band, (0, first))
-    return narrow.resize((side, side), Image.Resampling.BICUBIC)
-
-
-def _stored(
-    turn: Image.Transpose | None, size: tuple[int, int], box: tuple[int, int, int, int]
-) -> tuple[int, int, int, int]:
-    """Where a box of the upright picture, which has this size, is in the stored one."""
-    (width, height), (left, top, right, bottom) = size, box
-    if turn in (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180,
-                Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE):  # fmt: skip
-        left, right = width - right, width - left
-    if turn in (Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.ROTATE_180,
-                Image.Transpose.ROTATE_90, Image.Transpose.TRANSVERSE):  # fmt: skip
-        top, bottom = height - bottom, height - top
-    return (top, left, bottom, right) if turn in _SIDEWAYS else (left, top, right, bottom)
 
 
 def _is_deep(image: Image.Image) -> bool:
@@ -373,22 +315,3 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # a damaged EXIF block raises many kinds; the pixels are still good
         return 1
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        bright = np.asarray(image)
-        if not (bright.min() >= 0 and bright.max() <= 1):  # also where some are no numbers
-            raise ValueError("floating-point pixels are outside 0 to 1: save it as 8 or 16 bit")
-        return Image.fromarray(np.rint(bright * 255).astype(np.uint8)).convert("RGB")
-    if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.int64)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise ValueError("32-bit pixels have no agreed range: save it as 8 or 16 bit")
-        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        clear = image if image.mode == "RGBA" else image.convert("RGBA")
-        blended = Image.new("RGB", image.size, "white")
-        blended.paste(clear, (0, 0), clear)
-        return blended
-    return image if image.mode == "RGB" else image.convert("RGB")

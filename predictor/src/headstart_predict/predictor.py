@@ -31,7 +31,9 @@ class BundlePredictor(PictureClassifier):
     batch = 8
 
     def __init__(self, bundle: Bundle, engine: str = "auto", threads: int | None = None) -> None:
-        super().__init__(bundle.class_names, bundle.side, bundle.temperature, bundle.thresholds)
+        super().__init__(
+            bundle.class_names, bundle.side, bundle.temperature, bundle.thresholds, bundle.framing
+        )
         self.bundle, self.threads = bundle, threads or usable_cores()
         self.workers = self.threads
         self.engine = engine
@@ -43,7 +45,7 @@ class BundlePredictor(PictureClassifier):
         facts = [
             ("classes", f"{len(self.class_names)}: {names}"),
             ("backbone", self.bundle.backbone),
-            ("pixels", f"{self.side} a side"),
+            ("pixels", f"{self.side} a side, framing {self.framing}"),
             ("temperature", f"{self.temperature:.3g}"),
             ("precision", self.bundle.precision),
         ]
@@ -201,7 +203,7 @@ def verify(bundle: str | Path | Bundle, *, engine: str = "auto") -> Comparison:
     largest = 0
     for name, pixels in zip(golden.files, golden.pixels, strict=True):
         try:
-            found = decode_image(opened.read(name), opened.side)
+            found = decode_image(opened.read(name), opened.side, opened.framing)
         except DataError as error:
             raise BundleError(f"{opened.path / name}: {error}") from error
         largest = max(largest, int(np.abs(found.astype(int) - pixels).max()))

@@ -15,6 +15,7 @@ _GROUPS = (
     ("data.normalize", "scaling"),
     ("data.size", "size"),
     ("data.resize_via", "resize chain"),
+    ("data.framing", "framing"),
     ("data.augment", "training"),
     ("data", "images"),
     ("backbone", "backbone"),

@@ -24,6 +24,7 @@ from scipy.ndimage import gaussian_filter
 
 from headstart.data.hashing import hash_keys
 from headstart.data.images import ImageSet, encode_png, map_threads
+from headstart_predict.framing import Framing
 
 SMALL_SIDE = 64
 
@@ -68,6 +69,10 @@ class CorruptedImages:
     @property
     def side(self) -> int:
         return self.images.side
+
+    @property
+    def framing(self) -> Framing:
+        return self.images.store.framing
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         pixels = self.images.read(rows)

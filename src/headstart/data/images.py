@@ -17,6 +17,7 @@ from PIL import Image
 from headstart.data.hashing import hash_ids
 from headstart.data.strata import strata_of
 from headstart_predict.cards import Card, Shown
+from headstart_predict.framing import CROP, Framing
 
 # Raise it when the same source bytes would give other pixels (a change to decode_image). All
 # fingerprints and the caches keyed by them then change. Where only few images would get other
@@ -33,6 +34,10 @@ class Store(Protocol):
     @property
     def side(self) -> int:
         """Pixels along each side of every image, P."""
+
+    @property
+    def framing(self) -> Framing:
+        """How pictures become squares; crop where they are squares as they are stored."""
 
     @property
     def slow_to_read(self) -> bool:
@@ -122,8 +127,8 @@ class ImageSet(Shown):
     def fingerprint(self) -> str:
         """SHA-256 hex of the images' content, ids and labels, in order.
 
-        The side does not count: the same photos are the same data for a backbone with 224 pixels
-        and for one with 260.
+        Side and framing do not count: the same photos are the same data for a backbone with 224
+        pixels and for one with 260, cropped and padded.
         """
         hasher = hashlib.sha256(f"headstart images {PIXELS_VERSION}\n".encode())
         hasher.update(b"".join(self.digests))
@@ -151,6 +156,7 @@ class PlanarPixels:
     planes: np.ndarray
     side: int
     slow_to_read = False
+    framing = CROP
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         return interleave(self.planes[rows], self.side)

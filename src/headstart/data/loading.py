@@ -57,7 +57,8 @@ class Description(Shown):
 
     counts: by split, the number of images of each class, in class order. images: by split; not the
     sum of the counts where an image may have several labels. smallest, median, largest:
-    (width, height) of stored images, ordered by area. balance: training images of the largest class
+    (width, height) of stored images, ordered by area. cut: the median share of an image that is
+    outside its centre square. balance: training images of the largest class
     divided by those of the smallest; 1 is balanced.
     """
 
@@ -69,6 +70,7 @@ class Description(Shown):
     smallest: tuple[int, int]
     median: tuple[int, int]
     largest: tuple[int, int]
+    cut: float
     fingerprint: str
     quarantined: tuple[BadImage, ...]
     warnings: tuple[str, ...]
@@ -115,8 +117,8 @@ def open_source(spec: DataSpec, *, progress: Progress | None = None) -> Source:
         )
     if is_photos(name):
         return _open_photos(spec, progress)
-    for key in ("label_from", "group"):
-        if getattr(spec, key) is not None:
+    for key in ("label_from", "group", "framing"):
+        if getattr(spec, key) != DataSpec.model_fields[key].default:
             raise DataError(f"data.{key} is for photos of your own, not for {name}: leave it out")
     if name == mini.NAME:
         return mini.open_mini()
@@ -139,7 +141,7 @@ def _open_photos(spec: DataSpec, progress: Progress | None) -> Source:
         named = spec.label_from
         layout = find_photos(root) if named is None else find_named(root, named)
         layout = without_masks(root, layout)
-    source = open_photos(path, root, layout, spec.size, progress)
+    source = open_photos(path, root, layout, spec.size, spec.framing, progress)
     # The name stays as it was typed, so that a run records the same source on any machine.
     source = replace(source, name=spec.source)
     return source if spec.group is None else with_groups(source, layout, root, spec.group, progress)
@@ -217,6 +219,7 @@ def describe(spec: DataSpec, *, progress: Progress | None = None) -> Description
         smallest=smallest,
         median=median,
         largest=largest,
+        cut=float(np.median(1 - source.sizes.min(axis=1) / source.sizes.max(axis=1))),
         fingerprint=splits.fingerprint,
         quarantined=splits.quarantined,
         warnings=tuple(find_warnings(splits, spec, progress)),

@@ -30,7 +30,7 @@ from headstart.files import (
 from headstart.models.store import file_sha256
 from headstart.report.card import render_card
 from headstart.rundir.run import Run
-from headstart_predict.bundle import FORMAT, GOLDEN, MANY_FORMAT, MODEL, RECORD, open_bundle
+from headstart_predict.bundle import FORMAT, GOLDEN, MODEL, RECORD, open_bundle
 
 SURE = 0.95  # share of right answers that answers at the threshold or above shall have
 
@@ -98,11 +98,12 @@ def _record(run: Run, contents: Contents, listed: dict[str, Any]) -> dict[str, A
     """What bundle.json says."""
     made = run.provenance
     return {
-        "format": MANY_FORMAT if run.recipe.many_labels else FORMAT,
+        "format": FORMAT,
         "name": run.name,
         "class_names": run.class_names,
         "side": made.data.side,
         "size": made.preprocess.size,
+        "framing": run.recipe.data.framing,
         "temperature": run.temperature,
         **_answering(run),
         "precision": contents.made.precision,
@@ -226,7 +227,8 @@ USE = """
 
 `model.onnx` takes uint8 pixels, `(n, side, side, 3)` in RGB, and gives `logits`, calibrated
 `probabilities` and `features`. Resizing, scaling and the temperature are inside. `bundle.json` has
-the classes in the order of its outputs, and the SHA-256 of every file.
+the classes in the order of its outputs, how a picture becomes such a square (`framing`), and the
+SHA-256 of every file.
 
     pip install headstart-predict
     headstart-predict BUNDLE PHOTO...

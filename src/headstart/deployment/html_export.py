@@ -23,6 +23,7 @@ from headstart.files import remove_partials, write_atomically
 from headstart.report.card import dataset_title, limitations
 from headstart.rundir.run import Run
 from headstart.text.formats import count, percent
+from headstart_predict.framing import SAID
 from headstart_predict.plain import one_line, visible, without_home
 
 NAME = "classifier.html"
@@ -60,7 +61,8 @@ def render_page(run: Run, model: bytes, threshold: float | None, runtime: WebRun
     many = run.recipe.many_labels
     style, script = _asset("style.css"), _script(runtime, many)
     names = [one_line(name) for name in run.class_names]
-    facts: dict[str, object] = {"classes": names, "side": run.provenance.data.side}
+    side, framing = run.provenance.data.side, run.recipe.data.framing
+    facts: dict[str, object] = {"classes": names, "side": side, "framing": framing}
     if many:
         style += _asset("many.css")
         facts["thresholds"] = run.many_metrics.thresholds
@@ -92,7 +94,9 @@ def _card(run: Run, threshold: float | None) -> list[tuple[str, str, str]]:
         *scores,
         ("Trained on", dataset_title(run)[1],
          f"{count(counts.train)} images, and {count(counts.val)} to choose by"),
-        ("Backbone", run.recipe.backbone.name, f"sees {made.preprocess.size} pixels a side"),
+        ("Backbone", run.recipe.backbone.name,
+         f"sees {made.preprocess.size} pixels a side; a picture that is not square is "
+         f"{SAID[run.recipe.data.framing]}"),
         ("Licence of its weights", weights.licence, weights.source),
     ]  # fmt: skip
 

@@ -26,6 +26,7 @@ from headstart.rundir.run import Run
 from headstart.views.transforms import Transform
 from headstart_predict.answers import PictureClassifier
 from headstart_predict.cards import Card
+from headstart_predict.framing import CROP, Framing
 
 BATCH = 32
 
@@ -45,8 +46,9 @@ class Predictor(PictureClassifier):
         runtime: Runtime,
         temperature: float = 1.0,
         thresholds: Sequence[float] | None = None,
+        framing: Framing = CROP,
     ) -> None:
-        super().__init__(class_names, side, temperature, thresholds)
+        super().__init__(class_names, side, temperature, thresholds, framing)
         self.model, self.transform, self._runtime = model, transform, runtime
         self._process = os.getpid()
 
@@ -107,7 +109,7 @@ def read_predictor(run: Run, *, device: str, precision: str | None = None) -> Pr
     runtime = _runtime(device, precision or recipe.precision)
     runtime.adopt(model.eval())
     transform = Transform(made.preprocess, via=recipe.data.resize_via)
-    names, served = run.class_names, (run.temperature, run.thresholds)
+    names, served = run.class_names, (run.temperature, run.thresholds, recipe.data.framing)
     return Predictor(model, transform, made.data.side, names, runtime, *served)
 
 

@@ -44,6 +44,7 @@ from headstart.machine.progress import Reporter
 from headstart.machine.runtime import Runtime
 from headstart.models.backbones import Backbone
 from headstart.views.transforms import Transform
+from headstart_predict.framing import CROP
 
 FORMAT = 5  # raise it when the same key would give other bytes, or its index other fields
 
@@ -159,6 +160,8 @@ class BoundaryCache:
         key = {**self._key, **transform.describe(), "images": images.fingerprint, "views": views}
         key["dtype"] = dtype.name
         key["side"] = images.side
+        if images.store.framing != CROP:  # named only then, so that older entries are still found
+            key["framing"] = images.store.framing
         if images.store.slow_to_read:  # decoded from files, by a library whose pixels may change
             key["decoder"] = f"Pillow {PIL.__version__}"
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:DIGITS]

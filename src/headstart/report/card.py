@@ -21,6 +21,7 @@ from headstart.report.sections.facts import describe_facts
 from headstart.report.sections.phases import describe_phases
 from headstart.rundir.run import Run
 from headstart.text import formats
+from headstart_predict.framing import SAID
 from headstart_predict.plain import as_markdown, visible, without_home
 
 # Where the hub keeps what our sources are made of: its id and its name for people.
@@ -65,8 +66,8 @@ def render_card(run: Run) -> str:
         test=run.many_metrics.test if many else run.metrics.test,
         listed=_listed(run.class_names[:20]), data_title=title,
         phases=describe_phases(run.history, run.cost), facts=describe_facts([run]),
-        limits=limitations(run), refit=_refit(run), chosen=CHOSEN_ON,
-        recipe=recipe, fence=_fence(recipe),
+        limits=limitations(run), framed=SAID[run.recipe.data.framing],
+        refit=_refit(run), chosen=CHOSEN_ON, recipe=recipe, fence=_fence(recipe),
     )  # fmt: skip
     front = _front(run, dataset, title).to_yaml(line_break="\n")
     return without_home(visible(f"---\n{front.strip()}\n---\n\n{body.strip()}\n"))

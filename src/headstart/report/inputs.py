@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from headstart.comparison.framing import with_framing
 from headstart.comparison.leaderboard import build_comparison, split_finished
 from headstart.comparison.records import Comparison, read_comparison
 from headstart.rundir.run import Run, open_runs
@@ -24,5 +25,8 @@ def read_inputs(paths: Sequence[Path], root: Path) -> tuple[list[Run], Compariso
         return runs, None
     saved = read_comparison(paths[0]) if len(paths) == 1 else None
     built = build_comparison(saved.name if saved else "report", finished, failures, root)
+    if saved is None:
+        return runs, built
     # What a study's own comparison knows and its runs alone do not.
-    return runs, replace(built, selection=saved.selection, limits=saved.limits) if saved else built
+    whole = replace(built, selection=saved.selection, limits=saved.limits)
+    return runs, with_framing(whole, paths[0])

@@ -52,6 +52,7 @@ from headstart.specs import AugmentSpec, DataSpec
 from headstart.training.folds import assign_folds, cross_fit
 from headstart.training.solver import Table
 from headstart.views.transforms import Transform
+from headstart_predict.framing import CROP
 
 FORMAT = 2  # raise it when the same key would give other evidence
 FOLDS = 3
@@ -279,6 +280,8 @@ def _features_key(prepared: Prepared) -> str:
         "engine": engine_name(prepared.runtime),
         **prepared.transform.describe(),
     }
+    if prepared.recipe.data.framing != CROP:  # named only then, as in the boundary cache
+        key["framing"] = prepared.recipe.data.framing
     return json.dumps(key, sort_keys=True)
 
 

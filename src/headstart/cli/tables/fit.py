@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from headstart.cli.tables.classes import class_lines
 from headstart.cli.tables.common import own_command, warning_lines
 from headstart.cli.tables.run import fold_lines, score_lines, split_scores
+from headstart.files import to_json
 from headstart.text.durations import format_seconds
 from headstart_predict.cards import interval, percent
 
@@ -28,6 +29,7 @@ def fit_to_json(fitted: Fitted) -> dict[str, Any]:
         "recipe": str(fitted.recipe),
         "study": str(fitted.study),
         "why": fitted.why,
+        "framing": to_json(fitted.framing),
         "warnings": fitted.warnings,
         "runs": [row.run for row in fitted.comparison.rows],
         "not_tried": list(fitted.left_out),
@@ -44,6 +46,7 @@ def format_fit(fitted: Fitted) -> str:
     lines = [
         f"images         {held}; {len(fitted.description.class_names)} classes",
         f"chosen         {run.name}, {fitted.why}",
+        *([f"framing        {fitted.framing.text}"] if fitted.framing else []),
         f"time           {format_seconds(fitted.seconds)}",
         *_scores(run),
         *warning_lines(warnings[:SHOWN]),

@@ -8,6 +8,7 @@ from pathlib import Path
 from headstart.data.sources.scan import Scanned
 from headstart.errors import DataError
 from headstart_predict.decode import FULL, describe_dark, is_dark
+from headstart_predict.framing import CROP, PAD, Framing
 
 TINY = 8  # pixels of the shorter side
 ENLARGED = 4  # times, to the size that is read
@@ -16,29 +17,43 @@ FEW = 5  # images of a class
 CUT = 0.35  # mean share of the pictures outside their centre squares; of 3:2 photos it is a third
 
 
-def odd_images(scanned: Mapping[str, Scanned], side: int) -> list[str]:
+# What becomes of a very long picture.
+_LONG = {
+    "crop": "all but the middle is cut off",
+    "pad": "on a padded square little is left of its width",
+    "squash": "on the square it is stretched as much",
+}
+
+
+def odd_images(scanned: Mapping[str, Scanned], side: int, framing: Framing = CROP) -> list[str]:
     """One line for each kind of unusual image, with their number and an example.
 
-    side: pixels a side at which images are read.
+    side: pixels a side at which images are read. framing: how they become squares.
     """
     good = {path: entry for path, entry in scanned.items() if not entry.reason}
     short = {path: min(entry.width, entry.height) for path, entry in good.items()}
     tiny = [path for path in good if short[path] < TINY]
-    low = [path for path in good if short[path] >= TINY and short[path] * ENLARGED < side]
+    shown = {
+        path: max(entry.width, entry.height) if framing == PAD else short[path]
+        for path, entry in good.items()
+    }
+    low = [path for path in good if short[path] >= TINY and shown[path] * ENLARGED < side]
     long = [
         path
         for path, entry in good.items()
         if max(entry.width, entry.height) > STRETCHED * short[path]
     ]
-    blank = [path for path, entry in good.items() if entry.blank]
+    blank = [
+        path for path, entry in good.items() if (entry.blank if framing == CROP else entry.empty)
+    ]
     kinds = (
         (tiny, f"less than {TINY} pixels on a side", True),
         (low, f"enlarged more than {ENLARGED} times, to {side} pixels a side", True),
-        (long, f"more than {STRETCHED} times as long as wide: all but the middle is cut off", True),
+        (long, f"more than {STRETCHED} times as long as wide: {_LONG[framing]}", True),
         (blank, "of one colour: nothing can be learnt from that", False),
     )
     lines = [_line(paths, good, what, sized) for paths, what, sized in kinds if paths]
-    return [*lines, *_cut_away(good)]
+    return [*lines, *(_cut_away(good) if framing == CROP else [])]
 
 
 def _cut_away(good: Mapping[str, Scanned]) -> list[str]:
@@ -54,7 +69,8 @@ def _cut_away(good: Mapping[str, Scanned]) -> list[str]:
     size = f"{good[example].width} x {good[example].height}"
     return [
         f"only the centre square of an image is used: on average {mean:.0%} of the picture is cut "
-        f"off, such as of {example} ({size}); cut the images to what matters, where it is elsewhere"
+        f"off, such as of {example} ({size}); where what matters is elsewhere, set data.framing = "
+        '"pad" or "squash", or cut the images to it'
     ]
 
 

@@ -11,6 +11,7 @@ from headstart.data.images import ImageSet
 from headstart.data.sources.folder import PhotoFiles
 from headstart.data.sources.scan import recall_thumbnails, remember_thumbnails
 from headstart_predict.decode import THUMBNAIL_SIDE
+from headstart_predict.framing import CROP
 
 _BLOCK = 1024
 
@@ -35,7 +36,9 @@ def thumbnails(images: ImageSet) -> np.ndarray:
 def squares(images: ImageSet, rows: np.ndarray, side: int) -> np.ndarray:
     """uint8 (len(rows), side, side, 3): images of the set, resized to `side`."""
     if isinstance(images.store, PhotoFiles):
-        return replace(images.store, side=side).read(images.rows[rows])
+        # By the centre square whatever the recipe says: thumbnails are kept for all recipes, and
+        # groups of duplicates, which splits depend on, must not change with the framing.
+        return replace(images.store, side=side, framing=CROP).read(images.rows[rows])
     pictures = np.empty((len(rows), side, side, 3), np.uint8)
     for start in range(0, len(rows), _BLOCK):
         pixels = images.read(rows[start : start + _BLOCK])

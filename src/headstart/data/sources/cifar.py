@@ -17,6 +17,7 @@ from headstart.data.sources.download import md5_of
 from headstart.data.splits import Source
 from headstart.errors import DataError
 from headstart.files import cache_root, data_root, recall, remember
+from headstart_predict.framing import CROP
 
 SIDE = 32
 _PIXEL_BYTES = 3 * SIDE * SIDE
@@ -112,6 +113,7 @@ class RecordFiles:
     label_bytes: int
     side: int = SIDE
     slow_to_read = False  # a copy from a memory map
+    framing = CROP
 
     def planes(self, rows: np.ndarray) -> np.ndarray:
         """uint8 (len(rows), 3072), channel after channel."""

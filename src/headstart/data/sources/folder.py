@@ -17,6 +17,7 @@ from headstart.data.splits import BadImage, Source
 from headstart.data.strata import class_counts
 from headstart.errors import DataError
 from headstart_predict.decode import decode_image, open_file
+from headstart_predict.framing import CROP, Framing
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +29,14 @@ class PhotoFiles:
     content: tuple[bytes, ...]  # the digest of each picture
     side: int
     short_sides: tuple[int, ...]  # pixels, as stored
+    framing: Framing = CROP
     slow_to_read = True  # 2 ms for a JPEG of 224 pixels, 11 for one of 12 megapixels
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         squares = np.empty((len(rows), self.side, self.side, 3), dtype=np.uint8)
         files = [self.root / self.paths[row] for row in rows.tolist()]
-        for i, square in enumerate(map_threads(lambda f: decode_image(f, self.side), files)):
+        decoded = map_threads(lambda f: decode_image(f, self.side, self.framing), files)
+        for i, square in enumerate(decoded):
             squares[i] = square
         return squares
 
@@ -46,18 +49,23 @@ class PhotoFiles:
 
 
 def open_photos(
-    where: Path, root: Path, layout: Layout, side: int, progress: Progress | None = None
+    where: Path,
+    root: Path,
+    layout: Layout,
+    side: int,
+    framing: Framing = CROP,
+    progress: Progress | None = None,
 ) -> Source:
     """Scan and open the photos of a layout below `root`. Photos that cannot be read are left out.
 
-    where: the folder or the table that messages name. Raises DataError where a class has no image
-    left, and where 16-bit images are nearly black.
+    where: the folder or the table that messages name. side, framing: of the squares. Raises
+    DataError where a class has no image left, and where 16-bit images are nearly black.
     """
     scanned = scan(root, layout.paths, progress)
     require_range(where, scanned)
     unread = [(path, entry.reason) for path, entry in scanned.items() if entry.reason]
     good = _readable(where, layout, scanned)
-    sets = _image_sets(root, layout, good, scanned, side)
+    sets = _image_sets(root, layout, good, scanned, side, framing)
     counts = class_counts(sets["train"].labels, len(layout.class_names)).tolist()
     held = list(zip(layout.class_names, counts, strict=True))
     return Source(
@@ -68,7 +76,12 @@ def open_photos(
         test=sets.get("test"),
         sizes=np.array([(e.width, e.height) for e in scanned.values() if not e.reason]),
         quarantined=tuple(BadImage(_shown(p), why) for p, why in (*unread, *layout.left_out)),
-        notes=(*layout.notes, *scan_notes(root), *odd_images(scanned, side), *small_classes(held)),
+        notes=(
+            *layout.notes,
+            *scan_notes(root),
+            *odd_images(scanned, side, framing),
+            *small_classes(held),
+        ),
     )
 
 
@@ -103,6 +116,7 @@ def _image_sets(
     good: dict[str, list[tuple[str, int]]],
     scanned: dict[str, Scanned],
     side: int,
+    framing: Framing,
 ) -> dict[str, ImageSet]:
     """One set a split, its rows in the order of their paths."""
     sets = {}
@@ -111,7 +125,7 @@ def _image_sets(
         content = tuple(scanned[path].digest for path in paths)
         # Absolute, so that the set works after a change of the working directory.
         short = tuple(min(scanned[path].width, scanned[path].height) for path in paths)
-        store = PhotoFiles(root.absolute(), paths, content, side, short)
+        store = PhotoFiles(root.absolute(), paths, content, side, short, framing)
         labels = np.array([label for _, label in sorted(rows)])
         if layout.of_many is not None:
             labels = _sets_of_labels(layout.of_many, paths, len(layout.class_names))

@@ -40,9 +40,9 @@ Digest = bytes  # which names a field below
 class Scanned:
     """The scan of one file. bytes, mtime_ns, ctime_ns, inode: by which a change is noticed; all 0
     where the file could not be opened. width, height: upright, in pixels. blank: the centre square
-    has one colour. peak: the largest value, of 65,535, of a picture with 16 or 32 bits a channel; 0
-    for others. recoloured: whether an ICC profile changes its colours. reason: why the file cannot
-    be read; empty where it can."""
+    has one colour. empty: all of the picture has. peak: the largest value, of 65,535, of a picture
+    with 16 or 32 bits a channel; 0 for others. recoloured: whether an ICC profile changes its
+    colours. reason: why the file cannot be read; empty where it can."""
 
     bytes: int = 0
     mtime_ns: int = 0
@@ -52,6 +52,7 @@ class Scanned:
     width: int = 0
     height: int = 0
     blank: bool = False
+    empty: bool = False
     peak: int = 0
     recoloured: bool = False
     reason: str = ""
@@ -196,8 +197,8 @@ def _scan_file(path: Path) -> tuple[Scanned, np.ndarray | None]:
 
 
 def _scanned(stamp: tuple[int, int, int, int], digest: str, inspected: Inspected) -> Scanned:
-    width, height, blank, peak, _, recoloured = inspected
-    return Scanned(*stamp, digest, width, height, blank, peak, recoloured)
+    width, height, blank, empty, peak, _, recoloured = inspected
+    return Scanned(*stamp, digest, width, height, blank, empty, peak, recoloured)
 
 
 def _stamp(path: Path) -> tuple[int, int, int, int] | None:

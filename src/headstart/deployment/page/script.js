@@ -1,5 +1,5 @@
 const find = (id) => document.getElementById(id);
-const { classes, side, threshold } = JSON.parse(find("facts").textContent);
+const { classes, side, framing, threshold } = JSON.parse(find("facts").textContent);
 const SHOWN = 5; // bars; the others are behind a click
 const KNOWN = "Pictures in JPEG, PNG, WebP, GIF, BMP and AVIF can be read.";
 
@@ -60,12 +60,16 @@ function bar({ name, probability }) {
     make("data", { value: String(probability), textContent: percent(probability) }));
 }
 
-function thumbnail({ canvas }, name) {
-  const size = Math.min(canvas.width, 320), small = make("canvas", { width: size, height: size, role: "img" });
+function thumbnail({ canvas, size: [across, down] }, name) {
+  const size = Math.min(Math.max(canvas.width, canvas.height), 320);
+  const small = make("canvas", { width: size, height: size, role: "img" });
   small.setAttribute("aria-label", `The part of ${name} that the model sees`);
   const context = small.getContext("2d");
   context.imageSmoothingQuality = "high";
-  context.drawImage(canvas, 0, 0, size, size);
+  context.fillStyle = `rgb(${PADDING})`;
+  context.fillRect(0, 0, size, size);
+  const width = (size * across) / side, height = (size * down) / side;
+  context.drawImage(canvas, (size - width) / 2, (size - height) / 2, width, height);
   if (size < 96) small.classList.add("coarse");
   return small;
 }
@@ -122,7 +126,7 @@ function showFailure(item, name, label, why) {
 async function work(item, name, source) {
   let square;
   try {
-    square = await centreSquare(source, side);
+    square = await framed(source, side, framing);
   } catch {
     return showFailure(item, name, "Cannot be read", await reason(source));
   }

@@ -21,6 +21,7 @@ from headstart.report.sections.pictures import class_names
 from headstart.rundir.records import LeftOut, Metrics, Provenance
 from headstart.rundir.run import Run
 from headstart.text import formats
+from headstart_predict.framing import CROP
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +77,14 @@ def describe_facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
         machines.append(", ".join(part for part in parts if part))
     classes = sorted({len(names) for run in runs if (names := class_names(run))})
     seeds = sorted({recipe.seed for recipe in map(recipe_of, runs) if recipe})
+    # Most photos are cropped: it is said where some are not.
+    framings: set[str] = {recipe.data.framing for recipe in map(recipe_of, runs) if recipe}
     dates = sorted({m.created[:10] for m in map(manifest_of, runs) if m and m.created})
     facts = [
         ("Data", distinct(runs, lambda made: made.data.source)),
         ("Classes", [f"{n:,}" for n in classes]),
         ("Images", _unique(images)),
+        ("Framing", sorted(framings) if framings - {CROP} else []),
         ("Seeds", [", ".join(str(seed) for seed in seeds)] if seeds else []),
         ("Machine", _unique(machines)),
         ("Date", [" to ".join(dict.fromkeys((dates[0], dates[-1])))] if dates else []),
