@@ -19,12 +19,13 @@ from PIL import Image
 
 from headstart_predict.cards import Card, Shown, grid, percent
 from headstart_predict.decode import UnreadableImageError, decode_image, describe_dark
-from headstart_predict.errors import DataError
+from headstart_predict.errors import DataError, HeadstartError
 from headstart_predict.framing import CROP, Framing
 from headstart_predict.plain import as_csv
-from headstart_predict.shapes import ManyLabels, shape_of
+from headstart_predict.shapes import Cuts, ManyLabels, shape_of
 from headstart_predict.walking import find_images
 
+SECOND = 1  # the number of the positive class where nothing says another one
 LONG = 500  # images; before a longer series it pays to measure what is quickest
 
 # The kinds of images that `predict` accepts.
@@ -38,7 +39,8 @@ _TAKES = (
 
 @dataclass(frozen=True, repr=False)
 class Answer(Shown):
-    """The model's answer for one image. probabilities: class name to probability, best first."""
+    """The model's answer for one image. label: the most probable class, unless `answer_from` sets
+    a threshold. probability: of the label. probabilities: class name to probability, best first."""
 
     image: str
     label: str
@@ -93,6 +95,8 @@ class PictureClassifier(Shown):
     engine_name = ""
     batch = 32
     workers = 1
+    cuts: Cuts | None = None  # of two classes
+    _least: float | None = None
 
     def __init__(
         self,
@@ -128,6 +132,31 @@ class PictureClassifier(Shown):
 
     def prepare_for_many(self) -> None:
         """Called before a series of more than LONG images."""
+
+    def answer_from(self, threshold: float | str) -> None:
+        """With two classes: answer with the positive one from this probability on, and with the
+        other one below it, from now on.
+
+        threshold: 0 to 1, or a name in `cuts`, such as "recall95". Without `cuts` the second class
+        is the positive one. Raises HeadstartError where there are not two classes, or no threshold
+        of this name.
+        """
+        if len(self.class_names) != 2 or isinstance(self.shape, ManyLabels):
+            raise HeadstartError(
+                "a threshold is for two classes that exclude each other; this model has "
+                f"{len(self.class_names)}"
+            )
+        known = dict(self.cuts.by_name) if self.cuts else {}
+        if isinstance(threshold, str):
+            if threshold not in known:
+                names = ", ".join(known) or "none by name"
+                raise HeadstartError(
+                    f"threshold {threshold}: give a number from 0 to 1, or one of: {names}"
+                )
+            threshold = known[threshold]
+        if not 0 <= threshold <= 1:
+            raise HeadstartError(f"threshold {threshold:g}: give a number from 0 to 1")
+        self._least = threshold
 
     def predict(
         self,
@@ -225,6 +254,10 @@ class PictureClassifier(Shown):
             there = self.shape.found(logits.astype(np.float64))
             found = tuple(self.class_names[i] for i in order if there[i])
             return ManyAnswer(image, "".join(found[:1]), named[best], named, found)
+        if self._least is not None:
+            positive = self.cuts.positive if self.cuts else SECOND
+            reached = probabilities[positive] >= self._least
+            best = self.class_names[positive if reached else 1 - positive]
         return Answer(image, best, named[best], named)
 
 
@@ -298,9 +331,9 @@ def format_answers(answers: Sequence[Answer]) -> str:
         return _format_many(answers)
     rows = []
     for answer in answers:
-        (_, first), *rest = list(answer.probabilities.items())
+        rest = [each for each in answer.probabilities.items() if each[0] != answer.label]
         second = f"{rest[0][0]} {percent(rest[0][1])}" if rest else ""
-        rows.append([answer.image, answer.label, percent(first), second])
+        rows.append([answer.image, answer.label, percent(answer.probability), second])
     return grid(["image", "class", "sure", "next"], rows, "llrl")
 
 

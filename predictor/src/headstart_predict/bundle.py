@@ -21,6 +21,7 @@ import math
 import re
 import stat
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ import numpy as np
 from headstart_predict.errors import BundleError
 from headstart_predict.framing import CROP, FRAMINGS, Framing
 from headstart_predict.plain import one_line
-from headstart_predict.shapes import Shape, shape_of
+from headstart_predict.shapes import Cuts, Shape, shape_of
 
 # Of format 1 no framing is said: its pictures are cropped. A reader of format 1 would crop those
 # that are to be padded, and knows no image with several labels, so it must not read format 2.
@@ -101,6 +102,7 @@ class Bundle:
     scores: Scores | None  # None of a run that has no test images
     files: dict[str, Listed]
     thresholds: tuple[float, ...] | None = None
+    cuts: Cuts | None = None  # of two classes
 
     @property
     def shape(self) -> Shape:
@@ -225,6 +227,7 @@ def _parse(folder: Path, record: Any) -> Bundle:
         scores=None if scores is None else _scores(_table(record, "scores"), many),
         files={name: _listed(name, entry) for name, entry in _table(record, "files").items()},
         thresholds=_thresholds(record, len(names)) if many else None,
+        cuts=_cuts(record["cuts"], names) if record.get("cuts") else None,
     )
     if missing := {MODEL, GOLDEN} - bundle.files.keys():
         raise ValueError(f"it does not list {', '.join(sorted(missing))}")
@@ -236,6 +239,15 @@ def _thresholds(record: dict[str, Any], classes: int) -> tuple[float, ...]:
     if not isinstance(values, list) or len(values) != classes:
         raise ValueError("thresholds: a number for each class is needed")
     return tuple(_number({"thresholds": value}, "thresholds", 0, 1) for value in values)
+
+
+def _cuts(table: Any, names: Sequence[str]) -> Cuts:
+    """Thresholds of two classes by name; optional."""
+    if not isinstance(table, dict) or len(names) != 2 or table.get("positive") not in names:
+        raise ValueError("cuts: the positive one of two classes is needed")
+    given = _table(table, "thresholds")
+    found = {one_line(name): _number(given, name, 0, 1) for name in given}
+    return Cuts(list(names).index(table["positive"]), found)
 
 
 def _scores(table: dict[str, Any], many: bool) -> Scores:

@@ -62,6 +62,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--engine", default="auto", choices=("auto", *NAMES), help="What runs the model."
     )
+    parser.add_argument(
+        "--threshold",
+        help="Of two classes: the least probability of the positive one, or its name.",
+    )
     parser.add_argument("--threads", type=int, help="Cores to use; all by default.")
     return parser
 
@@ -77,9 +81,23 @@ def _run(options: argparse.Namespace) -> int:
     if not options.images:
         raise HeadstartError("give images, or folders of images, after the bundle")
     predictor = load(options.bundle, engine=options.engine, threads=options.threads)
+    if options.threshold is not None:
+        answer_from(predictor, options.threshold)
     unreadable: list[DataError] = []
     answers = predictor.stream(options.images, on_unreadable=unreadable.append, on_dark=say_warning)
     return print_answers(answers, predictor, unreadable, as_json=options.json, as_csv=options.csv)
+
+
+def answer_from(predictor: PictureClassifier, threshold: str) -> None:
+    """What --threshold says: a number, or the name of one."""
+    try:
+        given: float | str = float(threshold)
+    except ValueError:
+        given = threshold
+    try:
+        predictor.answer_from(given)
+    except HeadstartError as error:
+        raise HeadstartError(f"--threshold: {error}") from None
 
 
 def print_verified(bundle: Path, engine: str = "auto") -> None:

@@ -34,6 +34,7 @@ class BundlePredictor(PictureClassifier):
         super().__init__(
             bundle.class_names, bundle.side, bundle.temperature, bundle.thresholds, bundle.framing
         )
+        self.cuts = bundle.cuts
         self.bundle, self.threads = bundle, threads or usable_cores()
         self.workers = self.threads
         self.engine = engine

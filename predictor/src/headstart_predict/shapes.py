@@ -7,7 +7,7 @@ reaches its threshold. Everything that differs between the two, from logits on, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,6 +63,15 @@ class ManyLabels:
     def differ(self, ours: np.ndarray, theirs: np.ndarray, doubt: float) -> np.ndarray:
         apart = np.abs(self.probabilities(ours) - self.probabilities(theirs))
         return np.asarray(((self.found(ours) != self.found(theirs)) & (apart > doubt)).any(axis=1))
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Two classes: thresholds on the calibrated probability of the positive one, from which on an
+    image is answered with it. positive: its number. by_name: what each is the best for."""
+
+    positive: int
+    by_name: Mapping[str, float]
 
 
 def shape_of(temperature: float, thresholds: Sequence[float] | None) -> Shape:

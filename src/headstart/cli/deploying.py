@@ -44,12 +44,20 @@ def predict(
             "apostrophe before it, so that no spreadsheet computes it.",
         ),
     ] = False,
+    threshold: Annotated[
+        str | None,
+        typer.Option(
+            "--threshold",
+            help="Of two classes: the least probability of the positive one, or the name of a "
+            "threshold in the bundle: even, balanced, f1, recall95.",
+        ),
+    ] = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Classify images with a finished run's model, or an exported one."""
     from headstart.deployment.finished import finished, is_bundle
     from headstart.deployment.quickest import open_predictor
-    from headstart_predict.cli import print_answers
+    from headstart_predict.cli import answer_from, print_answers
     from headstart_predict.walking import find_images
 
     if as_json and as_csv:
@@ -58,6 +66,8 @@ def predict(
         finished(source)
     paths = find_images(images)  # before a model is loaded: a path may not exist
     predictor = open_predictor(source, device=device, images=len(paths), reporter=make_reporter())
+    if threshold is not None:
+        answer_from(predictor, threshold)
     unreadable: list[DataError] = []
     answers = predictor.stream(paths, on_unreadable=unreadable.append, on_dark=make_reporter().warn)
     code = print_answers(answers, predictor, unreadable, as_json=as_json, as_csv=as_csv)

@@ -13,6 +13,7 @@ import numpy as np
 
 from headstart.data.images import ImageSet, encode_png
 from headstart.deployment.finished import MODEL as BEST
+from headstart.deployment.finished import cuts_of
 from headstart.deployment.golden import Kept
 from headstart.deployment.parity import Parity
 from headstart.deployment.reduced import Reduced, Version, describe_reduced
@@ -124,7 +125,10 @@ def _answering(run: Run) -> dict[str, Any]:
     """From which probability on something is answered."""
     if run.recipe.many_labels:
         return {"thresholds": list(run.many_metrics.thresholds)}
-    return {"threshold": threshold_of(run)}
+    cuts = cuts_of(run)
+    named = cuts and {"positive": run.class_names[cuts.positive], "thresholds": cuts.by_name}
+    # Optional, as below.
+    return {"threshold": threshold_of(run), **({"cuts": named} if named else {})}
 
 
 def _scores(run: Run) -> dict[str, Any]:

@@ -5,12 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from headstart.errors import BundleError, RunError
+from headstart.evaluation.operating import choose_thresholds
+from headstart.evaluation.two_classes import positive_class
 from headstart.models.store import file_sha256
 from headstart.rundir.run import Run, open_run
 from headstart_predict.bundle import RECORD, open_bundle
+from headstart_predict.shapes import Cuts
 
 EXPORT = "export"  # where a run's own bundle is, in its directory
 MODEL = Path("checkpoints", "best.safetensors")
+
+
+def cuts_of(run: Run) -> Cuts | None:
+    """Of two classes: the thresholds that validation chooses; None of other models."""
+    if run.recipe.many_labels or len(run.class_names) != 2:
+        return None
+    positive = positive_class(run.class_names, run.recipe.evaluation.positive)
+    val = run.predictions("val").tempered(run.metrics.temperature)
+    return Cuts(positive, choose_thresholds(val.probabilities[:, positive], val.labels == positive))
 
 
 def is_bundle(path: Path) -> bool:

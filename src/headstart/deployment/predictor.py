@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from headstart.deployment.finished import finished
+from headstart.deployment.finished import cuts_of, finished
 from headstart.errors import PrecisionError
 from headstart.machine.runtime import Runtime, create_runtime
 from headstart.models.backbones import (
@@ -110,7 +110,9 @@ def read_predictor(run: Run, *, device: str, precision: str | None = None) -> Pr
     runtime.adopt(model.eval())
     transform = Transform(made.preprocess, via=recipe.data.resize_via)
     names, served = run.class_names, (run.temperature, run.thresholds, recipe.data.framing)
-    return Predictor(model, transform, made.data.side, names, runtime, *served)
+    predictor = Predictor(model, transform, made.data.side, names, runtime, *served)
+    predictor.cuts = cuts_of(run)
+    return predictor
 
 
 def _runtime(device: str, precision: str) -> Runtime:
