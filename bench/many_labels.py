@@ -186,7 +186,7 @@ def runs(table: Path, folder: Path, epochs: int) -> None:
     phases: list[dict[str, object]] = [{"train": "head"}]
     recipes = {"head": phases}
     if epochs:
-        recipes["tuned"] = [*phases, {"train": "last_stage", "epochs": epochs, "lr": 1e-3}]
+        recipes["tuned"] = [*phases, {"train": "last_stage", "epochs": epochs}]
     for name, given in recipes.items():
         recipe = headstart.Recipe.model_validate(
             {"name": name, "phases": given, "backbone": {"name": BACKBONE},

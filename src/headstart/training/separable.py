@@ -83,7 +83,7 @@ class Curvatures:
         rest = inner @ along - gamma * (scaled @ g).double()
         across = torch.linalg.solve_triangular(upper.mT, rest, upper=False)
         first = gamma[:, :, 0].to(g.dtype)
-        direction = first * gradient / bound + (across.mT.to(g.dtype) @ S)[:, 0]
+        direction: torch.Tensor = first * gradient / bound + (across.mT.to(g.dtype) @ S)[:, 0]
         direction -= first * (along.mT.to(g.dtype) @ scaled)[:, 0]
         return -direction
 
