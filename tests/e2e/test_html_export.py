@@ -29,6 +29,7 @@ from headstart_predict.framing import FRAMINGS
 from tests.browsing import grave, launched, needs_chromium
 from tests.conftest import Outcome
 from tests.fabricating import fabricate
+from tests.many import write_many
 from tests.recipes import recipe_text, write_recipe
 
 pytestmark = needs_chromium
@@ -407,6 +408,36 @@ def test_the_runtime_is_these_very_files_or_none(
     (folder / web_runtime.SCRIPT).write_text(shipped.runtime.script)
     (folder / web_runtime.WASM).write_bytes(shipped.runtime.wasm)
     assert fetch_web_runtime() == shipped.runtime
+
+
+def test_a_page_of_several_labels_names_all_and_marks_thresholds(
+    shipped: Shipped,
+    opened: Callable[..., Opened],
+    small_backbone: BackboneSpec,
+    shared_cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HEADSTART_CACHE", str(shared_cache))
+    table = write_many(tmp_path / "photos")
+    data = {"source": f"manifest:{table}", "labels": "many"}
+    phase = {"train": "head"}
+    text = recipe_text("many", phase, backbone=small_backbone, train=None, test=None, data=data)
+    recipe = load_recipe(write_recipe(tmp_path, text))
+    run = library.run(recipe, out=tmp_path / "run", measure=False, reporter=library.Reporter())
+    page = opened(export(run, form="html", reporter=library.Reporter()).path)
+    page.page.locator("#chosen").set_input_files(table.parent / "0003.png")
+    answer = page.page.locator(".answer:not(.waiting)").first
+    answer.locator(".bars").first.wait_for()
+    saved = run.predictions("test")
+    row = saved.ids.tolist().index("0003.png")
+    there = {n for n, has in zip(run.class_names, saved.predicted[row], strict=True) if has}
+    marked = answer.locator(".bars li.there .name").all_text_contents()
+    assert there and set(marked) == there
+    assert answer.locator("h3").text_content() == ", ".join(marked)
+    lefts = answer.locator(".least").evaluate_all("all => all.map((e) => parseFloat(e.style.left))")
+    assert sorted(lefts) == pytest.approx(sorted(100 * np.array(run.thresholds)), abs=1e-3)
+    assert "Finds any of 4 labels" in page.page.locator(".lead").text_content()
 
 
 def test_the_command_says_the_size(

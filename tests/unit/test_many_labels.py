@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, log_loss
@@ -16,7 +18,12 @@ from headstart.evaluation.many_labels import ManyPredictions, many_values, predi
 from headstart.evaluation.many_scores import score_many
 from headstart.evaluation.metrics import confusion_matrix
 from headstart.evaluation.thresholds import FEWEST, choose_thresholds
+from headstart.evaluation.transferability import logme
 from headstart.evaluation.values import estimate_value, image_values
+from headstart.plan.resolution import refuse_for_labels
+from headstart.selection.candidates import Evidence
+from headstart.selection.drafting import Photos, draft_probes, draft_tuned
+from headstart.selection.evidence import _read, _write
 
 
 def drawn(n: int = 300, k: int = 6, seed: int = 0, rounded: bool = False) -> ManyPredictions:
@@ -180,3 +187,25 @@ def test_what_means_nothing_of_several_labels_is_refused() -> None:
         _ = made.confidence
     with pytest.raises(ValueError, match="several labels"):
         image_values(made, "macro_f1")
+
+
+def test_fit_drafts_probes_that_map_chooses() -> None:
+    photos = Photos({"source": "manifest:labels.csv", "labels": "many"}, (100, 10), 20)
+    study = draft_probes("photos", photos, ["resnet18", "vgg16"])
+    recipes = study.recipes()
+    assert [recipe.chooses_by for recipe in recipes] == ["mean_ap", "mean_ap"]  # none is weighted
+    assert all(recipe.evaluation.folds == 0 for recipe in recipes)
+    for recipe in draft_tuned(study, {"resnet18": 3}).recipes():
+        refuse_for_labels(recipe)
+
+
+def test_evidence_of_several_labels_is_kept_as_numbers(tmp_path: Path) -> None:
+    made = drawn()
+    evidence = Evidence(image_values(made, "mean_ap"), 0.1, 10, 1.0, 0.1, 0.1, 100.0)
+    assert evidence.accuracy == pytest.approx(made.headline)
+    _write(tmp_path / "e.json", evidence)
+    again = _read(tmp_path / "e.json")
+    assert again is not None and (again.values(False) == evidence.hits).all()
+    labels = made.labels[:, :3]
+    one = logme(made.logits.astype(np.float64), labels, 3)
+    assert np.isfinite(one)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from headstart.training import lbfgs, solver
+from headstart.training import lbfgs, solver, tables
 from headstart.training.optimisation import class_weights
 from headstart.training.solver import Joined, Table, solve_path
 
@@ -163,7 +163,7 @@ def test_blocks_of_rows_are_the_whole_table(
 ) -> None:
     x, y, x_val, y_val = problem
     (whole,) = solve_path(Table(x, y), Table(x_val, y_val), 4, l2_path=[0.1])
-    monkeypatch.setattr(solver, "BLOCK", 64)
+    monkeypatch.setattr(tables, "BLOCK", 64)
     released: list[bool] = []
     table = Table(x, y, lambda: released.append(True))
     (blocked,) = solve_path(table, Table(x_val, y_val), 4, l2_path=[0.1])

@@ -16,13 +16,14 @@ and the weights of nearly dead features are penalised like those of raw features
 & Chu 2001 add such a constant to the deviation of each gene).
 
 The Hessian is bounded by (Z'Z / n) / 2 + l2 in every class (Boehning 1992, "Multinomial logistic
-regression algorithm"), and by (Z'Z / n) / 4 + l2 where each class is by itself. In the eigenbasis
-of Z'Z / n, scaled by the root of that bound, the problem is therefore well conditioned for any
-features, and L-BFGS needs tens of passes instead of thousands. One eigendecomposition serves every
-penalty. The path goes from the strongest penalty to the weakest. Each starts on the line through
-the two solutions before, with their curvature. The path ends when the validation loss rises.
-Penalties of a fine grid start between their neighbours. The best penalty is then solved to more
-digits.
+regression algorithm"). In the eigenbasis of Z'Z / n, scaled by the root of that bound, the problem
+is therefore well conditioned for any features, and L-BFGS needs tens of passes instead of
+thousands. One eigendecomposition serves every penalty. The path goes from the strongest penalty to
+the weakest. Each starts on the line through the two solutions before, with their curvature. The
+path ends when the validation loss rises. Penalties of a fine grid start between their neighbours.
+The best penalty is then solved to more digits.
+
+Where each class is by itself, each has a memory and an end of its own (`separable.py`).
 
 The features are never copied. Standardisation and basis are folded into the weights of each pass,
 which reads blocks of rows in order. So features may be in a memory map larger than memory.
@@ -30,7 +31,7 @@ which reads blocks of rows in order. So features may be in a memory map larger t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,7 +40,10 @@ import torch.nn.functional as F
 
 from headstart.training.eigenbasis import eigenbasis
 from headstart.training.lbfgs import LbfgsMemory
-from headstart.training.targets import targets_of
+from headstart.training.separable import Curvatures, Each, descend
+from headstart.training.tables import Joined as Joined
+from headstart.training.tables import Table as Table
+from headstart.training.targets import MANY, targets_of
 
 L2_PATH = tuple(float(10.0**exponent) for exponent in np.arange(1.0, -5.25, -0.5))
 # Validation loss is nearly convex along the path: after three worse values in a row it only rises.
@@ -50,7 +54,6 @@ PATIENCE = 3
 # the weak end.
 TOLERANCE, PATH_TOLERANCE = 1e-4, 8e-4
 MAX_PASSES = 200
-BLOCK = 4096  # rows
 # The most columns of weights in a pass that evaluates several penalties. Such a pass takes half as
 # long again as one with a single penalty.
 COLUMNS = 32
@@ -78,39 +81,6 @@ class Solution(PenaltyScore):
     bias: torch.Tensor
     cut_off: bool  # whether it stopped after MAX_PASSES, before the optimum
     chosen: bool = False  # whether validation chose it; it is then solved to more digits
-
-
-@dataclass(frozen=True)
-class Table:
-    """Features float32 (n, d) and labels, int64 (n,) or bool (n, k), read in blocks of rows.
-
-    release: called after each block, to release its pages.
-    """
-
-    features: torch.Tensor
-    labels: torch.Tensor
-    release: Callable[[], None] = lambda: None
-
-    def blocks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for first in range(0, len(self.features), BLOCK):
-            rows = slice(first, first + BLOCK)
-            yield self.features[rows], self.labels[rows]
-            self.release()
-
-
-@dataclass(frozen=True)
-class Joined:
-    """Several tables as one, without a copy."""
-
-    parts: tuple[Table, ...]
-
-    @property
-    def labels(self) -> torch.Tensor:
-        return torch.cat([part.labels for part in self.parts])
-
-    def blocks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for part in self.parts:
-            yield from part.blocks()
 
 
 def solve_path(
@@ -240,6 +210,7 @@ class _Point:
     gradient: torch.Tensor
     loss: float
     accuracy: float
+    each: Each | None = None  # of several labels: the point of each class
 
 
 class _Problem:
@@ -255,12 +226,13 @@ class _Problem:
         self._table, self._k = table, num_classes
         self._class_weights = class_weights
         labels = table.labels
-        self._targets = targets_of(labels)
+        self._many = targets_of(labels) is MANY
         self._n = len(labels)
         total = self._n if class_weights is None else float(class_weights[labels].sum())
         self._unit_share = 1 / total
         self._mean, self._scale, self._values, self._basis = eigenbasis(table.blocks)
         self._memory = LbfgsMemory(self.origin)
+        self._curvatures = Curvatures()
 
     @property
     def origin(self) -> torch.Tensor:
@@ -278,11 +250,11 @@ class _Problem:
         L-BFGS is written out here, because its memory is kept from penalty to penalty: the
         curvature of the data is the same for all of them, and that of the penalty is known.
         """
+        if self._many:
+            return self._solve_each(l2, point, tolerance)
         penalty, passes = self._penalty(l2), 1
         # The bias is the weight of a column of ones: its eigenvalue is one.
-        bound = penalty + torch.cat([self._values, self._values.new_ones(1)]) * (
-            self._targets.curvature
-        )
+        bound = penalty + torch.cat([self._values, self._values.new_ones(1)]) / 2
         while passes < MAX_PASSES and (point.gradient.square() / bound).max() > tolerance**2:
             step = -self._memory.inverse_hessian(point.gradient, penalty, bound)
             slope = float((step * point.gradient).sum())
@@ -309,26 +281,36 @@ class _Problem:
 
     def evaluate(self, l2s: Sequence[float], candidates: Sequence[torch.Tensor]) -> list[_Point]:
         """The objectives of some penalties at weights V (k, r + 1) each, in one pass."""
+        if self._many:
+            every = torch.arange(self._k, device=self._basis.device)
+            return [
+                self._joined(self._evaluate_each(l2, V, every))
+                for l2, V in zip(l2s, candidates, strict=True)
+            ]
         k, many = self._k, len(candidates)
         parts = [self.weights(V) for V in candidates]
         W, b = torch.cat([W for W, _ in parts]), torch.cat([b for _, b in parts])
         # A multiple of sixteen columns: sgemm was a third faster than with CIFAR-10's ten. The
-        # added columns are classes of the last candidate that have no probability.
+        # added columns are classes of the last candidate with probability 0.
         added = -len(b) % 16
         W, b = F.pad(W, (0, 0, 0, added)), F.pad(b, (0, added), value=-torch.inf)
         own = [slice(k * j, k * (j + 1) if j + 1 < many else None) for j in range(many)]
         raw, moved = W.new_zeros(W.shape[1], W.shape[0]), torch.zeros_like(b)
         sums = torch.zeros(many, 3, dtype=torch.float64)  # loss, weighted loss, hits
         for x, y in self._table.blocks():
+            rows = torch.arange(len(x), device=x.device)
             share = torch.full_like(x[:, 0], self._unit_share)
             if self._class_weights is not None:
                 share *= self._class_weights[y]
             residual = torch.addmm(b, x, W.T)
             for columns, total in zip(own, sums, strict=True):
-                each, right, slopes = self._targets.residual_(residual[:, columns], y)
+                log_p = F.log_softmax(residual[:, columns], dim=1)
+                each = -log_p[rows, y]
+                right = log_p.argmax(dim=1) == y
                 for at, part in enumerate((each, each * share, right)):
                     total[at] += part.sum(dtype=torch.float64).cpu()
-                torch.mul(slopes, share[:, None], out=residual[:, columns])
+                log_p.exp_()[rows, y] -= 1
+                torch.mul(log_p, share[:, None], out=residual[:, columns])
             raw.addmm_(x.T, residual)
             moved += residual.sum(dim=0)
         standardised = (raw.T - moved[:, None] * self._mean) / self._scale
@@ -341,6 +323,50 @@ class _Problem:
             gradient = gradients[k * j : k * (j + 1)] + pull
             points.append(_Point(V, objective, gradient, loss / self._n, hits / self._n))
         return points
+
+    def _solve_each(self, l2: float, point: _Point, tolerance: float) -> tuple[_Point, int]:
+        """`solve` where each class is a problem of its own."""
+        assert point.each is not None
+        values = torch.cat([self._values, self._values.new_ones(1)])
+        found, passes = descend(
+            lambda V, rows: self._evaluate_each(l2, V, rows),
+            point.each,
+            self._penalty(l2),
+            values,
+            self._curvatures,
+            tolerance=tolerance,
+            most=MAX_PASSES - 1,
+        )
+        return self._joined(found), passes + 1
+
+    def _evaluate_each(self, l2: float, V: torch.Tensor, rows: torch.Tensor) -> Each:
+        """The points of the classes `rows` (m,) at weights V (m, r + 1), in one pass."""
+        W, b = self.weights(V)
+        raw, sums = W.new_zeros(W.shape[1], len(W)), torch.zeros(4, len(W), dtype=torch.float64)
+        whole = len(rows) == self._k
+        for x, y in self._table.blocks():
+            held = (y if whole else y[:, rows]).to(x.dtype)
+            logits = torch.addmm(b, x, W.T)
+            loss = F.binary_cross_entropy_with_logits(logits, held, reduction="none")
+            right = (logits > 0) == (held > 0)
+            p = logits.sigmoid_()
+            bend = (p * (1 - p)).sum(dim=0)
+            residual = p.sub_(held)
+            parts = (loss.sum(dim=0), right.sum(dim=0), bend, residual.sum(dim=0))
+            sums += torch.stack([part.double() for part in parts]).cpu()
+            raw.addmm_(x.T, residual)
+        loss, right, bend, moved = (sums / self._n).to(V.device, V.dtype)
+        standardised = (raw.T / self._n - moved[:, None] * self._mean) / self._scale
+        pull = self._penalty(l2) * V
+        gradient = torch.cat([standardised @ self._basis, moved[:, None]], dim=1) + pull
+        objective = loss + (pull * V).sum(dim=1) / 2
+        return Each(V, objective, gradient, loss, right, bend)
+
+    def _joined(self, each: Each) -> _Point:
+        """The points of all classes as one: losses are summed, answers averaged."""
+        objective, loss = float(each.objective.double().sum()), float(each.loss.double().sum())
+        right = float(each.right.double().mean())
+        return _Point(each.V, objective, each.gradient, loss, right, each)
 
 
 def _evaluate(

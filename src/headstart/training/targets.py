@@ -21,10 +21,7 @@ LOSS_CAP = float(-np.log(1e-4))
 
 
 class Targets(Protocol):
-    """One of the two kinds. curvature: the largest second derivative of an image's loss by one
-    logit, times two for classes that exclude one another (Boehning 1992)."""
-
-    curvature: float
+    """One of the two kinds."""
 
     def losses(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """(n,): the loss of each image, nats."""
@@ -35,19 +32,9 @@ class Targets(Protocol):
     def right(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """(n,): whether each answer is right; of several labels, the share of them."""
 
-    def residual_(
-        self, logits: torch.Tensor, y: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Losses (n,), right answers (n,), and the derivative of the losses by the logits (n, m).
-
-        logits may have more columns than there are classes; the derivative by these is 0.
-        """
-
 
 class OneLabel:
-    """y: int64 (n,). Added columns have logits of minus infinity."""
-
-    curvature = 0.5
+    """y: int64 (n,)."""
 
     def losses(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(logits, y, reduction="none")
@@ -58,21 +45,9 @@ class OneLabel:
     def right(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return logits.argmax(dim=1) == y
 
-    def residual_(
-        self, logits: torch.Tensor, y: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        rows = torch.arange(len(logits), device=logits.device)
-        log_p = F.log_softmax(logits, dim=1)
-        each = -log_p[rows, y]
-        right = log_p.argmax(dim=1) == y
-        log_p.exp_()[rows, y] -= 1
-        return each, right, log_p
-
 
 class ManyLabels:
     """y: bool (n, classes)."""
-
-    curvature = 0.25
 
     def losses(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return self._each(logits, y).sum(dim=1)
@@ -82,17 +57,6 @@ class ManyLabels:
 
     def right(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return ((logits > 0) == y).float().mean(dim=1)
-
-    def residual_(
-        self, logits: torch.Tensor, y: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        k = y.shape[1]
-        own = logits[:, :k]
-        each, right = self.losses(own, y), self.right(own, y)
-        residual = torch.zeros_like(logits)
-        torch.sigmoid(own, out=residual[:, :k])
-        residual[:, :k] -= y.to(logits.dtype)
-        return each, right, residual
 
     def _each(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """(n, classes)."""
