@@ -155,11 +155,11 @@ class EvidenceSource:
             labels=None if many else labels,
         )
         _write(path, evidence)
+        reached = f"{evidence.accuracy:.1%}"
+        said = f"has an mAP of {reached} on" if many else f"is right on {reached} of"
         self._reporter.say(
-            f"{candidate.name}: a linear probe {'has an mAP of' if many else 'is right on'} "
-            f"{evidence.accuracy:.1%} of "
-            f"{evidence.images:,} held-out training images (LogME {score:.3f}, "
-            f"{evidence.seconds:.1f} s)"
+            f"{candidate.name}: a linear probe {said} {evidence.images:,} held-out training images "
+            f"(LogME {score:.3f}, {evidence.seconds:.1f} s)"
         )
         return evidence
 
