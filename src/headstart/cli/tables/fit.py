@@ -43,6 +43,7 @@ def format_fit(fitted: Fitted) -> str:
     held = ", ".join(f"{n:,} {split}" for split, n in fitted.description.images.items())
     command, warnings, source = own_command(), fitted.warnings, fitted.description.source
     more = len(warnings) - SHOWN
+    audited = _audited(source, warnings) and not run.recipe.many_labels
     lines = [
         f"images         {held}; {len(fitted.description.class_names)} classes",
         f"chosen         {run.name}, {fitted.why}",
@@ -53,7 +54,7 @@ def format_fit(fitted: Fitted) -> str:
         *([f"warning: {more} more, in the report"] if more > 0 else []),
         f"report         {fitted.report}",
         f"model          {fitted.bundle}",
-        *([f"look at them   {command} data audit {source}"] if _audited(source, warnings) else []),
+        *([f"look at them   {command} data audit {source}"] if audited else []),
         f"again          {command} compare {fitted.study}",
         f"use it         {command} predict {fitted.bundle} IMAGE...",
         f"one page       {command} export {run.path} --format html",
