@@ -20,6 +20,7 @@ from headstart.machine.progress import Reporter
 from headstart.photos import source_of
 from headstart.recipe import load_recipe, load_study
 from headstart_predict import load
+from headstart_predict.cards import percent
 from tests.conftest import ROOT, Outcome
 
 CLASSES = ("airplane", "frog", "ship")
@@ -154,6 +155,9 @@ def test_a_folder_becomes_a_bundle_that_answers(
     report = executed.folder / "again.html"
     assert headstart("report", Path(found["study"]).parent, "--out", report).code == 0
     assert "held-out training images" in report.read_text()
+    shown = headstart("fit", "photos", "--minutes", "10").out
+    assert f"test           accuracy {percent(found['test']['accuracy'])}" in shown
+    assert f"framing        {chosen}: the centre square cuts off 67%" in shown
     # What it wrote says all that it did: the recipe is the run's, and the study has every run.
     assert load_recipe(found["recipe"]).name == Path(found["run"]).name
     assert {r.name for r in load_study(found["study"]).recipes()} == set(found["runs"])
