@@ -16,9 +16,9 @@ from headstart.errors import BundleError
 from headstart.recipe import load_recipe
 from headstart.report.card import render_card
 from headstart_predict import load, open_bundle, verify
-from headstart_predict.answers import softmax
 from headstart_predict.decode import decode_image
 from headstart_predict.framing import PAD, SQUASH
+from headstart_predict.shapes import softmax
 from tests.recipes import recipe_text, write_recipe
 from tests.unit.test_framing import plant
 
