@@ -8,19 +8,18 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from headstart import studies
 from headstart.comparison.framing import FILE as FRAMING
 from headstart.comparison.framing import FramingChoice, write_framing
 from headstart.comparison.leaderboard import headline_scores
 from headstart.comparison.records import Comparison
 from headstart.data import describe, list_sources
+from headstart.data.inspection import data_table
 from headstart.data.loading import Description
 from headstart.data.sources.places import FOLDER, MANIFEST, is_photos, place_of
 from headstart.deployment.export import export
 from headstart.deployment.finished import holds_model
-from headstart.errors import BudgetError, RecipeError, RunError, did_you_mean
+from headstart.errors import BudgetError, RunError, did_you_mean
 from headstart.files import write_atomically
 from headstart.machine.notebook import default_reporter
 from headstart.machine.progress import Reporter
@@ -147,7 +146,7 @@ def fit(
     reporter = reporter or default_reporter()
     if preset not in PRESETS:
         raise RunError(f"--preset {preset}: there is no such preset{did_you_mean(preset, PRESETS)}")
-    data = _data(photos, label_from, labels, group)
+    data = data_table(source_of(photos), label_from, labels, group)
     description = describe(DataSpec.model_validate(data), progress=reporter.transfer)
     images = description.images
     shortlist = _shortlist(images["train"] + images["val"], minutes, device, reporter)
@@ -289,23 +288,6 @@ def _chosen(comparison: Comparison, root: Path) -> Preferred:
             raise RunError(limits.text)
         return Preferred(runs[limits.best], None, 0)
     return prefer(runs[comparison.best], [run for run in runs.values() if run.finished])
-
-
-def _data(
-    photos: str | Path, label_from: str | None, labels: str, group: str | None
-) -> dict[str, str]:
-    """The [data] table of the recipes. Raises RecipeError where an expression is none."""
-    several = None if labels == "one" else labels
-    given = {"source": source_of(photos), "label_from": label_from, "labels": several,
-             "group": group}  # fmt: skip
-    data = {key: value for key, value in given.items() if value is not None}
-    try:
-        DataSpec.model_validate(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        reason = str(first["msg"]).removeprefix("Value error, ")
-        raise RecipeError(f"--{str(first['loc'][0]).replace('_', '-')}: {reason}") from None
-    return data
 
 
 def source_of(photos: str | Path) -> str:

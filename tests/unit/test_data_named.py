@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from headstart.data.sources.named import find_named
 from headstart.errors import DataError, RecipeError
 from headstart.recipe import load_recipe
 from headstart.specs import DataSpec
+from tests.conftest import Outcome
 from tests.photos import load
 from tests.unit.test_data_layout import fill, own_cache, photo, root
 
@@ -118,3 +121,20 @@ def test_val_and_test_may_lack_classes_and_train_may_not(root: Path) -> None:
     fill(root / "val" / "d", 2)
     with pytest.raises(DataError, match="train and val differ in classes: train lacks d: add"):
         load(root)
+
+
+def test_the_verbs_of_data_take_the_expression_and_the_groups(
+    root: Path, headstart: Callable[..., Outcome]
+) -> None:
+    flat(root, {"cat": 10, "dog": 10})
+    describe = ("data", "describe", f"folder:{root}", "--label-from", PATTERN)
+    outcome = headstart(*describe, "--group", r"(?P<group>\w+\d)", "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["class_names"] == ["cat", "dog"]
+    out = root.parent / "samples.png"
+    assert headstart("data", "samples", *describe[2:], "--out", out).code == 0
+    assert out.is_file()
+    assert headstart("data", "duplicates", *describe[2:]).code == 0
+    wrong = headstart("data", "describe", f"folder:{root}", "--label-from", "(.+)_")
+    assert wrong.code == 2
+    assert wrong.err.startswith("error: --label-from: ") and wrong.err.count("\n") == 1

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headstart.cli.auditing import data_audit
-from headstart.cli.options import JSONOption, RescanOption, make_reporter, rescan_folders
+from headstart.cli.options import (
+    GroupOption,
+    JSONOption,
+    LabelFromOption,
+    Labels,
+    LabelsOption,
+    RescanOption,
+    make_reporter,
+    rescan_folders,
+)
 from headstart_predict.streams import show, show_json
+
+if TYPE_CHECKING:
+    from headstart.specs import DataSpec
 
 data_app = typer.Typer(
     help="List, fetch, describe, draw and audit data sets.", rich_markup_mode=None
@@ -45,6 +57,9 @@ def data_fetch(
 @data_app.command("describe")
 def data_describe(
     source: Annotated[str, typer.Argument(help="A name, folder:PATH or manifest:PATH.")],
+    label_from: LabelFromOption = None,
+    labels: LabelsOption = Labels.one,
+    group: GroupOption = None,
     rescan: RescanOption = False,
     as_json: JSONOption = False,
 ) -> None:
@@ -53,7 +68,7 @@ def data_describe(
     from headstart.data.inspection import describe
 
     rescan_folders(rescan, [source])
-    description = describe(source)
+    description = describe(_spec(source, label_from, labels, group))
     if as_json:
         show_json(description.to_json())
     else:
@@ -65,13 +80,17 @@ def data_samples(
     source: Annotated[str, typer.Argument(help="A name, folder:PATH or manifest:PATH.")],
     out: Annotated[Path, typer.Option("--out", help="The PNG to write.")] = Path("samples.png"),
     seed: Annotated[int, typer.Option("--seed", min=0, help="Which random samples.")] = 0,
+    label_from: LabelFromOption = None,
+    labels: LabelsOption = Labels.one,
+    group: GroupOption = None,
     rescan: RescanOption = False,
 ) -> None:
     """Draw a labelled grid of random training images to a PNG."""
     from headstart.data.inspection import draw_samples
 
     rescan_folders(rescan, [source])
-    show(draw_samples(source, out, seed=seed))
+    spec = _spec(source, label_from, labels, group)
+    show(draw_samples(spec, out, seed=seed))
 
 
 @data_app.command("duplicates")
@@ -80,6 +99,9 @@ def data_duplicates(
     out: Annotated[
         Path | None, typer.Option("--out", help="A PNG to write, of example pairs.")
     ] = None,
+    label_from: LabelFromOption = None,
+    labels: LabelsOption = Labels.one,
+    group: GroupOption = None,
     rescan: RescanOption = False,
     as_json: JSONOption = False,
 ) -> None:
@@ -92,11 +114,18 @@ def data_duplicates(
     from headstart.data.inspection import duplicates
 
     rescan_folders(rescan, [source])
-    result = duplicates(source, out=out)
+    result = duplicates(_spec(source, label_from, labels, group), out=out)
     if as_json:
         show_json(result.to_json())
     else:
         show(format_duplicates(result))
+
+
+def _spec(source: str, label_from: str | None, labels: Labels, group: str | None) -> DataSpec:
+    from headstart.data.inspection import data_table
+    from headstart.specs import DataSpec
+
+    return DataSpec.model_validate(data_table(source, label_from, labels.value, group))
 
 
 data_app.command("audit")(data_audit)

@@ -11,7 +11,11 @@ import typer
 from headstart.cli.options import (
     CacheLimitOption,
     DeviceOption,
+    GroupOption,
     JSONOption,
+    LabelFromOption,
+    Labels,
+    LabelsOption,
     MaxMbOption,
     MaxMsOption,
     RescanOption,
@@ -27,41 +31,6 @@ class Preset(StrEnum):
     auto = "auto"
     quick = "quick"
     best = "best"
-
-
-LabelFromOption = Annotated[
-    str | None,
-    typer.Option(
-        "--label-from",
-        metavar="REGEX",
-        help="For photos without class folders: what of a file's name is the class, such as "
-        r"'(?P<label>.+)_\d+'.",
-    ),
-]
-
-
-class Labels(StrEnum):
-    """How many labels a photo has."""
-
-    one = "one"
-    many = "many"
-
-
-LabelsOption = Annotated[
-    Labels,
-    typer.Option(
-        "--labels",
-        help="many: a photo of the table may have several labels, separated by |, or none.",
-    ),
-]
-GroupOption = Annotated[
-    str | None,
-    typer.Option(
-        "--group",
-        help="Photos that stay in one split: auto, duplicates, time, folder, column, or a regular "
-        "expression with a group `group`.",
-    ),
-]
 
 
 def fit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,6 +62,41 @@ TrackOption = Annotated[
     str | None,
     typer.Option(
         "--track", metavar="URI", help="Log to MLflow: its URI, or local for mlflow.db here."
+    ),
+]
+
+
+LabelFromOption = Annotated[
+    str | None,
+    typer.Option(
+        "--label-from",
+        metavar="REGEX",
+        help="For photos without class folders: what of a file's name is the class, such as "
+        r"'(?P<label>.+)_\d+'.",
+    ),
+]
+
+
+class Labels(StrEnum):
+    """How many labels a photo has."""
+
+    one = "one"
+    many = "many"
+
+
+LabelsOption = Annotated[
+    Labels,
+    typer.Option(
+        "--labels",
+        help="many: a photo of the table may have several labels, separated by |, or none.",
+    ),
+]
+GroupOption = Annotated[
+    str | None,
+    typer.Option(
+        "--group",
+        help="Photos that stay in one split: auto, duplicates, time, folder, column, or a regular "
+        "expression with a group `group`.",
     ),
 ]
 

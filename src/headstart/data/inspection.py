@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from headstart.data import Description, load_data, sample_grid
 from headstart.data import describe as describe_data
 from headstart.data.check.duplicates import Duplicates, find_duplicates, pair_grid
+from headstart.errors import RecipeError
 from headstart.machine.notebook import default_reporter
 from headstart.machine.progress import Reporter
 from headstart.specs import DataSpec
@@ -63,6 +66,23 @@ def draw_samples(
     spec = _spec(source).model_copy(update={"size": SAMPLED_SIDE})
     splits = load_data(spec, progress=reporter.transfer)
     return sample_grid(splits.train, splits.class_names, Path(out), seed=seed)
+
+
+def data_table(
+    source: str, label_from: str | None, labels: str = "one", group: str | None = None
+) -> dict[str, str]:
+    """The [data] table of a recipe with these fields, without those that are left at their
+    defaults. Raises RecipeError, which names the option, where an expression is none."""
+    several = None if labels == "one" else labels
+    given = {"source": source, "label_from": label_from, "labels": several, "group": group}
+    data = {key: value for key, value in given.items() if value is not None}
+    try:
+        DataSpec.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        reason = str(first["msg"]).removeprefix("Value error, ")
+        raise RecipeError(f"--{str(first['loc'][0]).replace('_', '-')}: {reason}") from None
+    return data
 
 
 def _spec(source: str | DataSpec) -> DataSpec:
