@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from headstart.auditing.folder import open_pictures
 from headstart.data import Splits, describe, load_data
 from headstart.data.samples import sample_grid
 from headstart.data.splits import torn_labels
@@ -185,3 +186,10 @@ def test_the_same_picture_with_other_labels_is_noted(root: Path) -> None:
     target.write_bytes((root / "all" / "000.png").read_bytes())
     splits = load(write(root, LABELS * 8))
     assert torn_labels(splits) == ("1 image is there twice, byte for byte, with different labels",)
+
+
+def test_an_audit_of_such_a_table_is_refused(root: Path) -> None:
+    # Each combination occurs often enough to be read as a class.
+    table = write(root, [["cat", "dog", "cat|dog", "red"][i % 4] for i in range(COUNT)])
+    with pytest.raises(DataError, match=r"cat\|dog: an audit takes photos with one label each"):
+        open_pictures(f"manifest:{table}", 32, lambda *_: None)
