@@ -27,12 +27,13 @@ def main(folder: Path) -> None:
     # What AutoGluon takes for a timm model in a folder: its weights and its settings.
     local = folder / "local"
     local.mkdir(exist_ok=True)
-    model = timm.create_model(job["backbone"])
-    model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True), strict=False)
+    model = timm.create_model(job["backbone"], num_classes=0)
+    model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
     torch.save(model.state_dict(), local / "pytorch_model.bin")
     settings = {
         "architecture": job["backbone"],
-        "num_classes": model.num_classes,
+        "num_classes": 0,
+        "num_features": model.num_features,
         "input_size": [3, job["side"], job["side"]],
         "mean": job["mean"],
         "std": job["std"],
