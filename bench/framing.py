@@ -110,9 +110,8 @@ def compare(recipe: Recipe) -> Iterator[str]:
     """The cut, the three held-out accuracies, the choice, and the three accuracies on test."""
     source = EvidenceSource(recipe, "cpu", None, Reporter())
     images = open_source(recipe.data)
-    counts = np.bincount(images.train.labels).tolist()
     cut = float(np.median(1 - images.sizes.min(axis=1) / images.sizes.max(axis=1)))
-    choice = choose_framing(source, recipe, cut, counts, 10**9)
+    choice = choose_framing(source, recipe, cut, 10**9)
     assert choice is not None
     yield f"{cut:.2f}"
     yield f"{choice.images}"
@@ -147,7 +146,6 @@ def tested(recipe: Recipe, framing: Framing) -> tuple[float, int]:
 
 def paddings(recipe: Recipe, scratch: Path) -> Iterator[str]:
     """The held-out accuracy of pad by the colour that it fills with."""
-    counts = np.bincount(open_source(recipe.data).train.labels).tolist()
     weights = Path(os.environ["HEADSTART_CACHE"], "weights")
     for name, colour in PADDINGS.items():
         with tempfile.TemporaryDirectory(dir=scratch) as cache:
@@ -155,7 +153,7 @@ def paddings(recipe: Recipe, scratch: Path) -> Iterator[str]:
             own = mock.patch.dict(os.environ, {"HEADSTART_CACHE": cache})
             with own, mock.patch.object(squares, "PADDING", colour):
                 source = EvidenceSource(recipe, "cpu", None, Reporter())
-                choice = choose_framing(source, recipe, 1.0, counts, 10**9)
+                choice = choose_framing(source, recipe, 1.0, 10**9)
             assert choice is not None
             yield f"{name} {100 * choice.scores[PAD]:.1f}"
 

@@ -246,7 +246,7 @@ def _choose_framing(
     probe = draft_probes(name, drafted, [cheapest.name]).recipes()[0]
     source = EvidenceSource(probe, compare.device, compare.cache_limit_gb, compare.reporter)
     images = int(compare.seconds(FRAMED) * _rate(compare.device) / cheapest.macs)
-    choice = choose_framing(source, probe, cut, drafted.counts, images)
+    choice = choose_framing(source, probe, cut, images)
     if choice is None:
         compare.reporter.say("framing crop: there is no time to try pad and squash")
         return None

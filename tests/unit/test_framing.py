@@ -231,22 +231,22 @@ def probe(root: Path, backbone: BackboneSpec, **data: object) -> Recipe:
 
 
 def test_held_out_answers_choose(planted: Path, small_backbone: BackboneSpec, cache: Path) -> None:
-    recipe, counts = probe(planted, small_backbone), (22, 22, 22)
+    recipe = probe(planted, small_backbone)
     source = EvidenceSource(recipe, "cpu", None, Reporter())
-    found = choose_framing(source, recipe, 0.67, counts, 10_000)
+    found = choose_framing(source, recipe, 0.67, 10_000)
     assert found is not None
     assert found.chosen in WHOLE
     assert found.scores[CROP] < 0.6 and found.scores[found.chosen] > 0.9
     assert found.images == 66 and found.p_value < 1e-4
     # Another call remembers all, and so decides the same and is charged the same.
     source = EvidenceSource(recipe, "cpu", None, Reporter())
-    assert choose_framing(source, recipe, 0.67, counts, 10_000) == found
+    assert choose_framing(source, recipe, 0.67, 10_000) == found
     write_framing(found, cache)
     assert read_framing(cache) == found
     assert read_framing(planted) is None
     for part in (f"{found.chosen}:", "67%", "66 held-out training images", "crop", "squash"):
         assert part in found.text
-    assert choose_framing(source, recipe, 0.67, counts, 3 * 66 - 1) is None
+    assert choose_framing(source, recipe, 0.67, 3 * 66 - 1) is None
 
 
 def test_nearly_square_photos_cost_no_pass(tmp_path: Path) -> None:

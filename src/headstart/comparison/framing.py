@@ -17,28 +17,26 @@ class FramingChoice:
     """How photos that are not square become squares, chosen by linear probes of frozen features.
 
     cut: the median share of a photo that is outside its centre square. images: held-out training
-    images that each probe was asked. scores: by framing, the accuracy there, or the balanced
-    accuracy if `balanced`. p_value: of the better of pad and squash against crop, one-sided.
-    seconds: what the three probes took.
+    images that each probe was asked. scores: by framing, the metric there. p_value: of the better
+    of pad and squash against crop, one-sided. seconds: what the three probes took.
     """
 
     chosen: Framing
     cut: float
     backbone: str
     images: int
-    balanced: bool
+    metric: str  # accuracy, balanced accuracy or mAP
     scores: dict[str, float]
     p_value: float
     seconds: float
 
     @property
     def text(self) -> str:
-        kind = "balanced accuracy" if self.balanced else "accuracy"
         scores = ", ".join(f"{name} {100 * self.scores[name]:.1f} %" for name in FRAMINGS)
         alike = ", which does not tell another one from crop" if self.chosen == "crop" else ""
         return (
             f"{self.chosen}: the centre square cuts off {self.cut:.0%} of the median photo; "
-            f"{kind} on {self.images:,} held-out training images, a linear head on frozen "
+            f"{self.metric} on {self.images:,} held-out training images, a linear head on frozen "
             f"{self.backbone}: {scores}{alike}"
         )
 

@@ -105,12 +105,17 @@ class EvidenceSource:
 
     def levels(self) -> list[int]:
         """Images per class in each round: twice as many as in the round before, up to all."""
-        images, places = self._ranked(next(iter(self._prepared.values())).recipe.data)
+        images, places = self._of_first()
         most, classes = int(places.max()) + 1, len(np.unique(images.strata))
         levels = [max(START, -(-START_IMAGES // classes))]
         while levels[-1] < most:
             levels.append(2 * levels[-1])
         return [*levels[:-1], most]
+
+    def images(self, per_class: int) -> int:
+        """All images of a round with so many per class."""
+        _, places = self._of_first()
+        return int((places < per_class).sum())
 
     def __call__(self, candidate: Candidate, per_class: int) -> Evidence:
         """The candidate's evidence on so many images per class, remembered or computed now."""
@@ -162,6 +167,9 @@ class EvidenceSource:
             f"(LogME {score:.3f}, {evidence.seconds:.1f} s)"
         )
         return evidence
+
+    def _of_first(self) -> tuple[ImageSet, np.ndarray]:
+        return self._ranked(next(iter(self._prepared.values())).recipe.data)
 
     def _ranked(self, data: DataSpec) -> tuple[ImageSet, np.ndarray]:
         """The training images of the study at a candidate's size, and their ranks."""

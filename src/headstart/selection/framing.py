@@ -8,7 +8,7 @@ budget: the boundary cache has the features, and the results are remembered.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -24,24 +24,19 @@ CUT = 0.1
 
 
 def choose_framing(
-    source: EvidenceSource, probe: Recipe, cut: float, counts: Sequence[int], most: int
+    source: EvidenceSource, probe: Recipe, cut: float, most: int
 ) -> FramingChoice | None:
     """The framing to take; None where there is no time for three passes.
 
     source: of this recipe's images. probe: a solved head on frozen features. cut: as in
-    FramingChoice. counts: training images of each class. most: images that the three passes may
-    take together.
+    FramingChoice. most: images that the three passes may take together.
     """
     candidates = {}
     for framing in FRAMINGS:
         data = probe.data.model_copy(update={"framing": framing})
         named = {"name": f"{probe.backbone.name}-{framing}", "data": data}
         candidates[framing] = source.prepare(probe.model_copy(update=named))
-    fit = [
-        level
-        for level in source.levels()
-        if len(FRAMINGS) * sum(min(count, level) for count in counts) <= most
-    ]
+    fit = [level for level in source.levels() if len(FRAMINGS) * source.images(level) <= most]
     if not fit:
         return None
     found = {name: source(candidate, fit[-1]) for name, candidate in candidates.items()}
@@ -53,7 +48,7 @@ def choose_framing(
         cut=cut,
         backbone=probe.backbone.name,
         images=found[CROP].images,
-        balanced=balanced,
+        metric=f"balanced {probe.headline}" if balanced else probe.headline,
         scores={name: float(each.mean()) for name, each in values.items()},
         p_value=p_value,
         seconds=sum(evidence.seconds for evidence in found.values()),
