@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.comparison.framing import read_framing, write_framing
+from headstart.comparison.framing import FramingChoice, read_framing, write_framing
 from headstart.data import decode_image
 from headstart.data.check import thumbnails
 from headstart.data.check.oddities import odd_images
 from headstart.data.sources.scan import scan
+from headstart.errors import RunError
 from headstart.features.cache import BoundaryCache
 from headstart.features.room import INDEX, entries_root
 from headstart.machine.progress import Reporter
@@ -32,6 +33,7 @@ from headstart.views.transforms import Transform
 from headstart_predict import squares
 from headstart_predict.framing import CROP, FRAMINGS, PAD, PADDING, SQUASH, Framing, place
 from tests.conftest import Outcome
+from tests.e2e.test_damaged_files import records, texts
 from tests.photos import load
 from tests.recipes import recipe_text, write_recipe
 
@@ -350,3 +352,17 @@ def test_a_wrong_framing_is_one_line(
         assert outcome.code == 2
         assert said in outcome.err and "framing" in outcome.err
         assert len(outcome.err.strip().splitlines()) == 1
+
+
+def test_a_damaged_choice_is_one_line(tmp_path: Path) -> None:
+    scores = {CROP: 0.1, PAD: 0.9, SQUASH: 0.8}
+    write_framing(FramingChoice(PAD, 0.5, "tiny", 66, "accuracy", scores, 1e-5, 3.0), tmp_path)
+    whole = (tmp_path / "framing.json").read_bytes()
+    for content in (*texts(whole), *records(whole)):
+        (tmp_path / "framing.json").write_bytes(content)
+        try:
+            found = read_framing(tmp_path)
+        except RunError as error:
+            assert "framing.json" in str(error) and "\n" not in str(error)
+        else:
+            assert found is not None and found.text

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headstart.comparison.records import Comparison
+from headstart.errors import RunError
 from headstart.files import read_json, write_json
 from headstart_predict.framing import FRAMINGS, Framing
 
@@ -48,9 +49,12 @@ def write_framing(choice: FramingChoice, folder: Path) -> None:
 def read_framing(folder: Path) -> FramingChoice | None:
     """None where nothing was chosen. Raises RunError of a damaged file."""
     try:
-        return read_json(folder / FILE, FramingChoice)
+        found = read_json(folder / FILE, FramingChoice)
     except FileNotFoundError:
         return None
+    if found.chosen not in FRAMINGS or found.scores.keys() != set(FRAMINGS):
+        raise RunError(f"{folder / FILE}: damaged: it does not name {', '.join(FRAMINGS)}")
+    return found
 
 
 def with_framing(comparison: Comparison, folder: Path) -> Comparison:
