@@ -16,6 +16,7 @@ import headstart as library
 from headstart.deployment.export import export
 from headstart.errors import HeadstartError
 from headstart.evaluation.many_labels import ManyPredictions
+from headstart.files import read_arrays, write_arrays
 from headstart.report.markdown import render_markdown
 from headstart.rundir.run import Run, open_run
 from headstart.specs import BackboneSpec
@@ -23,6 +24,7 @@ from headstart_predict.answers import ManyAnswer
 from headstart_predict.bundle import open_bundle
 from headstart_predict.predictor import load, verify
 from tests.conftest import Outcome
+from tests.e2e.test_damaged_files import records, texts
 from tests.many import CLASSES, write_many
 from tests.recipes import log_of, recipe_text, write_recipe
 
@@ -250,3 +252,36 @@ def test_verbs_for_one_label_refuse_such_runs(
         told = headstart(*arguments)
         assert told.code == 2 and "Traceback" not in told.err
         assert "one label" in told.err
+
+
+def test_damaged_files_of_such_a_run_are_one_line(
+    runs: list[Run], tmp_path: Path, headstart: Callable[..., Outcome]
+) -> None:
+    damaged = shutil.copytree(runs[0].path, tmp_path / "run")
+    whole = (damaged / "metrics.json").read_bytes()
+    test = json.loads(whole)
+    deeper = [json.dumps({**test, "test": json.loads(each)}).encode()
+              for each in records(json.dumps(test["test"]).encode())]  # fmt: skip
+    refused = 0
+    for content in (*texts(whole), *records(whole), *deeper[::3]):
+        (damaged / "metrics.json").write_bytes(content)
+        outcome = headstart("report", damaged, "--format", "md")
+        assert outcome.code in (0, 2)
+        if outcome.code:
+            refused += 1
+            assert "metrics.json" in outcome.err and outcome.err.count("\n") <= 2, outcome.err
+    assert refused > 50
+    (damaged / "metrics.json").write_bytes(whole)
+    predictions = damaged / "predictions" / "test.npz"
+    good = read_arrays(predictions)
+    for name, value in (
+        ("labels", good["labels"][:, 0]),
+        ("labels", good["labels"].astype(np.float32)),
+        ("logits", good["logits"][:, :-1]),
+        ("logits", np.full_like(good["logits"], np.nan)),
+        ("thresholds", np.zeros(1)),
+    ):
+        write_arrays(predictions, {**good, name: value})
+        outcome = headstart("report", damaged, "--format", "md")
+        assert (outcome.code, outcome.err.count("\n")) == (2, 1), (name, outcome.err)
+        assert "test.npz" in outcome.err
