@@ -257,6 +257,7 @@ def test_verbs_for_one_label_refuse_such_runs(
 def test_damaged_files_of_such_a_run_are_one_line(
     runs: list[Run], tmp_path: Path, headstart: Callable[..., Outcome]
 ) -> None:
+    out = tmp_path / "report.md"
     damaged = shutil.copytree(runs[0].path, tmp_path / "run")
     whole = (damaged / "metrics.json").read_bytes()
     test = json.loads(whole)
@@ -265,7 +266,7 @@ def test_damaged_files_of_such_a_run_are_one_line(
     refused = 0
     for content in (*texts(whole), *records(whole), *deeper[::3]):
         (damaged / "metrics.json").write_bytes(content)
-        outcome = headstart("report", damaged, "--format", "md")
+        outcome = headstart("report", damaged, "--format", "md", "--out", out)
         assert outcome.code in (0, 2)
         if outcome.code:
             refused += 1
@@ -282,6 +283,6 @@ def test_damaged_files_of_such_a_run_are_one_line(
         ("thresholds", np.zeros(1)),
     ):
         write_arrays(predictions, {**good, name: value})
-        outcome = headstart("report", damaged, "--format", "md")
+        outcome = headstart("report", damaged, "--format", "md", "--out", out)
         assert (outcome.code, outcome.err.count("\n")) == (2, 1), (name, outcome.err)
         assert "test.npz" in outcome.err

@@ -16,9 +16,10 @@ from headstart_predict.colours import recolouring
 from headstart_predict.decode import inspect_image
 from tests.photos import fill, load, real_pixels
 from tests.unit.test_data_decode import encode, photo
-from tests.unit.test_data_layout import own_cache, root
+from tests.unit.test_data_layout import root
 
-assert own_cache and photo and root  # fixtures
+assert photo and root  # fixtures
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 # Chromaticities and gammas of RGB spaces.
 WIDE = {"red": (0.64, 0.33), "green": (0.21, 0.71), "blue": (0.15, 0.06), "gamma": 2.2}  # Adobe

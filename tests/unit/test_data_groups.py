@@ -18,11 +18,12 @@ from headstart.errors import DataError
 from headstart.training.folds import FOLDS, assign_folds, cross_fit
 from headstart.training.solver import Table
 from tests.photos import load, real_pixels
-from tests.unit.test_data_layout import fill, own_cache, photo, root
+from tests.unit.test_data_layout import fill, photo, root
 from tests.unit.test_data_manifest import load as load_manifest
 from tests.unit.test_data_manifest import write
 
-assert own_cache and root  # fixtures
+assert root  # fixtures
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def group_keys(names: list[str]) -> np.ndarray:

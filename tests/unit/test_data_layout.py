@@ -13,10 +13,7 @@ from headstart.data.sources.layout import find_photos, split_of
 from headstart.errors import DataError
 from headstart.specs import DataSpec
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture

@@ -21,9 +21,7 @@ COUNT = 64
 LABELS = ["cat|dog", "cat", "dog|red", "", "cat|red", "dog", "red", "cat|dog|red"]
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture

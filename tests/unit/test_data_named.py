@@ -15,9 +15,10 @@ from headstart.recipe import load_recipe
 from headstart.specs import DataSpec
 from tests.conftest import Outcome
 from tests.photos import load
-from tests.unit.test_data_layout import fill, own_cache, photo, root
+from tests.unit.test_data_layout import fill, photo, root
 
-assert own_cache and root  # fixtures
+assert root  # fixtures
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 PATTERN = r"(?P<label>.+)_\d+"
 

@@ -25,9 +25,7 @@ from headstart.specs import DataSpec
 PIXELS_SHA256 = "9675e60770c6a58d332ebd4964ecb9e9c5ae383ae565f56f2396d2155c220ac2"
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")

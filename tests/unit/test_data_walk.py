@@ -17,9 +17,10 @@ from headstart.errors import DataError
 from headstart_predict import walking
 from headstart_predict.formats import IMAGE_SUFFIXES, OTHER_SUFFIXES, begins_like_an_image
 from tests.unit.test_data_decode import encode
-from tests.unit.test_data_layout import fill, load, own_cache, photo, root
+from tests.unit.test_data_layout import fill, load, photo, root
 
-assert own_cache and root  # fixtures
+assert root  # fixtures
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def named(found: list[Path], folder: Path) -> list[str]:

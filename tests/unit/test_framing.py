@@ -36,6 +36,7 @@ from tests.conftest import Outcome
 from tests.e2e.test_damaged_files import records, texts
 from tests.photos import load
 from tests.recipes import recipe_text, write_recipe
+from tests.unit.test_data_decode import INVERSE
 
 WHOLE: tuple[Framing, ...] = (PAD, SQUASH)
 SIZES = [(96, 64), (63, 97), (7, 5), (1, 1), (64, 64), (700, 1), (1, 700), (20, 301)]
@@ -87,18 +88,6 @@ def test_a_square_picture_is_the_same_by_each() -> None:
     first, *others = (decode_image(encode(picture(50, 50)), SIDE, name) for name in FRAMINGS)
     for other in others:
         np.testing.assert_array_equal(first, other)
-
-
-INVERSE: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    1: lambda a: a,
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.transpose(1, 0, 2),
-    6: lambda a: np.rot90(a, 1),
-    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
-    8: lambda a: np.rot90(a, -1),
-}
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
