@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import headstart as library
 from headstart.deployment import web_runtime
@@ -30,6 +28,8 @@ from tests.browsing import grave, launched, needs_chromium
 from tests.conftest import Outcome
 from tests.fabricating import fabricate
 from tests.many import write_many
+from tests.opened_page import Opened
+from tests.page_pictures import PICTURES
 from tests.recipes import recipe_text, write_recipe
 
 pytestmark = needs_chromium
@@ -110,42 +110,6 @@ def browser() -> Iterator[Any]:
         yield found
 
 
-class Opened:
-    """A page in a browser without a network, and the pictures that it is asked about."""
-
-    def __init__(self, page: Any) -> None:
-        self.page = page
-
-    def ask(self, path: Path) -> dict[str, float]:
-        self.page.locator("#chosen").set_input_files(path)
-        return self.answer()
-
-    def answer(self) -> dict[str, float]:
-        """The probabilities that the newest answer shows, best first; the answer is removed."""
-        answer = self.page.locator(".answer:not(.waiting)").first
-        answer.locator(".bars").first.wait_for()
-        rows = answer.locator(".bars li")
-        names = rows.locator(".name").evaluate_all("all => all.map((e) => e.textContent)")
-        shares = rows.locator("data").evaluate_all("all => all.map((e) => Number(e.value))")
-        self.page.locator("#clear").click()
-        return dict(zip(names, shares, strict=True))
-
-    def hand_over(self, event: str, files: Mapping[str, str]) -> None:
-        """Drop or paste files of some text."""
-        self.page.evaluate(
-            """([event, files]) => {
-              const data = new DataTransfer();
-              for (const [name, text] of Object.entries(files)) {
-                data.items.add(new File([text], name));
-              }
-              document.body.dispatchEvent(event === "drop"
-                ? new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true })
-                : new ClipboardEvent("paste", { clipboardData: data, bubbles: true }));
-            }""",
-            [event, files],
-        )  # fmt: skip
-
-
 @pytest.fixture
 def opened(browser: Any) -> Iterator[Callable[..., Opened]]:
     """Opens pages; after the test, nothing was logged and nothing asked of a network."""
@@ -184,60 +148,6 @@ def test_golden_images_are_answered_as_by_the_run(
         found = page.ask(shipped.bundle / name)
         assert next(iter(found)) == predictor.class_names[row.argmax()]
         assert [found[each] for each in predictor.class_names] == pytest.approx(row, abs=2e-3)
-
-
-def photo(width: int = 90, height: int = 60) -> Image.Image:
-    """Soft shapes with noise on them, in the range that no decoder clips."""
-    rng = np.random.default_rng(0)
-    small = Image.fromarray(rng.integers(60, 190, (6, 8, 3), np.uint8))
-    soft = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
-    noisy = soft + rng.integers(-20, 20, (height, width, 1))
-    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
-
-
-def turned(orientation: int) -> bytes:
-    exif = Image.Exif()
-    exif[274] = orientation
-    return encoded(photo(), "JPEG", exif=exif, quality=90)
-
-
-def encoded(image: Image.Image, form: str, **settings: Any) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, form, **settings)
-    return stream.getvalue()
-
-
-def half_clear() -> bytes:
-    image = photo()
-    ramp = np.linspace(0, 255, image.width).astype(np.uint8)
-    image.putalpha(Image.fromarray(np.tile(ramp, (image.height, 1))))
-    return encoded(image, "PNG")
-
-
-def deep() -> bytes:
-    return encoded(Image.fromarray(np.asarray(photo().convert("L")).astype(np.uint16) * 257), "PNG")
-
-
-PICTURES: dict[str, Callable[[], bytes]] = {
-    **{f"turned-{k}.jpg": lambda k=k: turned(k) for k in range(1, 9)},
-    "clear.png": half_clear,
-    "grey.png": lambda: encoded(photo().convert("L"), "PNG"),
-    "grey.jpg": lambda: encoded(photo().convert("L"), "JPEG"),
-    "palette.png": lambda: encoded(photo().quantize(32), "PNG"),
-    "cmyk.jpg": lambda: encoded(photo().convert("CMYK"), "JPEG"),
-    "deep.png": deep,
-    "same.png": lambda: encoded(photo(32, 32), "PNG"),
-    "tiny.png": lambda: encoded(photo(7, 5), "PNG"),
-    "strip.png": lambda: encoded(photo(20, 301), "PNG"),
-    "line.png": lambda: encoded(photo(301, 1), "PNG"),
-    "panorama.png": lambda: encoded(photo(1999, 101), "PNG"),
-    "large.png": lambda: encoded(photo(1201, 803), "PNG"),
-    "lossy.webp": lambda: encoded(photo(), "WEBP"),
-    # Pillow decodes these at a half and at an eighth; a browser's pixels are rounded before that.
-    "half.jpg": lambda: encoded(photo(201, 151), "JPEG", quality=90),
-    "panorama.jpg": lambda: encoded(photo(1999, 101), "JPEG", quality=90),
-    "eighth.jpg": lambda: encoded(photo(1201, 803), "JPEG", quality=90),
-}
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
