@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import math
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -137,7 +138,14 @@ class PictureClassifier(Shown):
         """With two classes: answer with the positive one from this probability on, and with the
         other one below it, from now on.
 
-        threshold: 0 to 1, or a name in `cuts`, such as "recall95". Without `cuts` the second class
+        threshold: as for `least_of`, which says what is refused.
+        """
+        self._least = self.least_of(threshold)
+
+    def least_of(self, threshold: float | str) -> float:
+        """The least probability with which the positive one of two classes is answered.
+
+        threshold: 0 to 1, also as text, or a name in `cuts`, such as "recall95". Without `cuts` the second class
         is the positive one. Raises HeadstartError where there are not two classes, or no threshold
         of this name.
         """
@@ -147,16 +155,14 @@ class PictureClassifier(Shown):
                 f"{len(self.class_names)}"
             )
         known = dict(self.cuts.by_name) if self.cuts else {}
-        if isinstance(threshold, str):
-            if threshold not in known:
-                names = ", ".join(known) or "none by name"
-                raise HeadstartError(
-                    f"threshold {threshold}: give a number from 0 to 1, or one of: {names}"
-                )
-            threshold = known[threshold]
-        if not 0 <= threshold <= 1:
-            raise HeadstartError(f"threshold {threshold:g}: give a number from 0 to 1")
-        self._least = threshold
+        try:
+            least = known.get(str(threshold)) or float(threshold)
+        except ValueError:
+            least = math.nan
+        if not 0 <= least <= 1:
+            names = f", or one of: {', '.join(known)}" if known else ""
+            raise HeadstartError(f"threshold {threshold}: give a number from 0 to 1{names}")
+        return least
 
     def predict(
         self,
@@ -245,7 +251,10 @@ class PictureClassifier(Shown):
         answers = map(self.answer, names, logits)
         return [next(answers) if error is None else error for error in found]
 
-    def answer(self, image: str, logits: np.ndarray) -> Answer:
+    def answer(self, image: str, logits: np.ndarray, least: float | None = None) -> Answer:
+        """The answer that logits (classes,) mean. least: of two classes, the least probability of
+        the positive one; that of `answer_from` where it is None."""
+        least = self._least if least is None else least
         probabilities = self.shape.probabilities(logits.astype(np.float64))
         order = np.argsort(-logits, kind="stable")  # distinct logits may share a probability
         named = {self.class_names[i]: float(probabilities[i]) for i in order}
@@ -254,9 +263,9 @@ class PictureClassifier(Shown):
             there = self.shape.found(logits.astype(np.float64))
             found = tuple(self.class_names[i] for i in order if there[i])
             return ManyAnswer(image, "".join(found[:1]), named[best], named, found)
-        if self._least is not None:
+        if least is not None:
             positive = self.cuts.positive if self.cuts else SECOND
-            reached = probabilities[positive] >= self._least
+            reached = probabilities[positive] >= least
             best = self.class_names[positive if reached else 1 - positive]
         return Answer(image, best, named[best], named)
 

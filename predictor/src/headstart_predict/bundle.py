@@ -41,6 +41,7 @@ RECORD, MODEL, GOLDEN = "bundle.json", "model.onnx", "golden.npz"
 _NAME = re.compile(r"(?:golden/)?[A-Za-z0-9][A-Za-z0-9_.-]{0,100}")
 _RECORD_BYTES, _FILE_BYTES, _ARRAY_BYTES = 2**24, 2**32, 2**28
 _SIDES = range(1, 4097)
+CONFIDENCE_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,22 @@ class Scores:
     low: float
     high: float
     kind: str = "accuracy"
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What the model's answers on validation images were: what later ones can be held against.
+
+    mean_probability: of the answers. unsure: the share below the threshold. classes: the share of
+    each class among the answers. confidence: the share of answers whose probability lies in each
+    of CONFIDENCE_STEPS equal steps from 0 to 1.
+    """
+
+    images: int
+    mean_probability: float
+    unsure: float
+    classes: tuple[float, ...]
+    confidence: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -103,6 +120,7 @@ class Bundle:
     files: dict[str, Listed]
     thresholds: tuple[float, ...] | None = None
     cuts: Cuts | None = None  # of two classes
+    validation: Validation | None = None
 
     @property
     def shape(self) -> Shape:
@@ -226,19 +244,17 @@ def _parse(folder: Path, record: Any) -> Bundle:
         ),
         scores=None if scores is None else _scores(_table(record, "scores"), many),
         files={name: _listed(name, entry) for name, entry in _table(record, "files").items()},
-        thresholds=_thresholds(record, len(names)) if many else None,
+        thresholds=_shares(record, "thresholds", len(names)) if many else None,
         cuts=_cuts(record["cuts"], names) if record.get("cuts") else None,
+        validation=(
+            _validation(_table(record, "validation"), len(names))
+            if record.get("validation")
+            else None
+        ),
     )
     if missing := {MODEL, GOLDEN} - bundle.files.keys():
         raise ValueError(f"it does not list {', '.join(sorted(missing))}")
     return bundle
-
-
-def _thresholds(record: dict[str, Any], classes: int) -> tuple[float, ...]:
-    values = record["thresholds"]
-    if not isinstance(values, list) or len(values) != classes:
-        raise ValueError("thresholds: a number for each class is needed")
-    return tuple(_number({"thresholds": value}, "thresholds", 0, 1) for value in values)
 
 
 def _cuts(table: Any, names: Sequence[str]) -> Cuts:
@@ -248,6 +264,28 @@ def _cuts(table: Any, names: Sequence[str]) -> Cuts:
     given = _table(table, "thresholds")
     found = {one_line(name): _number(given, name, 0, 1) for name in given}
     return Cuts(list(names).index(table["positive"]), found)
+
+
+def _validation(table: dict[str, Any], classes: int) -> Validation:
+    """Optional."""
+    images = table["images"]
+    if not isinstance(images, int) or images < 1:
+        raise ValueError("validation.images: a whole number above zero is needed")
+    return Validation(
+        images,
+        _number(table, "mean_probability", 0, 1),
+        _number(table, "unsure", 0, 1),
+        _shares(table, "classes", classes),
+        _shares(table, "confidence", CONFIDENCE_STEPS),
+    )
+
+
+def _shares(table: dict[str, Any], key: str, count: int) -> tuple[float, ...]:
+    """So many numbers from 0 to 1."""
+    values = table[key]
+    if not isinstance(values, list) or len(values) != count:
+        raise ValueError(f"{key}: {count} numbers are needed")
+    return tuple(_number({key: value}, key, 0, 1) for value in values)
 
 
 def _scores(table: dict[str, Any], many: bool) -> Scores:

@@ -72,16 +72,17 @@ def asking(engine: Engine, pixels: np.ndarray, streams: int) -> Callable[[], obj
 
 
 def in_turns(
-    calls: Mapping[str, Callable[[], object]], turns: int = TURNS
+    calls: Mapping[str, Callable[[], object]], turns: int = TURNS, seconds: float = MEASURED_S
 ) -> dict[str, list[float]]:
-    """Calls a second of each, in each of the turns: a machine that gets slower slows all."""
+    """Calls a second of each, in each of the turns: a machine that gets slower slows all. seconds:
+    for which each is called, in all turns."""
     for call in calls.values():  # the first one is slower
         call()
     found: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(turns):
         for name, call in calls.items():
             began, done, spent = time.perf_counter(), 0, 0.0
-            while spent < MEASURED_S / TURNS:
+            while spent < seconds / turns:
                 call()
                 done, spent = done + 1, time.perf_counter() - began
             found[name].append(done / spent)

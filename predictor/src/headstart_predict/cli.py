@@ -91,11 +91,7 @@ def _run(options: argparse.Namespace) -> int:
 def answer_from(predictor: PictureClassifier, threshold: str) -> None:
     """What --threshold says: a number, or the name of one."""
     try:
-        given: float | str = float(threshold)
-    except ValueError:
-        given = threshold
-    try:
-        predictor.answer_from(given)
+        predictor.answer_from(threshold)
     except HeadstartError as error:
         raise HeadstartError(f"--threshold: {error}") from None
 

@@ -75,6 +75,20 @@ class BundlePredictor(PictureClassifier):
         """Before a long series: measure once on this machine which engine is the quickest."""
         self._choose(MANY)
 
+    def verify(self, golden: Golden) -> Comparison:
+        """Answer the golden images. Raises BundleError where an answer is not the saved one."""
+        bundle = self.bundle
+        # A few at a time: an engine keeps the memory of the largest batch that it has seen.
+        found = in_batches(self._start(ONE), golden.pixels)
+        compared = compare_logits(golden.ids, golden.logits, found, bundle.shape, bundle.tolerance)
+        if compared.changed:
+            raise BundleError(
+                f"{bundle.path}: {len(compared.changed)} of {compared.images} golden images are "
+                f"answered otherwise here, the worst is {compared.worst}: a probability differs by "
+                f"{compared.largest:.2g}"
+            )
+        return compared
+
     @property
     def engine_name(self) -> str:  # type: ignore[override]  # it may change before a long series
         one, many = self._name(ONE), self._name(MANY)
@@ -213,13 +227,4 @@ def verify(bundle: str | Path | Bundle, *, engine: str = "auto") -> Comparison:
             f"{opened.path}: its golden images decode to other pixels here, by up to {largest} of "
             "255 levels: another version of Pillow reads them otherwise"
         )
-    predictor = load(opened, engine=engine)
-    found = predictor.logits(golden.pixels)
-    compared = compare_logits(golden.ids, golden.logits, found, opened.shape, opened.tolerance)
-    if compared.changed:
-        raise BundleError(
-            f"{opened.path}: {len(compared.changed)} of {compared.images} golden images are "
-            f"answered otherwise here, the worst is {compared.worst}: a probability differs by "
-            f"{compared.largest:.2g}"
-        )
-    return compared
+    return load(opened, engine=engine).verify(golden)

@@ -31,7 +31,15 @@ from headstart.files import (
 from headstart.models.store import file_sha256
 from headstart.report.card import render_card
 from headstart.rundir.run import Run
-from headstart_predict.bundle import FORMAT, GOLDEN, MODEL, RECORD, open_bundle
+from headstart_predict.bundle import (
+    CONFIDENCE_STEPS,
+    FORMAT,
+    GOLDEN,
+    MODEL,
+    RECORD,
+    Validation,
+    open_bundle,
+)
 
 SURE = 0.95  # share of right answers that answers at the threshold or above shall have
 
@@ -114,6 +122,7 @@ def _record(run: Run, contents: Contents, listed: dict[str, Any]) -> dict[str, A
         "preprocess": asdict(made.preprocess),
         "weights": asdict(made.weights),
         "scores": _scores(run),
+        "validation": _validation(run),
         "parity": asdict(contents.parity),
         # Optional: a reader of this format that does not know it leaves it aside.
         "reduced": asdict(contents.reduced) if contents.reduced else None,
@@ -139,6 +148,23 @@ def _scores(run: Run) -> dict[str, Any]:
     scores = run.metrics.test
     low, high = scores.interval
     return {"images": scores.n, "accuracy": scores.accuracy, "low": low, "high": high}
+
+
+def _validation(run: Run) -> dict[str, Any] | None:
+    """What the answers on validation were; optional, as "reduced" is."""
+    if run.recipe.many_labels:
+        return None
+    val = run.predictions("val").tempered(run.metrics.temperature)
+    sure, answers = val.probabilities.max(axis=1), val.probabilities.argmax(axis=1)
+    steps = np.histogram(sure, CONFIDENCE_STEPS, (0, 1))[0]
+    found = Validation(
+        images=len(sure),
+        mean_probability=float(sure.mean()),
+        unsure=float((sure < sure_from(val)).mean()),
+        classes=tuple(np.bincount(answers, minlength=len(run.class_names)) / len(sure)),
+        confidence=tuple(steps / len(sure)),
+    )
+    return asdict(found)
 
 
 def threshold_of(run: Run) -> float:
