@@ -145,9 +145,9 @@ class PictureClassifier(Shown):
     def least_of(self, threshold: float | str) -> float:
         """The least probability with which the positive one of two classes is answered.
 
-        threshold: 0 to 1, also as text, or a name in `cuts`, such as "recall95". Without `cuts` the second class
-        is the positive one. Raises HeadstartError where there are not two classes, or no threshold
-        of this name.
+        threshold: 0 to 1, also as text, or a name in `cuts`, such as "recall95". Without `cuts` the
+        second class is the positive one. Raises HeadstartError where there are not two classes, or
+        no threshold of this name.
         """
         if len(self.class_names) != 2 or isinstance(self.shape, ManyLabels):
             raise HeadstartError(
@@ -156,7 +156,7 @@ class PictureClassifier(Shown):
             )
         known = dict(self.cuts.by_name) if self.cuts else {}
         try:
-            least = known.get(str(threshold)) or float(threshold)
+            least = known[str(threshold)] if threshold in known else float(threshold)
         except ValueError:
             least = math.nan
         if not 0 <= least <= 1:

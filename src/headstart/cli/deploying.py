@@ -10,7 +10,10 @@ import typer
 
 from headstart.cli.options import DeviceOption, JSONOption, make_reporter
 from headstart.errors import DataError, HeadstartError
+from headstart_predict.serving.settings import HELP, Limits, Settings
 from headstart_predict.streams import show, show_json
+
+_SERVICE = Settings(())  # what is usual
 
 
 class ExportFormat(StrEnum):
@@ -28,6 +31,14 @@ class ExportPrecision(StrEnum):
     float32 = "float32"
     bfloat16 = "bfloat16"
     int8 = "int8"
+
+
+class Engine(StrEnum):
+    """What runs an exported model."""
+
+    auto = "auto"
+    onnxruntime = "onnxruntime"
+    openvino = "openvino"
 
 
 def predict(
@@ -131,6 +142,46 @@ def export(
     )
     if done.reduced:
         show(describe_reduced(done.reduced))
+
+
+def serve(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Finished runs' directories, or bundles."),
+    ],
+    host: Annotated[str, typer.Option(help=HELP["host"])] = _SERVICE.host,
+    port: Annotated[int, typer.Option(help=HELP["port"])] = _SERVICE.port,
+    workers: Annotated[int, typer.Option(help=HELP["workers"])] = _SERVICE.workers,
+    threads: Annotated[int | None, typer.Option(help=HELP["threads"])] = None,
+    engine: Annotated[Engine, typer.Option(help=HELP["engine"])] = Engine.auto,
+    token_file: Annotated[Path | None, typer.Option(help=HELP["token_file"])] = None,
+    origin: Annotated[list[str] | None, typer.Option(help=HELP["origin"])] = None,
+    name: Annotated[list[str] | None, typer.Option(help=HELP["name"])] = None,
+    log: Annotated[Path | None, typer.Option(help=HELP["log"])] = None,
+    max_mb: Annotated[float, typer.Option(help=HELP["max_mb"])] = _SERVICE.limits.body / 2**20,
+    max_images: Annotated[int, typer.Option(help=HELP["max_images"])] = _SERVICE.limits.images,
+    queue_ms: Annotated[float, typer.Option(help=HELP["queue_ms"])] = 1e3 * _SERVICE.limits.queue,
+    batch_ms: Annotated[float, typer.Option(help=HELP["batch_ms"])] = 1e3 * _SERVICE.limits.batch,
+    arrival_s: Annotated[float, typer.Option(help=HELP["arrival_s"])] = _SERVICE.limits.arrival,
+) -> None:
+    """Answer requests over HTTP, and serve a page that asks; a run is exported first."""
+    from headstart.deployment.quickest import bundle_of
+    from headstart_predict.serving.cli import require_extra, start
+
+    require_extra()  # before anything is exported
+    start(
+        [str(bundle_of(source, make_reporter())) for source in sources],
+        host=host,
+        port=port,
+        workers=workers,
+        threads=threads,
+        engine=engine.value,
+        token_file=token_file,
+        origins=origin or (),
+        names=name or (),
+        log=log,
+        limits=Limits.of(max_mb, max_images, queue_ms, batch_ms, arrival_s),
+    )
 
 
 def verify(

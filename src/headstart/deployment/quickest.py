@@ -54,6 +54,21 @@ def open_predictor(
     return load_predictor(run, device=device)
 
 
+def bundle_of(path: Path, reporter: Reporter | None = None) -> Path:
+    """The bundle at `path`, or that of the finished run there, which is exported if need be.
+
+    Raises RunError and BundleError.
+    """
+    if is_bundle(path):
+        return path
+    run = finished(path)
+    if bundle := own_bundle(run):
+        return bundle
+    from headstart.deployment.export import export
+
+    return export(run, reporter=reporter or Reporter(), whole_test=False).path
+
+
 def has_cuda() -> bool:
     """Whether torch finds a CUDA device; it is imported only where there may be one."""
     if not may_have_cuda():

@@ -52,6 +52,19 @@ class AnswersOut(BaseModel):
     answers: list[AnswerOut]
 
 
+class ExplanationOut(BaseModel):
+    """Where the model looked."""
+
+    request_id: str
+    model: ModelName
+    label: str = Field(description="The class that this is about.")
+    grid: list[list[Probability]] = Field(
+        description="How much each place of the square matters for the class: rows from the top, 1 "
+        "where it matters the most."
+    )
+    square: str = Field(description="What the model sees: a PNG in base64.")
+
+
 class ModelOut(ModelName):
     """A model, and what it can."""
 

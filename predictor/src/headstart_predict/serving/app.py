@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request, Response
@@ -17,110 +16,22 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from headstart_predict import __version__
-from headstart_predict.engines import usable_cores
-from headstart_predict.errors import DataError
-from headstart_predict.serving import answering, gate
-from headstart_predict.serving.answering import TOP, AnswersOut, ModelsOut, ProblemOut
-from headstart_predict.serving.bodies import FIELD, ImagesAsJSON, read_pictures
-from headstart_predict.serving.decisions import Decision, Decisions, summarise
-from headstart_predict.serving.desk import Desk, unreadable
+from headstart_predict.serving import answering
+from headstart_predict.serving.answering import (
+    TOP,
+    AnswersOut,
+    ExplanationOut,
+    ModelsOut,
+    ProblemOut,
+)
+from headstart_predict.serving.bodies import FIELD, ImagesAsJSON
+from headstart_predict.serving.decisions import summarise
 from headstart_predict.serving.gate import Gate
-from headstart_predict.serving.hosting import Hosted, Models
-from headstart_predict.serving.metrics import Metrics
 from headstart_predict.serving.problems import MEDIA_TYPE, RequestError
+from headstart_predict.serving.service import Service
 from headstart_predict.serving.settings import Settings
 
 PAGE = files("headstart_predict.serving") / "page"
-_UNSUPPORTED = "not in a supported image format"
-
-
-class Service:
-    """Everything that the addresses need. Loads all models: raises BundleError."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings, self.metrics = settings, Metrics()
-        threads = settings.threads or max(1, usable_cores() // settings.workers)
-        paths = [Path(path) for path in settings.bundles]
-        self.models = Models(paths, threads, settings.engine, settings.limits, self._swapped)
-        self.desk = Desk(threads, settings.limits, self.metrics)
-        lost = self.metrics.unlogged.inc
-        self.decisions = Decisions(Path(settings.log), lost) if settings.log else None
-
-    def _swapped(self, before: Hosted | None, after: Hosted | None, outcome: str) -> None:
-        name = (after or before).name  # type: ignore[union-attr]  # never are both missing
-        if after is None:
-            gate.log.error(f"a new version is refused: {outcome}", extra={"facts": {"model": name}})
-            self.metrics.swaps.labels(name, "refused").inc()
-            return
-        facts = {"model": name, "version": after.version, "engine": after.predictor.engine_name}
-        gate.log.info(f"model {outcome}", extra={"facts": facts})
-        self.metrics.models.labels(name, after.version).set(1)
-        if before is not None:
-            self.metrics.swaps.labels(name, "swapped").inc()
-            self.metrics.models.labels(name, before.version).set(0)
-
-    def model(self, name: str | None) -> Hosted:
-        found = self.models.get(name)
-        if found is None:
-            known = ", ".join(model.name for model in self.models.all())[:300]
-            raise RequestError(404, f"there is no such model: use one of: {known}")
-        return found
-
-    async def answer(
-        self,
-        request: Request,
-        hosted: Hosted,
-        top: int,
-        threshold: float | None,
-        cut: str | None,
-    ) -> dict[str, Any]:
-        """An AnswersOut for the pictures of a request. Raises RequestError."""
-        contents = await read_pictures(request, self.settings.limits)
-        request.state.images, request.state.model = len(contents), hosted.name
-        outcomes = await self.desk.answer(hosted, contents)
-        if bad := {i: each for i, each in enumerate(outcomes) if isinstance(each, DataError)}:
-            raise _unreadable(bad, len(contents))
-        logits = [each for each in outcomes if not isinstance(each, DataError)]
-        answers = answering.answers_of(hosted, logits, top, threshold, cut)
-        self.metrics.images.labels(hosted.name, hosted.version).inc(len(answers))
-        identifier = request.state.request_id
-        if self.decisions:
-            for each in answers:
-                self.decisions.add(
-                    Decision(
-                        identifier,
-                        each["image"],
-                        hosted.name,
-                        hosted.version,
-                        tuple(each["labels"]),
-                        each["probability"],
-                        each["sure"],
-                    )
-                )
-        return {
-            "request_id": identifier,
-            "model": answering.name_of(hosted),
-            "answers": answers,
-        }
-
-    def close(self) -> None:
-        self.models.stop_watching()
-        self.desk.stop()
-        if self.decisions:
-            self.decisions.close()
-
-
-def _unreadable(bad: dict[int, DataError], asked: int) -> RequestError:
-    reasons = {number: unreadable(error) for number, error in bad.items()}
-    first, reason = next(iter(reasons.items()))
-    foreign = all(reason.startswith(_UNSUPPORTED) for reason in reasons.values())
-    which = "the image" if asked == 1 else f"image {first}"
-    more = f", and {len(bad) - 1} others" if len(bad) > 1 else ""
-    return RequestError(
-        415 if foreign else 422,
-        f"{which} cannot be read{more}: {reason}",
-        images=[{"image": number, "detail": reason} for number, reason in reasons.items()],
-    )
 
 
 def _json(content: object, status: int = 200) -> Response:
@@ -147,6 +58,7 @@ def build(settings: Settings) -> Gate:
         redoc_url=None,
     )
     _add_answers(app, service)
+    _add_facts(app, service)
     _add_states(app, service)
     _add_pages(app, service)
     _add_problems(app)
@@ -213,6 +125,21 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         hosted = service.model(model)
         return _json(await service.answer(request, hosted, top, threshold, cut))
 
+    @app.post(
+        "/v1/explain",
+        response_model=ExplanationOut,
+        responses=_refusals(400, 401, 403, 404, 408, 413, 415, 421, 422, 429),
+        openapi_extra={"requestBody": _BODY},
+    )
+    async def explain(
+        request: Request, model: str | None = None, label: str | None = None
+    ) -> Response:
+        """Where the model looked: what its answer loses when parts of the picture are covered."""
+        request.state.route = "explain"
+        return _json(await service.explain(request, service.model(model), label))
+
+
+def _add_facts(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models", response_model=ModelsOut, responses=_refusals(401, 403, 421))
     def models(request: Request) -> Response:
         """The models that answer here."""

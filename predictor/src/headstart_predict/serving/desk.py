@@ -27,6 +27,7 @@ from headstart_predict.serving.settings import Limits
 _SMOOTHING = 0.05  # of the mean times of an image
 _DECODING_S = 0.005  # a first guess
 
+Picture = bytes | np.ndarray
 Outcome = np.ndarray | DataError
 
 
@@ -45,7 +46,7 @@ class _Order:
 class _Image:
     order: _Order
     place: int
-    content: bytes
+    content: bytes = b""
     pixels: np.ndarray | None = None
 
 
@@ -75,20 +76,26 @@ class Desk:
         if (wait := self.wait) > self._limits.queue:
             raise busy(wait)
 
-    async def answer(self, hosted: Hosted, contents: Sequence[bytes]) -> list[Outcome]:
-        """Logits (classes,) for the content of each image file, or the error of one that cannot be
-        read. Raises RequestError where they would have to wait for too long."""
+    async def answer(self, hosted: Hosted, pictures: Sequence[Picture]) -> list[Outcome]:
+        """Logits (classes,) for each picture, or the error of one that cannot be read.
+
+        pictures: the content of an image file, or pixels, uint8 (side, side, 3). Raises
+        RequestError where they would have to wait for too long."""
         self.admit()
         loop = asyncio.get_running_loop()
-        order = _Order(hosted, [None] * len(contents), loop, loop.create_future(), len(contents))
+        order = _Order(hosted, [None] * len(pictures), loop, loop.create_future(), len(pictures))
         with self._ready:
-            self._encoded.extend(_Image(order, i, content) for i, content in enumerate(contents))
-            self._ready.notify(len(contents))
-        self._metrics.waiting.inc(len(contents))
+            for place, picture in enumerate(pictures):
+                if isinstance(picture, bytes):
+                    self._encoded.append(_Image(order, place, content=picture))
+                else:
+                    self._decoded.append(_Image(order, place, pixels=picture))
+            self._ready.notify(len(pictures))
+        self._metrics.waiting.inc(len(pictures))
         try:
             await order.done
         finally:
-            self._metrics.waiting.dec(len(contents))
+            self._metrics.waiting.dec(len(pictures))
         for outcome in order.outcomes:
             if isinstance(outcome, Exception) and not isinstance(outcome, DataError):
                 raise outcome
