@@ -333,7 +333,7 @@ def models(
         show(format_backbones(backbones))
 
 
-for verb in (predict, export, verify):
+for verb in (predict, export, verify, serve):
     app.command()(verb)
 
 
