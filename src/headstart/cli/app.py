@@ -18,7 +18,7 @@ import typer
 from typer.exceptions import TyperException
 
 from headstart.cli.data import data_app
-from headstart.cli.deploying import export, predict, verify
+from headstart.cli.deploying import export, predict, serve, verify
 from headstart.cli.fitting import fit
 from headstart.cli.options import (
     BudgetOption,
