@@ -1,14 +1,15 @@
-"""An exported page in a browser, and the pictures that it is asked about."""
+"""A page that classifies, in a browser, and the pictures that it is asked about."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 
 class Opened:
-    """A page in a browser without a network, and the pictures that it is asked about."""
+    """A page in a browser."""
 
     def __init__(self, page: Any) -> None:
         self.page = page
@@ -27,17 +28,18 @@ class Opened:
         self.page.locator("#clear").click()
         return dict(zip(names, shares, strict=True))
 
-    def hand_over(self, event: str, files: Mapping[str, str]) -> None:
-        """Drop or paste files of some text."""
+    def hand_over(self, event: str, files: Mapping[str, bytes]) -> None:
+        """Drop or paste files."""
         self.page.evaluate(
             """([event, files]) => {
               const data = new DataTransfer();
               for (const [name, text] of Object.entries(files)) {
-                data.items.add(new File([text], name));
+                const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+                data.items.add(new File([bytes], name));
               }
               document.body.dispatchEvent(event === "drop"
                 ? new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true })
                 : new ClipboardEvent("paste", { clipboardData: data, bubbles: true }));
             }""",
-            [event, files],
+            [event, {name: base64.b64encode(file).decode() for name, file in files.items()}],
         )  # fmt: skip

@@ -172,7 +172,7 @@ def test_what_is_no_picture_gets_clear_words(
     shipped: Shipped, opened: Callable[..., Opened]
 ) -> None:
     page = opened(shipped.page)
-    page.hand_over("drop", {"notes.txt": "no picture", "empty.png": "", "cut.gif": "GIF89a"})
+    page.hand_over("drop", {"notes.txt": b"no picture", "empty.png": b"", "cut.gif": b"GIF89a"})
     page.page.locator(".failed").nth(2).wait_for()
     assert page.page.locator(".failed .file").all_inner_texts() == [
         "cut.gif", "empty.png", "notes.txt",
@@ -182,7 +182,7 @@ def test_what_is_no_picture_gets_clear_words(
     assert "empty" in empty
     assert "damaged" in cut
     assert "cut.gif: Cannot be read" in page.page.locator("#said").inner_text()
-    page.hand_over("paste", {"pasted.txt": "no picture"})
+    page.hand_over("paste", {"pasted.txt": b"no picture"})
     page.page.locator(".failed", has_text="pasted.txt").wait_for()
     page.hand_over("drop", {})
     assert "Only files" in page.page.locator("#hint").inner_text()

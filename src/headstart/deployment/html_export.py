@@ -1,7 +1,8 @@
 """A finished run as one HTML file, which classifies pictures in any browser, without a network.
 
 The page holds the model, ONNX Runtime Web, and the card's main facts. Its content policy allows its
-own script and style, and nothing from outside.
+own script and style, and nothing from outside. What it shares with the service's page is in the
+predictor's distribution.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import base64
 import gzip
 import hashlib
 import json
+import re
 from importlib import resources
 from pathlib import Path
 
@@ -29,6 +31,9 @@ from headstart_predict.plain import one_line, visible, without_home
 NAME = "classifier.html"
 MOST_BYTES = 300_000_000  # of a model: browsers hold no text of more than half a gigabyte
 _LISTED = 12  # classes named at the top
+# In this order; a page on its own can import nothing.
+_SHARED, _OWN = ("elements.js", "answers.js", "asking.js"), ("picture.js", "script.js")
+_MODULE = re.compile(r"^(?:import .*;\n|export )", re.MULTILINE)
 # What the runtime's module gives to others, and what the page needs of it.
 _EXPORTS, _NEEDED = "export{", ("InferenceSession", "Tensor", "env")
 
@@ -59,12 +64,11 @@ def write_page(
 def render_page(run: Run, model: bytes, threshold: float | None, runtime: WebRuntime) -> str:
     """The page as text; equal runs give equal text. Hidden characters of names are escapes."""
     many = run.recipe.many_labels
-    style, script = _asset("style.css"), _script(runtime, many)
+    style, script = _shared("style.css"), _script(runtime)
     names = [one_line(name) for name in run.class_names]
     side, framing = run.provenance.data.side, run.recipe.data.framing
     facts: dict[str, object] = {"classes": names, "side": side, "framing": framing}
     if many:
-        style += _asset("many.css")
         facts["thresholds"] = run.many_metrics.thresholds
         lead, invitation = f"Finds any of {len(names)} labels: ", "What is in it?"
     else:
@@ -144,7 +148,7 @@ def _shown(text: str) -> str:
     return without_home(visible(text)).replace(" %", "\u202f%")
 
 
-def _script(runtime: WebRuntime, many: bool) -> str:
+def _script(runtime: WebRuntime) -> str:
     """The runtime and the page's own script as one module. What the runtime exports becomes the
     argument of a function that holds the rest: so their names cannot meet."""
     body, _, end = runtime.script.rpartition(_EXPORTS)
@@ -154,7 +158,8 @@ def _script(runtime: WebRuntime, many: bool) -> str:
     if len(inner) != len(_NEEDED) or not rest.startswith(";"):
         raise BundleError(f"{SCRIPT}: its exports are not as expected")
     given = ",".join(f"{public}:{inner[public]}" for public in _NEEDED)
-    own = _asset("picture.js") + _asset("script.js") + (_asset("many.js") if many else "")
+    modules = [*map(_shared, _SHARED), *map(_asset, _OWN)]
+    own = "".join(_MODULE.sub("", text) for text in modules)
     script = f"{body}\n((ort) => {{\n{own}}})({{{given}}});\n"
     if "</script" in script or "<!--" in script or "\r" in script:
         raise BundleError(f"{SCRIPT}: it cannot be a part of a page")
@@ -177,3 +182,7 @@ def _digest(text: str) -> str:
 
 def _asset(name: str) -> str:
     return (resources.files("headstart.deployment") / "page" / name).read_text(encoding="utf-8")
+
+
+def _shared(name: str) -> str:
+    return (resources.files("headstart_predict.serving") / "page" / name).read_text("utf-8")

@@ -1,7 +1,7 @@
 // A picture as the model's pixels: what headstart_predict/decode.py makes of the same file.
 
 const ONE = 2 ** 22; // Pillow's weights are whole numbers, of which so many are 1
-const PADDING = [124, 116, 104]; // that of framing.py
+export const PADDING = [124, 116, 104]; // that of framing.py
 
 function bicubic(x) {
   x = Math.abs(x);
@@ -78,7 +78,7 @@ function place(width, height, side, framing) {
   return { left: 0, top: 0, part: [width, height], size };
 }
 
-function resized({ pixels, part, size }, side) {
+export function resized({ pixels, part, size }, side) {
   const [across, down] = size, small = shrunk(pixels, part, size);
   if (across === side && down === side) return small;
   const square = new Uint8ClampedArray(side * side * 3);
@@ -126,7 +126,7 @@ async function decodedStep(source, width, height, side, framing) {
 
 // The upright picture on white, or the part of it that becomes the square, of a file or of anything
 // else that can be drawn.
-async function framed(source, side, framing) {
+export async function framed(source, side, framing) {
   const bitmap = await createImageBitmap(source, {
     imageOrientation: "from-image", colorSpaceConversion: "none", // Pillow heeds no profile either
   });
