@@ -71,6 +71,9 @@ class ModelOut(ModelName):
     classes: list[str]
     several_labels: bool
     threshold: float | None = Field(description="From which probability on an answer is sure.")
+    thresholds: list[float] | None = Field(
+        description="Of several labels: the least probability of each, in the order of classes."
+    )
     cuts: dict[str, float] = Field(description="Of two classes: thresholds by name.")
     positive: str | None = Field(description="Of two classes: the one that `cut` is about.")
     backbone: str
@@ -116,6 +119,7 @@ def describe(hosted: Hosted) -> dict[str, Any]:
         "classes": list(bundle.class_names),
         "several_labels": bundle.thresholds is not None,
         "threshold": bundle.threshold,
+        "thresholds": list(bundle.thresholds) if bundle.thresholds else None,
         "cuts": dict(cuts.by_name) if cuts else {},
         "positive": bundle.class_names[cuts.positive] if cuts else None,
         "backbone": bundle.backbone,
