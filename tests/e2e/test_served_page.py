@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.altering import altered
 from tests.browsing import grave, launched, needs_chromium
 from tests.opened_page import Opened
 from tests.page_pictures import PICTURES, encoded, photo
@@ -41,18 +40,6 @@ headstart <b>predict</b>
 TOKEN = "a-token-of-some-length"
 
 
-def altered(bundle: Path, folder: Path, card: str = "# A card", **facts: Any) -> Path:
-    """The same model with other facts, and another card."""
-    copied = shutil.copytree(bundle, folder)
-    (copied / "README.md").write_text(card)
-    record = json.loads((copied / "bundle.json").read_text())
-    content = card.encode()
-    listed = record["files"]["README.md"]
-    listed |= {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    (copied / "bundle.json").write_text(json.dumps(record | facts))
-    return copied
-
-
 @pytest.fixture(scope="module")
 def bundles(published: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """exported; hostile, which is sure of nothing; tags, of several labels."""
@@ -61,7 +48,12 @@ def bundles(published: Path, tmp_path_factory: pytest.TempPathFactory) -> list[P
         published, folder / "a", CARD, name="hostile", class_names=HOSTILE, threshold=0.999
     )
     thresholds = [0.01] * 3 + [0.9999] * 7
-    several = {"name": "tags", "thresholds": thresholds, "scores": None, "validation": None}
+    several: dict[str, Any] = {
+        "name": "tags",
+        "thresholds": thresholds,
+        "scores": None,
+        "validation": None,
+    }
     tags = altered(published, folder / "b", **several)
     return [published, hostile, tags]
 
@@ -225,7 +217,10 @@ def test_two_models_answer_side_by_side(server: Server, opened: Callable[..., Op
     for number, model in enumerate(("exported", "hostile")):
         rows = answers.nth(number).locator(".bars li")
         shares = rows.locator("data").evaluate_all("all => all.map((e) => Number(e.value))")
-        assert shares == list(by_label(told(server, content, model)).values())
+        names = rows.locator(".name").all_text_contents()
+        expected = by_label(told(server, content, model))
+        assert shares == list(expected.values())
+        assert names == [name.replace("\u202e", "\\u202e") for name in expected]
     left, right = (answers.nth(k).bounding_box() for k in (0, 1))
     assert left["y"] == right["y"] and left["x"] + left["width"] <= right["x"]
     page.locator("#second").select_option("")
@@ -393,6 +388,8 @@ def test_the_summary_has_the_numbers_of_the_log(
         assert said[2].startswith("Not sure: 100.0\u202f% now")
         table = page.locator(".chart").first.locator("tbody td:last-child").all_text_contents()
         assert sum(map(int, table)) == 3
+        steps = page.locator(".chart").nth(1).locator("tbody td:nth-child(2)").all_text_contents()
+        assert sum(float(step.rstrip("\u202f%")) for step in steps) == pytest.approx(100, abs=0.2)
         names = page.locator(".rows .name").all_text_contents()
         labels = {each["label"].replace("\u202e", "\\u202e") for each in answers}
         assert labels <= set(names) and "Not sure" in names
