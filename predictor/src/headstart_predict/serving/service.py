@@ -69,13 +69,14 @@ class Service:
         cut: str | None,
     ) -> dict[str, Any]:
         """An AnswersOut for the pictures of a request. Raises RequestError."""
+        least = answering.least_of(hosted, cut)
         contents = await read_pictures(request, self.settings.limits)
         request.state.images, request.state.model = len(contents), hosted.name
         outcomes = await self.desk.answer(hosted, contents)
         if bad := {i: each for i, each in enumerate(outcomes) if isinstance(each, DataError)}:
             raise _unreadable(bad, len(contents))
         logits = [each for each in outcomes if not isinstance(each, DataError)]
-        answers = answering.answers_of(hosted, logits, top, threshold, cut)
+        answers = answering.answers_of(hosted, logits, top, threshold, least)
         self.metrics.images.labels(hosted.name, hosted.version).inc(len(answers))
         identifier = request.state.request_id
         if self.decisions:
