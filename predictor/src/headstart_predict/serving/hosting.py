@@ -111,13 +111,8 @@ class Models:
         self._seen: dict[Path, object] = {}
         for path in paths:
             self._seen[path] = _stamp(path)
-            hosted = self._load(path)
-            if hosted.name in (other.name for other in self._at.values()):
-                raise BundleError(
-                    f"{path}: a second model that is called {hosted.name}: export one of them from "
-                    "a run with another name"
-                )
-            self._at[path] = hosted
+            self._at[path] = self._load(path)
+        for hosted in self._at.values():
             on_swap(None, hosted, "loaded")
         self._stop = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)

@@ -33,12 +33,12 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.metrics = settings, Metrics()
+        lost = self.metrics.unlogged.inc
+        self.decisions = Decisions(Path(settings.log), lost) if settings.log else None
         threads = settings.threads or max(1, usable_cores() // settings.workers)
         paths = [Path(path) for path in settings.bundles]
         self.models = Models(paths, threads, settings.engine, settings.limits, self._swapped)
         self.desk = Desk(threads, settings.limits, self.metrics)
-        lost = self.metrics.unlogged.inc
-        self.decisions = Decisions(Path(settings.log), lost) if settings.log else None
 
     def _swapped(self, before: Hosted | None, after: Hosted | None, outcome: str) -> None:
         name = (after or before).name  # type: ignore[union-attr]  # never are both missing
