@@ -169,7 +169,7 @@ def test_the_images_that_cannot_be_read_are_named(server: Server, pictures: list
         ("/v1/predict?top=0", 422, "top"),
         ("/v1/predict?threshold=2", 422, "threshold"),
         ("/v1/predict?threshold=nan", 422, "threshold"),
-        ("/v1/predict?cut=0.5", 422, "two classes"),
+        ("/v1/predict?cut=0.5", 409, "two classes"),
         ("/nothing", 404, "openapi.json"),
         ("/static/../app.py", 404, ""),
         ("/static/..%2fapp.py", 404, ""),
@@ -194,7 +194,7 @@ def test_where_the_model_looked(server: Server, pictures: list[bytes]) -> None:
     assert reply.content["label"] == answer["label"]
     square = Image.open(io.BytesIO(base64.b64decode(reply.content["square"])))
     assert np.array_equal(np.asarray(square), load_square(pictures[0]))
-    assert server.ask("/v1/explain?label=none", pictures[0]).status == 422
+    assert server.ask("/v1/explain?label=none", pictures[0]).status == 404
 
 
 def load_square(picture: bytes) -> np.ndarray:

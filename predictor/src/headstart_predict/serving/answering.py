@@ -151,7 +151,7 @@ def least_of(hosted: Hosted, cut: str | None) -> float | None:
     try:
         return hosted.predictor.least_of(cut)
     except HeadstartError as error:
-        raise RequestError(422, f"cut: {str(error)[:300]}") from None
+        raise RequestError(409, f"cut: {str(error)[:300]}") from None
 
 
 def _answer(number: int, answer: Answer, top: int, sure_from: float) -> dict[str, Any]:

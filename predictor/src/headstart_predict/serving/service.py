@@ -105,7 +105,7 @@ class Service:
             raise RequestError(422, "send one image: each costs as much as eighty answers")
         predictor = hosted.predictor
         if label is not None and label not in predictor.class_names:
-            raise RequestError(422, "label: the model has no such class: see /v1/models")
+            raise RequestError(404, "label: the model has no such class: see /v1/models")
         request.state.images, request.state.model = 1, hosted.name
         try:
             pixels = await run_in_threadpool(
