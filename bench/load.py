@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 _EDGE = "headstart-edge"
 _MOST = 600  # connections
 
@@ -113,7 +115,7 @@ async def run(job: dict[str, Any]) -> list[tuple[float, float, int]]:
     if "clients" in job:
         await asyncio.gather(*(steadily(client) for client in range(job["clients"])))
         return found
-    chance, due, tasks = random.Random(0), 0.0, []
+    chance, due, tasks = random.Random(0), 0.0, list[asyncio.Task[None]]()
     while (due := due + chance.expovariate(job["rate"])) < job["seconds"]:
         await asyncio.sleep(max(0.0, began + due - time.perf_counter()))
         tasks.append(loop.create_task(one(len(tasks), due)))
@@ -127,8 +129,4 @@ def iter_free(free: deque[Client]) -> Any:
 
 
 if __name__ == "__main__":
-    try:
-        from uvloop import run as start
-    except ImportError:
-        from asyncio import run as start
-    print(json.dumps(start(run(json.load(sys.stdin)))))
+    print(json.dumps(uvloop.run(run(json.load(sys.stdin)))))
