@@ -3,21 +3,29 @@
     python bench/agreement.py [--side 64] [--train 3000] [BACKBONE ...]
 
 Each backbone is fine-tuned on a part of CIFAR-10 (its last stage, two epochs) and tested on all
-10,000 test images. Each way then answers the same images. The table gives the images with another
-answer than the run had, and the largest difference of a probability from the run's.
+10,000 test images. Each way then answers the same images; the service gets them as PNG files over
+HTTP. The table gives the images with another answer than the run had, and the largest difference of
+a probability from the run's.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
+import contextlib
+import http.client
+import json
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from harness import leave_serving_unmeasured, machine_line
 
 import headstart
+from headstart.data.images import encode_png
 from headstart.deployment.export import export
 from headstart.evaluation.predictions import Predictions
 from headstart_predict import load
@@ -61,13 +69,50 @@ def hold_against_its_run(backbone: str, side: int, train: int, scratch: Path) ->
         "the predictor's own choice": load(bundle).logits_of_series,
     }
     before = scaled(expected, torch.temperature)
-    for way, ask in ways.items():
-        found = scaled(Predictions(expected.ids, expected.labels, ask(pixels)), torch.temperature)
+    for way in (*ways, "the service over HTTP"):
+        if way in ways:
+            logits = ways[way](pixels)
+            found = scaled(Predictions(expected.ids, expected.labels, logits), torch.temperature)
+        else:
+            found = over_http(bundle, run.class_names, pixels)
         changed = int((found.argmax(1) != before.argmax(1)).sum())
         largest = float(np.abs(found - before).max())
         accuracy = float(expected.correct.mean())
         row = (backbone, f"{accuracy:.2%}", way, f"{len(found):,}", str(changed), f"{largest:.1e}")
         print(f"| {' | '.join(row)} |", flush=True)
+
+
+def over_http(bundle: Path, names: Sequence[str], pixels: np.ndarray) -> np.ndarray:
+    """The probabilities that a service gives for PNG files, float64 (n, classes)."""
+    found = []
+    with serving(bundle) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        for first in range(0, len(pixels), 32):
+            coded = [base64.b64encode(encode_png(p)).decode() for p in pixels[first : first + 32]]
+            connection.request(
+                "POST",
+                f"/v1/predict?top={len(names)}",
+                json.dumps({"images": coded}),
+                {"content-type": "application/json"},
+            )
+            for answer in json.load(connection.getresponse())["answers"]:
+                named = {each["label"]: each["probability"] for each in answer["top"]}
+                found.append([named[name] for name in names])
+        connection.close()
+    return np.array(found)
+
+
+@contextlib.contextmanager
+def serving(bundle: Path) -> Iterator[int]:
+    """A service of a bundle, and its port."""
+    code = "from headstart_predict.serving.cli import main; main()"
+    started = [sys.executable, "-c", code, str(bundle), "--port", "0"]
+    with subprocess.Popen(
+        started, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        yield int(process.stdout.readline().split("http://")[1].split()[0].rpartition(":")[2])
+        process.terminate()
 
 
 def scaled(predictions: Predictions, temperature: float) -> np.ndarray:

@@ -77,9 +77,8 @@ def lock(uv: list[str]) -> None:
         *("pip", "compile", "--group", "dev", "-c", str(runtime)),
         *(*common, *upgrade, "-o", str(development)),
     )
-    # The predictor alone, as its container has it: the same versions.
-    predictor = ROOT / "predictor"
-    alone = (str(predictor / "pyproject.toml"), "-o", str(predictor / "requirements.txt"))
+    # The predictor alone, as its container has it, with the service: the same versions.
+    alone = ("--extra", "serve", "predictor/pyproject.toml", "-o", "predictor/requirements.txt")
     call(uv, "pip", "compile", *alone, "-c", str(runtime), *common, *upgrade)
     # What we are measured against: the same versions of what we share with it, where it takes them.
     for peer in sorted((ROOT / "bench" / "peers").glob("requirements-*.in")):

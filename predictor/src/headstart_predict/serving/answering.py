@@ -139,21 +139,23 @@ def answers_of(
     logits: Sequence[np.ndarray],
     top: int,
     threshold: float | None,
-    cut: str | None,
+    least: float | None,
 ) -> list[dict[str, Any]]:
-    """An AnswerOut for each row of logits. Raises RequestError for a cut that the model has not."""
+    """An AnswerOut for each row of logits. least: of two classes, that of the positive one."""
     bundle = hosted.predictor.bundle
     sure_from = bundle.threshold or 0.0 if threshold is None else threshold
-    least = _least(hosted, cut) if cut is not None else None
     found = [hosted.predictor.answer(str(i), row, least) for i, row in enumerate(logits)]
     return [_answer(number, answer, top, sure_from) for number, answer in enumerate(found)]
 
 
-def _least(hosted: Hosted, cut: str) -> float:
+def least_of(hosted: Hosted, cut: str | None) -> float | None:
+    """What a cut means. Raises RequestError for one that the model has not."""
+    if cut is None:
+        return None
     try:
         return hosted.predictor.least_of(cut)
     except HeadstartError as error:
-        raise RequestError(422, f"cut: {str(error)[:300]}") from None
+        raise RequestError(409, f"cut: {str(error)[:300]}") from None
 
 
 def _answer(number: int, answer: Answer, top: int, sure_from: float) -> dict[str, Any]:

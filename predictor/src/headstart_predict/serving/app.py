@@ -13,6 +13,7 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse
 from starlette.staticfiles import StaticFiles
 
 from headstart_predict import __version__
@@ -24,7 +25,7 @@ from headstart_predict.serving.answering import (
     ModelsOut,
     ProblemOut,
 )
-from headstart_predict.serving.bodies import FIELD, ImagesAsJSON
+from headstart_predict.serving.bodies import FIELD
 from headstart_predict.serving.decisions import summarise
 from headstart_predict.serving.gate import Gate
 from headstart_predict.serving.problems import MEDIA_TYPE, RequestError
@@ -71,35 +72,41 @@ def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ProblemOut, "content": {MEDIA_TYPE: {}}} for status in statuses}
 
 
-_BODY = {
-    "required": True,
-    "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": [FIELD],
-                "properties": {
-                    FIELD: {"type": "array", "items": {"type": "string", "format": "binary"}}
-                },
-            }
-        },
-        "image/*": {"schema": {"type": "string", "format": "binary"}},
-        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-        "application/json": {
-            "schema": ImagesAsJSON.model_json_schema(),
-            "example": {"image": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4"
-                                 "z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"},
-        },
-    },
-}  # fmt: skip
+_FILE = {"type": "string", "format": "binary", "description": "The content of an image file."}
+_CODED = {"type": "string", "format": "byte", "description": "The same in base64."}
+_EXAMPLE = (  # a red pixel
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
+)
+
+
+def _body(most: int) -> dict[str, Any]:
+    """What a request may hold, for the OpenAPI document. most: images."""
+
+    def several(kind: dict[str, Any]) -> dict[str, Any]:
+        return {"type": "array", "items": kind, "minItems": 1, "maxItems": most}
+
+    def one_key(name: str, kind: dict[str, Any]) -> dict[str, Any]:
+        closed = {"type": "object", "required": [name], "additionalProperties": False}
+        return closed | {"properties": {name: kind}}
+
+    as_json = [one_key("image", _CODED)]
+    if most > 1:
+        as_json.append(one_key("images", several(_CODED)))
+    content = {
+        "multipart/form-data": {"schema": one_key(FIELD, several(_FILE))},
+        "image/*": {"schema": _FILE},
+        "application/octet-stream": {"schema": _FILE},
+        "application/json": {"schema": {"oneOf": as_json}, "example": {"image": _EXAMPLE}},
+    }
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def _add_answers(app: FastAPI, service: Service) -> None:
     @app.post(
         "/v1/predict",
         response_model=AnswersOut,
-        responses=_refusals(400, 401, 403, 404, 408, 413, 415, 421, 422, 429),
-        openapi_extra={"requestBody": _BODY},
+        responses=_refusals(400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 429),
+        openapi_extra=_body(service.settings.limits.images),
         summary="Classify one picture or several",
     )
     async def predict(
@@ -129,7 +136,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         "/v1/explain",
         response_model=ExplanationOut,
         responses=_refusals(400, 401, 403, 404, 408, 413, 415, 421, 422, 429),
-        openapi_extra={"requestBody": _BODY},
+        openapi_extra=_body(1),
     )
     async def explain(
         request: Request, model: str | None = None, label: str | None = None
@@ -179,7 +186,7 @@ def _add_states(app: FastAPI, service: Service) -> None:
         service.desk.admit()
         return {"status": "ready"}
 
-    @app.get("/metrics", responses=_refusals(401, 403, 421))
+    @app.get("/metrics", response_class=PlainTextResponse, responses=_refusals(401, 403, 421))
     def metrics(request: Request) -> Response:
         """Numbers for Prometheus."""
         request.state.route = "metrics"

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -31,8 +31,8 @@ class ImagesAsJSON(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    image: Base64 | None = Field(None, description="The content of an image file in base64.")
-    images: list[Base64] | None = Field(None, description="Several of them.")
+    image: Base64 | None = None
+    images: list[Base64] | None = None
 
 
 async def read_pictures(request: Request, limits: Limits) -> list[bytes]:

@@ -66,10 +66,14 @@ class Desk:
             threading.Thread(target=self._work, name=f"desk-{number}", daemon=True).start()
 
     @property
+    def mean(self) -> float:
+        """Seconds of one image on one thread, lately."""
+        return self._decoding + self._computing
+
+    @property
     def wait(self) -> float:
         """Seconds that a further image would wait for its turn, as far as can be foreseen."""
-        waiting = len(self._encoded) + len(self._decoded)
-        return waiting * (self._decoding + self._computing) / self._threads
+        return (len(self._encoded) + len(self._decoded)) * self.mean / self._threads
 
     def admit(self) -> None:
         """Raises RequestError where an image would have to wait for too long."""

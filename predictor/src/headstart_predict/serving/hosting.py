@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from headstart_predict.predictor import BundlePredictor, load
 from headstart_predict.serving.settings import Limits
 
 CARD = "README.md"
+_FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n\s*", re.DOTALL)  # for model hubs
 WATCHED_S = 1.0  # how often a folder is looked at
 _BATCHES = (1, 2, 4, 8)
 _WORTH = 1.03  # a larger batch must be quicker by so much
@@ -60,6 +62,7 @@ def host(path: Path, threads: int, engine: str, limits: Limits) -> Hosted:
     predictor.verify(golden)
     batch, seconds = _measure(predictor, golden.pixels, limits.batch)
     card = bundle.read(CARD).decode("utf-8", "replace") if CARD in bundle.files else ""
+    card = _FRONT_MATTER.sub("", card)
     if _record_sha256(path) != sha256:
         raise BundleError(f"{path}: it was changed while it was read")
     return Hosted(predictor, sha256, batch, seconds, card)
@@ -108,13 +111,8 @@ class Models:
         self._seen: dict[Path, object] = {}
         for path in paths:
             self._seen[path] = _stamp(path)
-            hosted = self._load(path)
-            if hosted.name in (other.name for other in self._at.values()):
-                raise BundleError(
-                    f"{path}: a second model that is called {hosted.name}: export one of them from "
-                    "a run with another name"
-                )
-            self._at[path] = hosted
+            self._at[path] = self._load(path)
+        for hosted in self._at.values():
             on_swap(None, hosted, "loaded")
         self._stop = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)

@@ -16,6 +16,7 @@ _KINDS = {
     404: "not-found",
     405: "method-not-allowed",
     408: "too-slow",
+    409: "not-for-this-model",
     413: "too-large",
     415: "unsupported-format",
     421: "unknown-host",

@@ -35,7 +35,7 @@ def serve(settings: Settings) -> None:
     """
     os.environ.setdefault(PIXELS_VARIABLE, MAX_PIXELS)
     max_pixels()  # a wrong value is said now
-    names = [open_bundle(path).name for path in settings.bundles]
+    names = _names(settings)
     with (
         _listening(settings.host, settings.port) as bound,
         tempfile.TemporaryDirectory(prefix="headstart-serve-") as shared,
@@ -54,6 +54,20 @@ def serve(settings: Settings) -> None:
         else:
             ready()
             Multiprocess(_configured(_APP, settings), sockets=[bound]).run()
+
+
+def _names(settings: Settings) -> list[str]:
+    """Of the models; no two may have the same."""
+    found: dict[str, str] = {}
+    for path in settings.bundles:
+        name = open_bundle(path).name
+        if name in found:
+            raise HeadstartError(
+                f"{path}: a second model that is called {name}: export one of them from a run with "
+                "another name"
+            )
+        found[name] = path
+    return list(found)
 
 
 def _run_here(settings: Settings, bound: socket.socket, ready: Callable[[], None]) -> None:
@@ -131,9 +145,13 @@ def _listening(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         bound = socket.socket(family, kind, protocol)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-        bound.listen(_BACKLOG)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+            bound.listen(_BACKLOG)
+        except BaseException:
+            bound.close()
+            raise
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise HeadstartError(

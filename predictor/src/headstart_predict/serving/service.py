@@ -33,12 +33,12 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.metrics = settings, Metrics()
+        lost = self.metrics.unlogged.inc
+        self.decisions = Decisions(Path(settings.log), lost) if settings.log else None
         threads = settings.threads or max(1, usable_cores() // settings.workers)
         paths = [Path(path) for path in settings.bundles]
         self.models = Models(paths, threads, settings.engine, settings.limits, self._swapped)
         self.desk = Desk(threads, settings.limits, self.metrics)
-        lost = self.metrics.unlogged.inc
-        self.decisions = Decisions(Path(settings.log), lost) if settings.log else None
 
     def _swapped(self, before: Hosted | None, after: Hosted | None, outcome: str) -> None:
         name = (after or before).name  # type: ignore[union-attr]  # never are both missing
@@ -69,13 +69,14 @@ class Service:
         cut: str | None,
     ) -> dict[str, Any]:
         """An AnswersOut for the pictures of a request. Raises RequestError."""
+        least = answering.least_of(hosted, cut)
         contents = await read_pictures(request, self.settings.limits)
         request.state.images, request.state.model = len(contents), hosted.name
         outcomes = await self.desk.answer(hosted, contents)
         if bad := {i: each for i, each in enumerate(outcomes) if isinstance(each, DataError)}:
             raise _unreadable(bad, len(contents))
         logits = [each for each in outcomes if not isinstance(each, DataError)]
-        answers = answering.answers_of(hosted, logits, top, threshold, cut)
+        answers = answering.answers_of(hosted, logits, top, threshold, least)
         self.metrics.images.labels(hosted.name, hosted.version).inc(len(answers))
         identifier = request.state.request_id
         if self.decisions:
@@ -104,7 +105,7 @@ class Service:
             raise RequestError(422, "send one image: each costs as much as eighty answers")
         predictor = hosted.predictor
         if label is not None and label not in predictor.class_names:
-            raise RequestError(422, "label: the model has no such class: see /v1/models")
+            raise RequestError(404, "label: the model has no such class: see /v1/models")
         request.state.images, request.state.model = 1, hosted.name
         try:
             pixels = await run_in_threadpool(
