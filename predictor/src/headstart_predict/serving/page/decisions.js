@@ -80,9 +80,10 @@ function classes({ classes: found, images }, { classes: names, several_labels: s
 
 async function show() {
   const model = models.find(({ id }) => id === find("model").value), { validation } = model;
-  const hours = find("hours"), period = `the last ${hours.selectedOptions[0].textContent}`;
+  const hours = find("hours"), asked = hours.value, period = `the last ${hours.selectedOptions[0].textContent}`;
   find("name").textContent = visible(model.id);
-  const found = await ask("v1/decisions", { parameters: { model: model.id, hours: hours.value } });
+  const found = await ask("v1/decisions", { parameters: { model: model.id, hours: asked } });
+  if (find("model").value !== model.id || hours.value !== asked) return; // asked again meanwhile
   const { images } = found;
   const few = images < FEW ? " So few may differ from validation by chance." : "";
   const told = validation ? ` Beside them: ${pictures(validation.images)} of validation, answered by the same model.${few}` : "";
