@@ -1,9 +1,9 @@
 """A model in eight bits, quantized on training images; validation chooses what stays in float32.
 
 Weights are quantized for each channel, activations for each tensor, both symmetrically, with NNCF's
-fast bias correction. Activations with a zero point have no quick kernels in OpenVINO: a convolution
-that takes some is computed in float32. It corrects each layer by itself: so a layer can be given back its float32 afterwards.
-What comes before the first convolution, the first convolutions, and the last layer always stay in
+fast bias correction. It corrects each layer by itself: so a layer can be given back its float32
+afterwards. Activations with a zero point have no quick kernels in OpenVINO: a convolution that takes
+some is computed in float32. What comes before the first convolution, the first convolutions, and the last layer always stay in
 float32: pixels and logits need more digits than eight bits have, and what the first layers round
 away is lost to all others.
 
