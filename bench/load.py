@@ -2,10 +2,11 @@
 
     python bench/load.py < job.json
 
-A job has host, port, path, photos (a folder of JPEG files), seconds, and either clients, each of
-which asks its next request when it has the answer to the last, or rate, requests a second that come
-at random times, whether or not others are answered. Prints one line of JSON: for each request the
-second at which it was due, how long its answer took, and its status (0: none).
+A job has host, port, path, field (of the form), photos (a folder of JPEG files), seconds, and
+either clients or rate. Each client asks its next request when it has the answer to the last, or a second
+after a refusal with 429. At a rate, requests a second come at random times, whether or not others
+are answered. Prints one line of JSON: for each request the second at which it was due, how long its
+answer took, and its status (0: none).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 import uvloop
 
 _EDGE = "headstart-edge"
-_MOST = 600  # connections
+_BUSY = 429
 
 
 class Client(asyncio.Protocol):
@@ -69,12 +70,12 @@ class Client(asyncio.Protocol):
         self._transport.close()
 
 
-def requests(host: str, path: str, photos: Sequence[bytes]) -> list[bytes]:
+def requests(host: str, path: str, field: str, photos: Sequence[bytes]) -> list[bytes]:
     """Each photo as a whole request with a form."""
     found = []
     for photo in photos:
         body = (
-            f'--{_EDGE}\r\nContent-Disposition: form-data; name="image"; filename="p.jpg"\r\n'
+            f'--{_EDGE}\r\nContent-Disposition: form-data; name="{field}"; filename="p.jpg"\r\n'
             "Content-Type: image/jpeg\r\n\r\n".encode()
             + photo
             + f"\r\n--{_EDGE}--\r\n".encode()
@@ -89,13 +90,13 @@ def requests(host: str, path: str, photos: Sequence[bytes]) -> list[bytes]:
 
 async def run(job: dict[str, Any]) -> list[tuple[float, float, int]]:
     photos = [path.read_bytes() for path in sorted(Path(job["photos"]).rglob("*.jpg"))[:200]]
-    asked = requests(job["host"], job["path"], photos)
+    asked = requests(job["host"], job["path"], job["field"], photos)
     found: list[tuple[float, float, int]] = []
     began = time.perf_counter()
     free: deque[Client] = deque()
     loop = asyncio.get_running_loop()
 
-    async def one(number: int, due: float) -> None:
+    async def one(number: int, due: float) -> int:
         client = next((c for c in iter_free(free) if not c.closed), None)
         try:
             if client is None:
@@ -105,17 +106,19 @@ async def run(job: dict[str, Any]) -> list[tuple[float, float, int]]:
         except (OSError, TimeoutError):
             status = 0
         found.append((due, time.perf_counter() - began - due, status))
+        return status
 
     async def steadily(client: int) -> None:
         number = client
         while (now := time.perf_counter() - began) < job["seconds"]:
-            await one(number, now)
+            if await one(number, now) == _BUSY:
+                await asyncio.sleep(1)
             number += job["clients"]
 
     if "clients" in job:
         await asyncio.gather(*(steadily(client) for client in range(job["clients"])))
         return found
-    chance, due, tasks = random.Random(0), 0.0, list[asyncio.Task[None]]()
+    chance, due, tasks = random.Random(0), 0.0, list[asyncio.Task[int]]()
     while (due := due + chance.expovariate(job["rate"])) < job["seconds"]:
         await asyncio.sleep(max(0.0, began + due - time.perf_counter()))
         tasks.append(loop.create_task(one(len(tasks), due)))

@@ -154,7 +154,14 @@ class Bench:
 
     def load(self, peer: Peer, port: int, **job: Any) -> Found:
         """What a load gives: when each request was due, how long it took, its status."""
-        told = {"host": "127.0.0.1", "port": port, "path": peer.path, "photos": str(self.photos)}
+        told: dict[str, Any] = {
+            "host": "127.0.0.1",
+            "port": port,
+            "path": peer.path,
+            "photos": str(self.photos),
+        }
+        # LitServe takes a file in a field of its own parameter's name.
+        told["field"] = "request" if peer.name == "litserve" else "image"
         done = subprocess.run(
             [sys.executable, str(Path(__file__).with_name("load.py"))],
             input=json.dumps({**told, **job}),

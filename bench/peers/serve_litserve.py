@@ -3,8 +3,6 @@
 python serve_litserve.py BUNDLE PORT THREADS WORKERS BATCH
 """
 
-from __future__ import annotations
-
 import io
 import json
 import sys
@@ -30,7 +28,7 @@ class Classifier(litserve.LitAPI):
 
     def decode_request(self, request: UploadFile) -> np.ndarray:
         side = record["side"]
-        with Image.open(io.BytesIO(request["image"].file.read())) as image:
+        with Image.open(io.BytesIO(request.file.read())) as image:
             short = min(image.size)
             left, top = (image.width - short) // 2, (image.height - short) // 2
             square = image.convert("RGB").crop((left, top, left + short, top + short))

@@ -43,8 +43,8 @@ class Predictor:
         return self.logits(pixels, "one")
 
 
-def hosted(batch: int = 4) -> Any:
-    return SimpleNamespace(predictor=Predictor(), batch=batch, name="m", version="v")
+def hosted(batch: int = 4, spread: bool = True) -> Any:
+    return SimpleNamespace(predictor=Predictor(), batch=batch, spread=spread, name="m")
 
 
 def picture(level: int) -> bytes:
@@ -75,6 +75,12 @@ def test_an_image_alone_gets_every_core(desk: Desk) -> None:
     model = hosted()
     assert levels(asyncio.run(desk.answer(model, [picture(7)]))) == [7]
     assert model.predictor.calls == [(1, "all")]
+
+
+def test_an_image_alone_stays_on_one_core_where_that_is_as_quick(desk: Desk) -> None:
+    model = hosted(spread=False)
+    asyncio.run(desk.answer(model, [picture(7)]))
+    assert model.predictor.calls == [(1, "one")]
 
 
 def test_images_of_several_requests_share_a_batch(desk: Desk) -> None:

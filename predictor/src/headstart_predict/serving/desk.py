@@ -120,7 +120,8 @@ class Desk:
                     self._ready.wait()
                 batch = self._take_batch()
                 image = None if batch else self._encoded.popleft()
-                alone = len(batch) == 1 and self._resting == self._threads and not self._encoded
+                rests = self._resting == self._threads and not self._encoded
+                alone = len(batch) == 1 and rests and batch[0].order.hosted.spread
                 self._resting -= 1
             try:
                 if image is not None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import itertools
 import json
 import logging
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import UTC, datetime
 from typing import Any
@@ -26,6 +27,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = ("/", "/decisions", "/healthz", "/readyz", "/static/")  # need no token; pages ask for it
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# Ids of requests that bring none: this process and a number.
+_PROCESS, _numbers = secrets.token_hex(8), itertools.count(1)
 _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; media-src 'self' blob:; base-uri 'none'; form-action 'none'; "
@@ -88,7 +91,7 @@ class _Passage:
         self._settings = gate._settings
         self._headers = {name.lower(): value for name, value in scope["headers"]}
         given = self._headers.get(b"x-request-id", b"").decode("latin-1")
-        self._id = given if _ID.fullmatch(given) else uuid.uuid4().hex
+        self._id = given if _ID.fullmatch(given) else f"{_PROCESS}-{next(_numbers)}"
         self._began = time.perf_counter()
         self._status, self._body = 0, 0
         self._whole = False  # the body has arrived

@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,10 @@ CARD = "README.md"
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n\s*", re.DOTALL)  # for model hubs
 WATCHED_S = 1.0  # how often a folder is looked at
 _BATCHES = (1, 2, 4, 8)
-_WORTH = 1.03  # a larger batch must be quicker by so much
+_WORTH = 1.05  # a larger batch must be quicker by so much
+# So must one image on every core: its threads wait for each other, and take time from others.
+_WORTH_EVERY_CORE = 1.2
+_SPREAD = "every core"
 
 
 @dataclass(frozen=True)
@@ -30,13 +34,15 @@ class Hosted:
 
     sha256: of bundle.json, which has those of all other files. batch: images that are worth
     computing together on one core, within the latency that is allowed. seconds: of one image in
-    such a batch, on one core, from pixels to logits. card: the model card, in Markdown.
+    such a batch, on one core, from pixels to logits. spread: whether one image alone is quicker on
+    every core than on one. card: the model card, in Markdown.
     """
 
     predictor: BundlePredictor
     sha256: str
     batch: int
     seconds: float
+    spread: bool
     card: str
 
     @property
@@ -60,12 +66,12 @@ def host(path: Path, threads: int, engine: str, limits: Limits) -> Hosted:
     predictor.prepare_for_many()
     golden = read_golden(bundle)
     predictor.verify(golden)
-    batch, seconds = _measure(predictor, golden.pixels, limits.batch)
+    batch, seconds, spread = _measure(predictor, golden.pixels, limits.batch)
     card = bundle.read(CARD).decode("utf-8", "replace") if CARD in bundle.files else ""
     card = _FRONT_MATTER.sub("", card)
     if _record_sha256(path) != sha256:
         raise BundleError(f"{path}: it was changed while it was read")
-    return Hosted(predictor, sha256, batch, seconds, card)
+    return Hosted(predictor, sha256, batch, seconds, spread, card)
 
 
 def _record_sha256(path: Path) -> str:
@@ -76,19 +82,22 @@ def _record_sha256(path: Path) -> str:
         raise
 
 
-def _measure(predictor: BundlePredictor, golden: np.ndarray, longest: float) -> tuple[int, float]:
-    """The smallest batch that is as good as the quickest, on one of all cores, and the seconds of
-    an image in it. longest: seconds that a batch may take."""
+def _measure(
+    predictor: BundlePredictor, golden: np.ndarray, longest: float
+) -> tuple[int, float, bool]:
+    """The smallest batch that is as good as the quickest, on one of all cores; the seconds of an
+    image in it; and whether every core is quicker for one image. longest: seconds that a batch may
+    take."""
     pixels = np.concatenate([golden] * (1 + _BATCHES[-1] // len(golden)))
-    calls = {
-        str(size): lambda size=size: predictor.logits_of_many(pixels[:size]) for size in _BATCHES
+    calls = {str(size): partial(predictor.logits_of_many, pixels[:size]) for size in _BATCHES} | {
+        _SPREAD: partial(predictor.logits, pixels[:1])
     }
-    rates = {int(size): max(found) for size, found in in_turns(calls, turns=2, seconds=0.2).items()}
-    seconds = {size: 1 / (size * rates[size]) for size in _BATCHES}
+    rates = {name: max(found) for name, found in in_turns(calls, turns=2, seconds=0.15).items()}
+    seconds = {size: 1 / (size * rates[str(size)]) for size in _BATCHES}
     allowed = [size for size in _BATCHES if size == 1 or size * seconds[size] <= longest]
     best = min(seconds[size] for size in allowed)
     chosen = next(size for size in allowed if seconds[size] <= _WORTH * best)
-    return chosen, seconds[chosen]
+    return chosen, seconds[chosen], rates[_SPREAD] >= _WORTH_EVERY_CORE * rates["1"]
 
 
 class Models:

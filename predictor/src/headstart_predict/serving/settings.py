@@ -46,7 +46,7 @@ class Limits:
     body: int = 32 * 2**20
     images: int = 64
     arrival: float = 20.0
-    queue: float = 0.5
+    queue: float = 1.0
     batch: float = 0.05
     held: int = 256 * 2**20
     idle: float = 10.0
