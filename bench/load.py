@@ -3,10 +3,10 @@
     python bench/load.py < job.json
 
 A job has host, port, path, field (of the form), photos (a folder of JPEG files), seconds, and
-either clients or rate. Each client asks its next request when it has the answer to the last, or a second
-after a refusal with 429. At a rate, requests a second come at random times, whether or not others
-are answered. Prints one line of JSON: for each request the second at which it was due, how long its
-answer took, and its status (0: none).
+either clients or rate. Each client asks its next request when it has the answer to the last, or a
+second after a refusal with 429. At a rate, requests a second come at random times, whether or not
+others are answered. Prints one line of JSON: for each request the second at which it was due, how
+long its answer took, and its status (0: none).
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ async def run(job: dict[str, Any]) -> list[tuple[float, float, int]]:
         try:
             if client is None:
                 client = (await loop.create_connection(Client, job["host"], job["port"]))[1]
-            status = await asyncio.wait_for(client.ask(asked[number % len(asked)]), 60)
+            status: int = await asyncio.wait_for(client.ask(asked[number % len(asked)]), 60)
             free.append(client)
         except (OSError, TimeoutError):
             status = 0
