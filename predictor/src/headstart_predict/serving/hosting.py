@@ -92,7 +92,7 @@ def _measure(
     calls = {str(size): partial(predictor.logits_of_many, pixels[:size]) for size in _BATCHES} | {
         _SPREAD: partial(predictor.logits, pixels[:1])
     }
-    rates = {name: max(found) for name, found in in_turns(calls, turns=2, seconds=0.15).items()}
+    rates = {name: max(found) for name, found in in_turns(calls, turns=2, seconds=0.06).items()}
     seconds = {size: 1 / (size * rates[str(size)]) for size in _BATCHES}
     allowed = [size for size in _BATCHES if size == 1 or size * seconds[size] <= longest]
     best = min(seconds[size] for size in allowed)
