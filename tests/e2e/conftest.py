@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,24 @@ from tests.fabricating import fabricate
 from tests.recipes import recipe_text, write_recipe
 
 FINE_TUNED = ({"train": "head"}, {"train": "last_stage", "epochs": 1, "lr": 1e-3})
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_onnx_registry() -> Iterator[None]:
+    """torch's exporter makes its table of operations again for each export: most of a second.
+
+    Nothing here adds an operation to it. Where torch has it elsewhere, exports are only slower.
+    """
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        make = ONNXRegistry.from_torchlib
+    except (ImportError, AttributeError):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(make)))
+        yield
 
 
 @pytest.fixture(scope="session")
