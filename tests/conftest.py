@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -147,11 +148,22 @@ class Outcome:
     err: str
 
 
+@functools.cache
+def _parser() -> Callable[..., Any]:
+    """typer's maker of parsers, asked once: for all verbs that takes longer than many commands."""
+    import typer.main
+
+    return functools.cache(typer.main.get_command)
+
+
 @pytest.fixture
 def headstart(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Outcome]:
     """Run the command line in this process, as `headstart ARGUMENTS` would."""
+    import typer.main
+
+    monkeypatch.setattr(typer.main, "get_command", _parser())
 
     def command(*arguments: str | Path) -> Outcome:
         from headstart.cli.app import main

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import headstart as library
+from headstart.deployment import export as exporting
 from headstart.deployment.export import export
 from headstart.files import write_arrays
 from headstart.rundir.run import Run
@@ -18,6 +21,24 @@ from tests.fabricating import fabricate
 from tests.recipes import recipe_text, write_recipe
 
 FINE_TUNED = ({"train": "head"}, {"train": "last_stage", "epochs": 1, "lr": 1e-3})
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_onnx_registry() -> Iterator[None]:
+    """torch's exporter makes its table of operations again for each export: most of a second.
+
+    Nothing here adds an operation to it. Where torch has it elsewhere, exports are only slower.
+    """
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        make = ONNXRegistry.from_torchlib
+    except (ImportError, AttributeError):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(make)))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -82,6 +103,16 @@ def published(fine_tuned: Run, tmp_path_factory: pytest.TempPathFactory) -> Path
     assert done.parity.images == 60
     assert done.parity.largest < 1e-5
     return out
+
+
+@pytest.fixture
+def exported_once(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports of that run take its graph as `published` has it: torch's exporter takes seconds.
+
+    All else is done and checked as ever.
+    """
+    content = (published / "model.onnx").read_bytes()
+    monkeypatch.setattr(exporting, "to_onnx", lambda deployed, side: content)
 
 
 @pytest.fixture

@@ -205,6 +205,7 @@ def test_a_bundle_works_elsewhere_without_torch_or_headstart(bundle: Path, tmp_p
     assert done.stdout == f"{paths[0]}: {expected.label} ({expected.probability:.1%})\n"
 
 
+@pytest.mark.usefixtures("exported_once")
 def test_a_run_without_its_data_is_checked_by_the_images_that_it_keeps(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +236,7 @@ def test_another_model_is_not_published(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("exported_once")
 @pytest.mark.parametrize("form", ["openvino", "torch"])
 def test_a_further_form_answers_as_the_bundle_that_it_is_in(
     run: Run, tmp_path: Path, form: str
@@ -254,6 +256,7 @@ def test_a_further_form_answers_as_the_bundle_that_it_is_in(
     np.testing.assert_allclose(found, golden.logits, atol=1e-4)
 
 
+@pytest.mark.usefixtures("exported_once")
 def test_a_form_that_answers_otherwise_is_not_published(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,16 +297,20 @@ def test_a_network_that_cannot_be_exported_is_a_line_and_torch_predicts(
 
 
 def test_a_model_that_a_bundle_may_not_hold_is_not_published(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from headstart.deployment import onnx_export
     from headstart_predict import onnx_file
 
+    content = (published / "model.onnx").read_bytes()
+    monkeypatch.setattr(onnx_export, "_exported", lambda deployed, side: content)
     monkeypatch.setattr(onnx_file, "OPERATIONS", frozenset(("Conv",)))
     with pytest.raises(BundleError, match="is not one of a bundle's"):
         exporting.export(run, out=tmp_path / "b", reporter=library.Reporter())
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("exported_once")
 def test_only_a_bundle_is_replaced(
     run: Run, bundle: Path, tmp_path: Path, headstart: Callable[..., Outcome]
 ) -> None:
@@ -316,6 +323,7 @@ def test_only_a_bundle_is_replaced(
     assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
 
 
+@pytest.mark.usefixtures("exported_once")
 def test_an_interrupted_export_leaves_the_bundle_before(
     run: Run, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -329,6 +337,7 @@ def test_an_interrupted_export_leaves_the_bundle_before(
     assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
 
 
+@pytest.mark.usefixtures("exported_once")
 def test_a_predictor_of_a_run_uses_its_own_bundle_while_it_is_of_this_model(
     run: Run, tmp_path: Path
 ) -> None:
@@ -361,6 +370,7 @@ def test_the_command_explains_what_is_missing(
         assert line in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("exported_once")
 @pytest.mark.parametrize(("images", "cuda"), [(500, True), (499, True), (500, False)])
 def test_a_long_series_of_a_run_goes_to_the_gpu_if_there_is_one(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: int, cuda: bool

@@ -26,12 +26,17 @@ from tests.conftest import Outcome
 
 
 @pytest.fixture(scope="module")
-def half(fine_tuned: Run, tmp_path_factory: pytest.TempPathFactory) -> exporting.Exported:
+def half(
+    fine_tuned: Run, published: Path, tmp_path_factory: pytest.TempPathFactory
+) -> exporting.Exported:
     """The run in bfloat16; read only."""
     out = tmp_path_factory.mktemp("half") / "bundle"
-    return exporting.export(
-        fine_tuned, out=out, precision="bfloat16", max_drop=100, reporter=library.Reporter()
-    )
+    content = (published / "model.onnx").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, "to_onnx", lambda deployed, side: content)
+        return exporting.export(
+            fine_tuned, out=out, precision="bfloat16", max_drop=100, reporter=library.Reporter()
+        )
 
 
 def tensors(path: Path) -> dict[str, onnx.TensorProto]:
@@ -96,6 +101,7 @@ def test_bfloat16_answers_as_the_run_within_its_digits(
     assert 0 < np.abs(found - whole).max() < 0.05 * np.abs(whole).max()
 
 
+@pytest.mark.usefixtures("exported_once")
 def test_int8_says_what_it_costs_or_is_refused(
     fine_tuned: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +129,7 @@ def test_int8_says_what_it_costs_or_is_refused(
     assert not (tmp_path / "refused").exists()
 
 
+@pytest.mark.usefixtures("exported_once")
 def test_the_command_names_what_it_writes_and_refuses_a_page(
     fine_tuned: Run, tmp_path: Path, headstart: Callable[..., Outcome]
 ) -> None:
@@ -138,6 +145,7 @@ def test_the_command_names_what_it_writes_and_refuses_a_page(
     assert "A series is " in done.out
 
 
+@pytest.mark.usefixtures("exported_once")
 def test_without_its_images_a_run_has_no_bundle_of_fewer_digits(
     fine_tuned: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

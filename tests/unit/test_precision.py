@@ -232,3 +232,39 @@ def test_an_entry_ends_with_the_engine_it_began_with(
     again = BoundaryCache(backbone, top, transform, runtime, Reporter()).rows(whole, label="on")
     assert asked == [None, CANDIDATES[1]]
     assert (packed, again.computed) == ([8, 8, 8], 64 - 24)
+
+
+def test_equal_stages_are_converted_once_and_keep_their_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    converted: list[int] = []
+    convert = prefix._convert
+
+    def counting(chain: prefix.StageChain, size: int) -> object:
+        converted.append(size)
+        return convert(chain, size)
+
+    monkeypatch.setattr(prefix, "_convert", counting)
+    monkeypatch.setattr(prefix, "_kept", type(prefix._kept)())
+    x = torch.rand(3, 3, 32, 32)
+
+    def made() -> Backbone:
+        torch.manual_seed(0)  # without norms, which are folded into copies
+        return create_backbone(BackboneSpec(name="squeezenet1_1", weights="random"), size=32).eval()
+
+    def rows(backbone: Backbone, weights: str) -> np.ndarray:
+        return next(
+            compile_prefix(backbone, 2, 32, create_runtime("cpu"), weights=weights).run([x])
+        )
+
+    first = made()
+    before = first.prefix_hash(2)
+    expected = rows(first, before)
+    with torch.no_grad():
+        for parameter in first.parameters():
+            parameter.mul_(0.5)  # as training does, in place
+    other = rows(first, first.prefix_hash(2))
+    again = rows(made(), before)
+    assert converted == [32, 32]
+    assert not np.allclose(other, expected)
+    np.testing.assert_array_equal(again, expected)

@@ -73,7 +73,7 @@ def to_onnx(deployed: Deployed, side: int) -> bytes:
 
 def _exported(deployed: Deployed, side: int) -> bytes:
     pixels = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)
-    with quiet_export(), torch.no_grad():
+    with quiet_export(), _not_in_place(deployed), torch.no_grad():
         program = torch.onnx.export(
             deployed.eval(),
             (pixels,),
@@ -92,6 +92,23 @@ def _exported(deployed: Deployed, side: int) -> bytes:
         node.ClearField("doc_string")
     content.write(model.SerializeToString())
     return content.getvalue()
+
+
+@contextmanager
+def _not_in_place(model: nn.Module) -> Iterator[None]:
+    """Within the block, activations leave their input as it is, which gives the same graph.
+
+    torch decomposes ReLU6 in place into a dozen symbolic operations, and drops them in the end:
+    EfficientNet-Lite0 was exported in 7.5 s in place, and in 4.2 s so (a core of an AMD EPYC).
+    """
+    changed = [module for module in model.modules() if getattr(module, "inplace", None) is True]
+    for module in changed:
+        module.inplace = False  # type: ignore[assignment]  # torch: any attribute may be a tensor
+    try:
+        yield
+    finally:
+        for module in changed:
+            module.inplace = True  # type: ignore[assignment]
 
 
 @contextmanager

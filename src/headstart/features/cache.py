@@ -277,6 +277,7 @@ class BoundaryCache:
                     rows=rows,
                     engine=engine,
                     calibration=self._calibration_inputs(),
+                    weights=str(self._key["prefix"]),
                 )
         return self._prefix
 

@@ -11,7 +11,7 @@ import contextlib
 import io
 import time
 import warnings
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -34,6 +34,10 @@ CUDA_BATCH = 256  # images of 224 pixels; fewer of larger ones, for the same mem
 # candidate replaces the first one only if it is faster by the factor MARGIN.
 WORTH_MEASURING_ROWS, WORTH_MEASURING_S, MEASURED_S, MARGIN = 10_000, 60.0, 0.3, 1.1
 CALIBRATION = 256  # images that give the activation ranges for int8
+# Converted prefixes that are kept for the runs and looks to come: converting EfficientNet-Lite0
+# takes as long as a pass over 300 images of 96 pixels.
+KEPT, KEPT_BYTES = 2, 2**28
+_kept: OrderedDict[str, Any] = OrderedDict()
 
 
 @dataclass(frozen=True)
@@ -201,13 +205,15 @@ def compile_prefix(
     rows: int = 0,
     engine: Engine | None = None,
     calibration: Iterable[torch.Tensor] = (),
+    weights: str | None = None,
 ) -> Prefix:
     """The stages below `boundary`, ready to run on inputs of `size` pixels a side.
 
     rows: the number of rows to come; for a long pass the engines are timed first. engine: the
     engine to use, without timing. calibration: single inputs (1, 3, size, size) that give the
-    activation ranges for int8. Where OpenVINO cannot run the stages, such as poolings that reach
-    beyond a small input, torch does; int8 is refused.
+    activation ranges for int8. weights: `backbone.prefix_hash(boundary)`, where it is known; stages
+    that were converted in this process are then not converted again. Where OpenVINO cannot run the
+    stages, such as poolings that reach beyond a small input, torch does; int8 is refused.
     """
     chain = StageChain(backbone.model, backbone.stages()[:boundary]).eval()
     if runtime.device.type != "cpu":
@@ -222,7 +228,8 @@ def compile_prefix(
     choices = EngineChoices(f"{backbone.name}/{boundary}/{size}/{engine_name(runtime)}")
     known = engine or choices.engine
     try:
-        model = _convert(chain, size)
+        named = f"{backbone.name} {boundary} {size} {weights}"
+        model = _convert(chain, size) if weights is None else _convert_once(chain, size, named)
         if runtime.precision == "int8":
             model = _quantize(model, calibration)
         chosen = build(known or CANDIDATES[0])
@@ -280,6 +287,40 @@ class EngineChoices:
         rounded = {f"{e.library} {e.batch}": round(rate, 1) for e, rate in rates.items()}
         entry = {"engine": asdict(engine), "images_per_s": rounded}
         remember(self._path, {**(recall(self._path) or {}), self._key: entry})
+
+
+def _convert_once(chain: StageChain, size: int, name: str) -> Any:
+    """An OpenVINO model of the chain; the same numbers under the same name are converted once."""
+    if name in _kept:
+        _kept.move_to_end(name)
+        return _kept[name].clone()
+    with _copied(chain) as taken:
+        model = _convert(chain, size)
+    if taken <= KEPT_BYTES:
+        _kept[name] = model
+        if len(_kept) > KEPT:
+            _kept.popitem(last=False)
+    return model.clone()
+
+
+@contextlib.contextmanager
+def _copied(chain: StageChain) -> Iterator[int]:
+    """Within the block, the stages' tensors are copies; yields their bytes.
+
+    OpenVINO's constants share the memory of tensors, which training may change later.
+    """
+    own = {
+        tensor: tensor.data
+        for name, tensor in chain.model.state_dict(keep_vars=True).items()
+        if any(stage.holds(name) for stage in chain.stages)
+    }
+    try:
+        for tensor, content in own.items():
+            tensor.data = content.clone()
+        yield sum(content.nbytes for content in own.values())
+    finally:
+        for tensor, content in own.items():
+            tensor.data = content
 
 
 def _convert(chain: StageChain, size: int) -> Any:
