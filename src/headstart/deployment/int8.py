@@ -2,10 +2,10 @@
 
 Weights are quantized for each channel, activations for each tensor, both symmetrically, with NNCF's
 fast bias correction. It corrects each layer by itself: so a layer can be given back its float32
-afterwards. Activations with a zero point have no quick kernels in OpenVINO: a convolution that takes
-some is computed in float32. What comes before the first convolution, the first convolutions, and the last layer always stay in
-float32: pixels and logits need more digits than eight bits have, and what the first layers round
-away is lost to all others.
+afterwards. Activations with a zero point have no quick kernels in OpenVINO: a convolution that
+takes some is computed in float32. What comes before the first convolution, the first convolutions,
+and the last layer always stay in float32: pixels and logits need more digits than eight bits have,
+and what the first layers round away is lost to all others.
 
 Weights use half of their range. Without instructions for dot products of 8-bit numbers (VNNI), CPUs
 add two products in 16 bits, which saturate: each engine, and each CPU, would answer otherwise.
