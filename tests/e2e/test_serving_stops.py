@@ -17,7 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from headstart_predict import limits
 from headstart_predict.bundle import open_bundle, read_golden
+from headstart_predict.serving import settings
 from tests.conftest import Outcome
 from tests.e2e.test_damaged_bundles import flipped
 from tests.serving import Reply, Server, form, served, until
@@ -221,8 +223,14 @@ def workers(server: Server) -> list[int]:
 
 
 def test_the_command_explains_what_is_missing(
-    headstart: Callable[..., Outcome], published: Path, bundle: Path, tmp_path: Path
+    headstart: Callable[..., Outcome],
+    published: Path,
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    for variable in (settings.VARIABLE, limits.VARIABLE):  # which the command sets for its workers
+        monkeypatch.setenv(variable, settings.MAX_PIXELS)
     flipped(bundle / "model.onnx")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -117,7 +117,7 @@ def test_a_bundle_without_thresholds_takes_the_second_class_as_positive(
     del record["cuts"]
     (tmp_path / "bundle.json").write_text(json.dumps(record))
     predictor = load(tmp_path)
-    with pytest.raises(HeadstartError, match="none by name"):
+    with pytest.raises(HeadstartError, match=r"threshold f1: give a number from 0 to 1$"):
         predictor.answer_from("f1")
     predictor.answer_from(0.0)
     assert predictor.predict(photo)[0].label == COMMON == predictor.class_names[1]
