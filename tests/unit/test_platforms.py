@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import subprocess
+import os
+import pkgutil
 import sys
-from collections.abc import Callable
-from types import SimpleNamespace
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,32 +22,44 @@ from tests.conftest import Outcome
 
 Command = Callable[..., Outcome]
 
-IMPORT_ALL = """
-import importlib, os, pkgutil, sys
-sys.modules["openvino_telemetry"] = None
-# Libraries first: each looks after itself.
-import filelock, huggingface_hub, matplotlib.pyplot, openvino, sklearn.linear_model
-import timm, torch, torchcam, typer.testing
-for name in ("fcntl", "resource"):
-    sys.modules[name] = None  # makes an import fail
-for name in ("sysconf", "sched_getaffinity"):
-    delattr(os, name)
-import headstart
-found = [each.name for each in pkgutil.walk_packages(headstart.__path__, "headstart.")]
-for name in found:
-    if name != "headstart.__main__":
-        importlib.import_module(name)
-from headstart_predict.engines import usable_cores
-print(len(found), usable_cores())
-"""
+OWN = ("headstart", "headstart_predict")
+
+
+@pytest.fixture
+def afresh() -> Iterator[None]:
+    """Our modules are imported again in the test, and are what they were after it."""
+    import filelock, huggingface_hub, matplotlib.pyplot, openvino, sklearn.linear_model  # noqa: E401, F401, I001
+    import timm, torchcam.methods, typer.testing  # noqa: E401, F401 - each looks after itself
+
+    def ours() -> dict[str, ModuleType]:
+        return {name: sys.modules[name] for name in sys.modules if name.partition(".")[0] in OWN}
+
+    before = ours()
+    for name in before:
+        del sys.modules[name]
+    try:
+        yield
+    finally:
+        for name in ours():
+            del sys.modules[name]
+        sys.modules.update(before)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="takes away what Windows does not have")
-def test_modules_import_without_what_windows_and_macos_lack() -> None:
-    done = subprocess.run([sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    modules, cores = map(int, done.stdout.split())
-    assert modules > 150 and cores >= 1
+def test_modules_import_without_what_windows_and_macos_lack(
+    afresh: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("fcntl", "resource"):
+        monkeypatch.setitem(sys.modules, name, None)  # makes an import fail
+    for name in ("sysconf", "sched_getaffinity"):
+        monkeypatch.delattr(os, name)
+    package = import_module("headstart")
+    found = [each.name for each in pkgutil.walk_packages(package.__path__, "headstart.")]
+    assert len(found) > 150
+    for name in found:
+        if name != "headstart.__main__":
+            assert import_module(name) is not None
+    assert import_module("headstart_predict.engines").usable_cores() >= 1
 
 
 def test_memory_is_known_here() -> None:
