@@ -133,7 +133,7 @@ REFUSED = {
     "an empty form": (*form(), 422, "no image"),
     "a form without an edge": (b"x", "multipart/form-data", 400, "boundary"),
     "a form with another field": (*form(b"x", field_name="file"), 422, "field 'image'"),
-    "too many images": (*form(*[as_file("PNG")] * 17), 413, "more than 16 images"),
+    "too many images": (*form(*[as_file("PNG")] * 17), 422, "at most 16 images"),
     "JSON that is none": (b"{", "application/json", 422, "JSON"),
     "JSON with another key": (b'{"url": "http://x/y.png"}', "application/json", 422, "url"),
     "JSON with both keys": (b'{"image": "", "images": []}', "application/json", 422, "not both"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -34,17 +35,18 @@ def test_the_service_needs_neither_torch_nor_headstart(published: Path, tmp_path
 
 @pytest.mark.skipif(not WHOLE, reason="installs packages: set HEADSTART_TRIALS=1")
 def test_a_wheel_is_all_that_a_service_needs(published: Path, tmp_path: Path) -> None:
-    uv = ROOT / ".tools" / "uv" / "bin" / "uv"
+    uv = shutil.which("uv", path=f"{os.environ['PATH']}:{ROOT / '.tools' / 'uv' / 'bin'}")
+    assert uv is not None
     environment = tmp_path / "environment"
     for command in (
         ("build", "--wheel", "--out-dir", str(tmp_path), str(ROOT / "predictor")),
         ("venv", "--python", sys.executable, str(environment)),
     ):
-        subprocess.run([str(uv), "--quiet", *command], check=True)
+        subprocess.run([uv, "--quiet", *command], check=True)
     [wheel] = tmp_path.glob("*.whl")
     python = environment / "bin" / "python"
     into = ("pip", "install", "--quiet", "--python", str(python), f"{wheel}[serve]")
-    subprocess.run([str(uv), *into], check=True)
+    subprocess.run([uv, *into], check=True)
     outside = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     began = time.perf_counter()
     process = subprocess.Popen(

@@ -14,7 +14,6 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from headstart_predict.serving.problems import RequestError
-from headstart_predict.serving.settings import Limits
 
 FIELD = "image"
 _INLINE = 2**16  # bytes of JSON that are parsed without a thread
@@ -35,11 +34,11 @@ class ImagesAsJSON(BaseModel):
     images: list[Base64] | None = None
 
 
-async def read_pictures(request: Request, limits: Limits) -> list[bytes]:
-    """The content of each image file, in order. Raises RequestError."""
+async def read_pictures(request: Request, most: int) -> list[bytes]:
+    """The content of each image file, in order. most: how many are allowed. Raises RequestError."""
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media == "multipart/form-data":
-        found = await _from_form(request, limits)
+        found = await _from_form(request, most)
     elif media == "application/json":
         content = await request.body()
         small = len(content) < _INLINE
@@ -51,22 +50,20 @@ async def read_pictures(request: Request, limits: Limits) -> list[bytes]:
         raise RequestError(415, f"a body of this content type is not read: {_ACCEPTED}")
     if not found:
         raise RequestError(422, f"there is no image in the request: {_ACCEPTED}")
-    if len(found) > limits.images:
-        raise RequestError(413, f"more than {limits.images} images: send them in several requests")
+    if len(found) > most:
+        raise _too_many(most)
     return found
 
 
-async def _from_form(request: Request, limits: Limits) -> list[bytes]:
+async def _from_form(request: Request, most: int) -> list[bytes]:
     body = await request.body()
-    parser = MultiPartParser(request.headers, _once(body), max_files=limits.images, max_fields=8)
+    parser = MultiPartParser(request.headers, _once(body), max_files=most, max_fields=8)
     parser.spool_max_size = len(body) + 1  # nothing goes to the disk
     try:
         form = await parser.parse()
     except MultiPartException as error:
         if "Too many files" in error.message:
-            raise RequestError(
-                413, f"more than {limits.images} images: send them in several requests"
-            ) from None
+            raise _too_many(most) from None
         raise RequestError(400, f"the form cannot be read: {error.message.rstrip('.')}") from None
     found = []
     for name, value in form.multi_items():
@@ -75,6 +72,11 @@ async def _from_form(request: Request, limits: Limits) -> list[bytes]:
         found.append(await value.read())
     await form.close()
     return found
+
+
+def _too_many(most: int) -> RequestError:
+    asked = "one image" if most == 1 else f"at most {most} images"
+    return RequestError(422, f"too many images: send {asked} in a request")
 
 
 async def _once(body: bytes) -> AsyncGenerator[bytes, None]:

@@ -70,7 +70,7 @@ class Service:
     ) -> dict[str, Any]:
         """An AnswersOut for the pictures of a request. Raises RequestError."""
         least = answering.least_of(hosted, cut)
-        contents = await read_pictures(request, self.settings.limits)
+        contents = await read_pictures(request, self.settings.limits.images)
         request.state.images, request.state.model = len(contents), hosted.name
         outcomes = await self.desk.answer(hosted, contents)
         if bad := {i: each for i, each in enumerate(outcomes) if isinstance(each, DataError)}:
@@ -100,16 +100,14 @@ class Service:
 
     async def explain(self, request: Request, hosted: Hosted, label: str | None) -> dict[str, Any]:
         """An ExplanationOut for the picture of a request. Raises RequestError."""
-        contents = await read_pictures(request, self.settings.limits)
-        if len(contents) > 1:
-            raise RequestError(422, "send one image: each costs as much as eighty answers")
+        [content] = await read_pictures(request, 1)  # it costs as much as eighty answers
         predictor = hosted.predictor
         if label is not None and label not in predictor.class_names:
             raise RequestError(404, "label: the model has no such class: see /v1/models")
         request.state.images, request.state.model = 1, hosted.name
         try:
             pixels = await run_in_threadpool(
-                decode_image, contents[0], predictor.side, predictor.framing
+                decode_image, content, predictor.side, predictor.framing
             )
         except DataError as error:
             raise _unreadable({0: error}, 1) from None
