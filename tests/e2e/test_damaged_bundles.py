@@ -78,6 +78,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "one class": (lambda b: rewritten(b, class_names=["cat"]), "two or more"),
     "a side that fills the memory": (lambda b: rewritten(b, side=10**9), "side"),
     "a temperature that is none": (lambda b: rewritten(b, temperature=float("nan")), "temperature"),
+    "a validation that is a text": (lambda b: rewritten(b, validation="x"), "a table is needed"),
+    "a validation without images": (lambda b: rewritten(b, validation={"images": 0}), "images"),
+    "a validation with too few shares": (
+        lambda b: rewritten(b, validation={
+            "images": 9, "mean_probability": 0.5, "unsure": 0, "classes": [1], "confidence": []
+        }),
+        "classes: 10 numbers",
+    ),
     "a huge number": (lambda b: rewritten(b, side=10**400), "damaged"),
 }  # fmt: skip
 
