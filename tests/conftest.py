@@ -43,14 +43,6 @@ def measure_runs() -> Iterator[Callable[..., Any]]:
         yield really
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _no_waiting_for_disks() -> Iterator[None]:
-    """No test stops the machine, which is all that fsync is for; processes may be killed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda file: None)
-        yield
-
-
 @pytest.fixture
 def measured(measure_runs: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests whose finished runs are to be measured, as they are everywhere else: briefly."""
