@@ -52,7 +52,7 @@ Found = list[tuple[float, float, int]]
 
 @dataclass(frozen=True)
 class Peer:
-    """A command that serves, with the settings to choose from; {n} of each command is replaced."""
+    """A command that serves at a path, with the settings to choose from, each as its arguments."""
 
     name: str
     path: str

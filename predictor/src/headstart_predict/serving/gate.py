@@ -147,9 +147,7 @@ class _Passage:
         elif urlsplit(origin.decode("latin-1")).netloc.encode("latin-1") != self._headers.get(
             b"host"
         ):
-            raise RequestError(
-                403, "pages of another address may not ask: see the option --allow-origin"
-            )
+            raise RequestError(403, "pages of another address may not ask: see the option --origin")
 
     def _check_token(self) -> None:
         if self._settings.token is None:

@@ -33,15 +33,13 @@ class Hosted:
     """A version of a model, ready to answer.
 
     sha256: of bundle.json, which has those of all other files. batch: images that are worth
-    computing together on one core, within the latency that is allowed. seconds: of one image in
-    such a batch, on one core, from pixels to logits. spread: whether one image alone is quicker on
-    every core than on one. card: the model card, in Markdown.
+    computing together on one core, within the latency that is allowed. spread: whether one image
+    alone is quicker on every core than on one. card: the model card, in Markdown.
     """
 
     predictor: BundlePredictor
     sha256: str
     batch: int
-    seconds: float
     spread: bool
     card: str
 
@@ -66,12 +64,12 @@ def host(path: Path, threads: int, engine: str, limits: Limits) -> Hosted:
     predictor.prepare_for_many()
     golden = read_golden(bundle)
     predictor.verify(golden)
-    batch, seconds, spread = _measure(predictor, golden.pixels, limits.batch)
+    batch, spread = _measure(predictor, golden.pixels, limits.batch)
     card = bundle.read(CARD).decode("utf-8", "replace") if CARD in bundle.files else ""
     card = _FRONT_MATTER.sub("", card)
     if _record_sha256(path) != sha256:
         raise BundleError(f"{path}: it was changed while it was read")
-    return Hosted(predictor, sha256, batch, seconds, spread, card)
+    return Hosted(predictor, sha256, batch, spread, card)
 
 
 def _record_sha256(path: Path) -> str:
@@ -82,12 +80,9 @@ def _record_sha256(path: Path) -> str:
         raise
 
 
-def _measure(
-    predictor: BundlePredictor, golden: np.ndarray, longest: float
-) -> tuple[int, float, bool]:
-    """The smallest batch that is as good as the quickest, on one of all cores; the seconds of an
-    image in it; and whether every core is quicker for one image. longest: seconds that a batch may
-    take."""
+def _measure(predictor: BundlePredictor, golden: np.ndarray, longest: float) -> tuple[int, bool]:
+    """The smallest batch that is as good as the quickest, on one of all cores; and whether every
+    core is quicker for one image. longest: seconds that a batch may take."""
     pixels = np.concatenate([golden] * (1 + _BATCHES[-1] // len(golden)))
     calls = {str(size): partial(predictor.logits_of_many, pixels[:size]) for size in _BATCHES} | {
         _SPREAD: partial(predictor.logits, pixels[:1])
@@ -97,7 +92,7 @@ def _measure(
     allowed = [size for size in _BATCHES if size == 1 or size * seconds[size] <= longest]
     best = min(seconds[size] for size in allowed)
     chosen = next(size for size in allowed if seconds[size] <= _WORTH * best)
-    return chosen, seconds[chosen], rates[_SPREAD] >= _WORTH_EVERY_CORE * rates["1"]
+    return chosen, rates[_SPREAD] >= _WORTH_EVERY_CORE * rates["1"]
 
 
 class Models:
